@@ -1,0 +1,173 @@
+//! Condition types and reasons of an `Order`, and the rules for setting them.
+//!
+//! The rules are those of the Kubernetes API conventions ("Typical status
+//! properties"): a condition's transition time moves only with its status.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The conditions an `Order` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// The outcome: Unknown while working, then True (paid) or False for good.
+    Succeeded,
+    /// Whether the customer's account was charged.
+    Paid,
+    /// Whether the customer's message was accepted by the mail server.
+    Notified,
+}
+
+/// Why a condition has the status it has: a closed set, shown in the STATUS and
+/// MAIL columns and as the reason of Events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// `Succeeded=Unknown`: the order is being worked on.
+    Processing,
+    /// `Succeeded=True`, `Paid=True`: the account was charged.
+    Paid,
+    /// `Succeeded=False`, `Paid=False`: the balance was less than the amount.
+    InsufficientFunds,
+    /// `Succeeded=False`, `Paid=False`: there is no account with this login.
+    AccountNotFound,
+    /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
+    InvalidOrder,
+    /// `Paid=Unknown`: billing has not given a definite answer; it is asked again.
+    PaymentUnknown,
+    /// `Notified=True`: the mail server accepted the message.
+    Sent,
+    /// `Notified=False`: the message is stored and its delivery is being tried.
+    Delivering,
+    /// `Notified=Unknown`: the notify service did not take the message; it is asked again.
+    NotifyUnavailable,
+    /// `Notified=False`: the message can never be delivered as it is.
+    Undeliverable,
+}
+
+impl ConditionType {
+    /// As it stands in `status.conditions[].type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ConditionType::Succeeded => "Succeeded",
+            ConditionType::Paid => "Paid",
+            ConditionType::Notified => "Notified",
+        }
+    }
+}
+
+impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Reason; 10] = [
+        Reason::Processing,
+        Reason::Paid,
+        Reason::InsufficientFunds,
+        Reason::AccountNotFound,
+        Reason::InvalidOrder,
+        Reason::PaymentUnknown,
+        Reason::Sent,
+        Reason::Delivering,
+        Reason::NotifyUnavailable,
+        Reason::Undeliverable,
+    ];
+
+    /// As it stands in `status.conditions[].reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::Processing => "Processing",
+            Reason::Paid => "Paid",
+            Reason::InsufficientFunds => "InsufficientFunds",
+            Reason::AccountNotFound => "AccountNotFound",
+            Reason::InvalidOrder => "InvalidOrder",
+            Reason::PaymentUnknown => "PaymentUnknown",
+            Reason::Sent => "Sent",
+            Reason::Delivering => "Delivering",
+            Reason::NotifyUnavailable => "NotifyUnavailable",
+            Reason::Undeliverable => "Undeliverable",
+        }
+    }
+
+    /// Reads a reason back; `None` for one this version does not know.
+    pub fn parse(text: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition's status as Kubernetes spells it.
+pub const fn status_str(status: Option<bool>) -> &'static str {
+    match status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    }
+}
+
+/// The condition of this type, if it is set.
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Sets a condition. `status` of `None` is Unknown. The transition time is kept
+/// unless the status changes.
+pub fn set(conditions: &mut Vec<Condition>, kind: ConditionType, status: Option<bool>, reason: Reason, message: String, generation: Option<i64>, now: Timestamp) {
+    let before = find(conditions, kind);
+    let status = status_str(status);
+    let last_transition_time = match before {
+        Some(before) if before.status == status => before.last_transition_time.clone(),
+        _ => Time(now),
+    };
+    let condition = Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time,
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == kind.as_str()) {
+        Some(slot) => *slot = condition,
+        None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn transition_time_moves_only_with_the_status() {
+        let mut conditions = Vec::new();
+        let mut set_paid = |status, reason, now| {
+            set(&mut conditions, ConditionType::Paid, status, reason, String::new(), Some(1), at(now));
+            conditions[0].last_transition_time.0
+        };
+        assert_eq!(set_paid(None, Reason::PaymentUnknown, 1), at(1));
+        assert_eq!(set_paid(None, Reason::PaymentUnknown, 2), at(1));
+        assert_eq!(set_paid(Some(true), Reason::Paid, 3), at(3));
+        assert_eq!(conditions.len(), 1, "a list-map: one condition a type");
+    }
+
+    #[test]
+    fn every_reason_reads_back() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::parse("Elsewhere"), None);
+    }
+}

@@ -1,0 +1,244 @@
+//! Money as an exact decimal with two places.
+
+use std::{fmt, str::FromStr};
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An amount of money: a whole number of minor units (hundredths).
+///
+/// As text it always has two places (`"100.00"`), which is how the `Order`
+/// resource stores it; [`json_number`] writes it the way the public HTTP bodies
+/// need it. It is never a binary float on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Money(i64);
+
+/// Why a text is not an amount of money.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not a decimal number at all.
+    #[error("is not a decimal number")]
+    NotANumber,
+    /// More than two places: refused, not rounded.
+    #[error("has more than two decimal places")]
+    TooManyPlaces,
+    /// Beyond [`Money::MAX`] in either direction.
+    #[error("is larger than 999999999999.99")]
+    TooLarge,
+    /// Zero or negative where an amount to move is wanted.
+    #[error("must be greater than zero")]
+    NotPositive,
+}
+
+impl Money {
+    /// No money.
+    pub const ZERO: Money = Money(0);
+
+    /// The largest amount that one order or one refill may have. Fourteen
+    /// digits stay exact even in clients that read JSON numbers as doubles.
+    pub const MAX: Money = Money(99_999_999_999_999);
+
+    /// An amount of `minor` units (hundredths), unchecked: for values read back
+    /// from a database that only ever stored valid ones.
+    pub const fn from_minor(minor: i64) -> Self {
+        Money(minor)
+    }
+
+    /// The amount in minor units (hundredths).
+    pub const fn minor(self) -> i64 {
+        self.0
+    }
+
+    /// Reads a positive amount, the only kind that can be charged or refilled.
+    ///
+    /// # Errors
+    /// [`MoneyError`] if the text is no decimal, has more than two places, or is
+    /// not between 0.01 and [`Money::MAX`].
+    pub fn positive(text: &str) -> Result<Self, MoneyError> {
+        let amount = Money::from_str(text)?;
+        if amount <= Money::ZERO {
+            return Err(MoneyError::NotPositive);
+        }
+        Ok(amount)
+    }
+
+    /// Refuses an amount that is zero or negative.
+    ///
+    /// # Errors
+    /// [`MoneyError::NotPositive`].
+    pub fn require_positive(self) -> Result<Self, MoneyError> {
+        if self <= Money::ZERO {
+            Err(MoneyError::NotPositive)
+        } else {
+            Ok(self)
+        }
+    }
+
+    /// With as few decimals as say it, and at least one: `800.0`, `99.95`.
+    /// This is the form of the public JSON bodies and of the messages' texts.
+    pub fn to_short_string(self) -> String {
+        let full = self.to_string();
+        full.strip_suffix('0').unwrap_or(&full).to_owned()
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let minor = self.0.unsigned_abs();
+        write!(f, "{sign}{}.{:02}", minor / 100, minor % 100)
+    }
+}
+
+impl FromStr for Money {
+    type Err = MoneyError;
+
+    /// Reads a decimal (`100`, `99.95`, `-1`, `1e2`) exactly.
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        let looks_numeric = text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+            && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
+        if !looks_numeric {
+            return Err(MoneyError::NotANumber);
+        }
+        let digits = text.trim_start_matches(['-', '0']).split(['.', 'e', 'E']).next().unwrap_or_default().len();
+        if digits > 12 {
+            return Err(MoneyError::TooLarge);
+        }
+        let read = if text.contains(['e', 'E']) { Decimal::from_scientific } else { Decimal::from_str_exact };
+        let decimal = read(text).map_err(|error| unreadable(error, text))?.normalize();
+        if decimal.scale() > 2 {
+            return Err(MoneyError::TooManyPlaces);
+        }
+        let minor = decimal
+            .checked_mul(Decimal::ONE_HUNDRED)
+            .and_then(|minor| i64::try_from(minor).ok())
+            .ok_or(MoneyError::TooLarge)?;
+        if minor.abs() > Money::MAX.0 {
+            return Err(MoneyError::TooLarge);
+        }
+        Ok(Money(minor))
+    }
+}
+
+fn unreadable(error: rust_decimal::Error, text: &str) -> MoneyError {
+    use rust_decimal::Error::*;
+    let negative_exponent = text.contains("e-") || text.contains("E-");
+    match error {
+        Underflow => MoneyError::TooManyPlaces,
+        // Of an exponent: a large negative one would need that many places.
+        ScaleExceedsMaximumPrecision(_) if negative_exponent => MoneyError::TooManyPlaces,
+        ExceedsMaximumPossibleValue | LessThanMinimumPossibleValue | ScaleExceedsMaximumPrecision(_) => MoneyError::TooLarge,
+        _ => MoneyError::NotANumber,
+    }
+}
+
+/// As a decimal string with two places: the form of the `Order` resource.
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+pub mod json_number {
+    //! [`Money`] as a JSON number, for `#[serde(with = "…")]`: exact in both
+    //! directions, because the number's own text is what is read and written.
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+    use serde_json::value::RawValue;
+
+    use super::{Money, MoneyError};
+
+    /// Writes the amount with at least one decimal: `0.0`, `99.95`.
+    ///
+    /// # Errors
+    /// Those of the serializer, which has to be `serde_json`'s.
+    pub fn serialize<S: Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(money.to_short_string())
+            .map_err(ser::Error::custom)?
+            .serialize(serializer)
+    }
+
+    /// Reads a JSON number; a string, even of digits, is refused.
+    ///
+    /// # Errors
+    /// A [`MoneyError`] in words.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = raw.get();
+        if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+            return Err(de::Error::custom("must be a JSON number"));
+        }
+        text.parse().map_err(|error: MoneyError| de::Error::custom(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_people_write() {
+        for (text, minor) in [("100", 10_000), ("99.95", 9_995), ("0.5", 50), ("1e2", 10_000), ("-1", -100), ("100.000", 10_000)] {
+            assert_eq!(text.parse::<Money>(), Ok(Money(minor)), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_exact_money() {
+        use MoneyError::*;
+        for (text, error) in [
+            ("0.001", TooManyPlaces),
+            ("1.005", TooManyPlaces),
+            ("1e-3", TooManyPlaces),
+            ("1000000000000", TooLarge),
+            ("1234567890123456789", TooLarge),
+            ("1e400", TooLarge),
+            ("99999999999999999999999999999999999999", TooLarge),
+            ("NaN", NotANumber),
+            ("", NotANumber),
+            ("1,5", NotANumber),
+            ("١٢", NotANumber),
+        ] {
+            assert_eq!(text.parse::<Money>(), Err(error), "{text}");
+        }
+        assert_eq!(Money::positive("0.00"), Err(NotPositive));
+        assert_eq!(Money::positive("-5"), Err(NotPositive));
+    }
+
+    #[test]
+    fn is_a_json_number_with_a_decimal() {
+        #[derive(Serialize, Deserialize)]
+        struct Body {
+            #[serde(with = "json_number")]
+            balance: Money,
+        }
+        for (minor, json) in [(0, "0.0"), (90_000, "900.0"), (9_995, "99.95"), (-150, "-1.5")] {
+            let body = serde_json::to_string(&Body { balance: Money(minor) }).unwrap();
+            assert_eq!(body, format!(r#"{{"balance":{json}}}"#));
+            assert_eq!(serde_json::from_str::<Body>(&body).unwrap().balance, Money(minor));
+        }
+        assert!(serde_json::from_str::<Body>(r#"{"balance":"100"}"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_back_is_the_same_amount(minor in -Money::MAX.0..=Money::MAX.0) {
+            let money = Money(minor);
+            prop_assert_eq!(money.to_string().parse(), Ok(money));
+            prop_assert_eq!(money.to_short_string().parse(), Ok(money));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_without_a_panic(text in "[-+0-9.eE]{0,40}") {
+            let _ = text.parse::<Money>();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The `Order` resource.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    conditions::{self, ConditionType, Reason},
+    identity::{EMAIL_PATTERN, LOGIN_PATTERN},
+    money::Money,
+};
+
+/// What was ordered, by whom, for how much. It cannot be changed once the order exists.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "arch.homework",
+    version = "v1",
+    kind = "Order",
+    plural = "orders",
+    shortname = "ord",
+    category = "shop",
+    namespaced,
+    status = "OrderStatus",
+    derive = "PartialEq",
+    doc = "An order: it is charged once to the customer's account, and the customer is told the outcome by e-mail. The outcome is in status.conditions, type Succeeded.",
+    selectable = ".spec.login",
+    printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The account that is charged"),
+    printcolumn(name = "Amount", type_ = "string", json_path = ".spec.amount", description = "The amount of the order"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason", description = "Processing, Paid, or why the order was refused"),
+    printcolumn(name = "Balance", type_ = "string", json_path = ".status.balance", description = "The account's balance right after the decision"),
+    printcolumn(name = "Mail", type_ = "string", json_path = ".status.conditions[?(@.type==\"Notified\")].reason", description = "What became of the message to the customer"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf").message("spec is immutable: an order cannot be changed, make a new one"))]
+pub struct OrderSpec {
+    /// The number that the REST API gave this order. Absent on orders made with kubectl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9007199254740991_i64))]
+    pub id: Option<i64>,
+
+    /// Login of the billing account that is charged.
+    #[schemars(length(min = 1, max = 64), regex(pattern = LOGIN_PATTERN))]
+    pub login: String,
+
+    /// Address that the outcome is e-mailed to.
+    #[schemars(length(min = 3, max = 254), regex(pattern = EMAIL_PATTERN))]
+    pub email: String,
+
+    /// Number of the cart that the order was made from.
+    #[schemars(range(min = 0, max = 9007199254740991_i64))]
+    pub cart_id: i64,
+
+    /// Amount to charge: a positive decimal with at most two places and at most
+    /// twelve digits before the point, as a string so that it stays exact, e.g. "100.00".
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"))]
+    #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("amount must be greater than zero"))]
+    pub amount: String,
+}
+
+/// What became of the order so far. Written by the operator only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Succeeded is the outcome (Unknown while working, then True or False for good);
+    /// Paid and Notified are the steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// Balance of the account right after the charge, or when it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub balance: Option<Money>,
+
+    /// The charge, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
+
+    /// What fails at the moment and when it is tried again. Absent while nothing fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// A charge as billing recorded it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Charge {
+    /// Key under which billing keeps the charge: the order's UID.
+    pub key: String,
+
+    /// The amount charged.
+    #[schemars(with = "String")]
+    pub amount: Money,
+}
+
+/// A step that failed and will be tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// The step that is tried again.
+    pub step: RetryStep,
+
+    /// How often it was tried in vain so far.
+    #[schemars(range(min = 1))]
+    pub attempts: i32,
+
+    /// It is tried again at this time.
+    pub next_attempt_time: MicroTime,
+
+    /// What went wrong the last time.
+    #[schemars(length(max = 1024))]
+    pub last_error: String,
+}
+
+/// The step of an order that a retry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RetryStep {
+    /// Asking billing for the charge.
+    Payment,
+    /// Having the customer told.
+    Notification,
+}
+
+/// An order's outcome, read off its `Succeeded` condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not decided yet. Never to be reported as refused.
+    Undecided,
+    /// Charged.
+    Paid,
+    /// Refused for good, with the reason if this version knows it.
+    Refused(Option<Reason>),
+}
+
+impl OrderStatus {
+    /// The outcome that the `Succeeded` condition tells.
+    pub fn outcome(&self) -> Outcome {
+        match conditions::find(&self.conditions, ConditionType::Succeeded) {
+            Some(condition) if condition.status == "True" => Outcome::Paid,
+            Some(condition) if condition.status == "False" => Outcome::Refused(Reason::parse(&condition.reason)),
+            _ => Outcome::Undecided,
+        }
+    }
+
+    /// Whether the mail server has the customer's message.
+    pub fn is_notified(&self) -> bool {
+        conditions::find(&self.conditions, ConditionType::Notified).is_some_and(|condition| condition.status == "True")
+    }
+
+    /// Whether nothing is left to do for the message: it was sent or never can be.
+    pub fn is_notification_final(&self) -> bool {
+        self.is_notified()
+            || conditions::find(&self.conditions, ConditionType::Notified)
+                .is_some_and(|condition| condition.reason == Reason::Undeliverable.as_str())
+    }
+}
+
+impl Order {
+    /// The outcome so far; an order without a status is undecided.
+    pub fn outcome(&self) -> Outcome {
+        self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt;
+
+    use super::*;
+
+    #[test]
+    fn an_order_without_status_is_undecided() {
+        assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
+    }
+
+    #[test]
+    fn every_field_is_documented_for_kubectl_explain() {
+        fn check(schema: &serde_json::Value, path: &str) {
+            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                let is_root = ["apiVersion", "kind", "metadata"].contains(&name.as_str());
+                assert!(is_root || field["description"].as_str().is_some_and(|text| text.len() > 8), "{path} has no description");
+                check(field, &path);
+            }
+        }
+        let crd = serde_json::to_value(Order::crd()).unwrap();
+        check(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "order");
+    }
+
+    #[test]
+    fn spec_reads_from_what_kubectl_users_write() {
+        let spec: OrderSpec = serde_json::from_str(r#"{"login":"a","email":"a@b.cd","cartId":1,"amount":"5"}"#).unwrap();
+        assert_eq!(spec.id, None);
+    }
+}
