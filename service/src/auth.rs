@@ -1,0 +1,91 @@
+//! The receiver's side of service tokens: who calls, checked by the API server.
+//!
+//! A caller shows a service-account token of this service's own audience; the
+//! API server's TokenReview says whether it holds and whose it is. An answer is
+//! cached for a short while; without one the call is refused (failing closed).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::Problem;
+
+/// How long a verdict is believed. A revoked token works at most this long.
+const BELIEVED_FOR: Duration = Duration::from_secs(30);
+
+/// How long a TokenReview may take.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Checks callers' tokens.
+#[derive(Clone)]
+pub struct Authenticator {
+    reviews: Api<TokenReview>,
+    audience: String,
+    /// By the token's hash, so that no token is kept. `None`: not authenticated.
+    verdicts: Cache<[u8; 32], Option<Arc<str>>>,
+}
+
+impl Authenticator {
+    /// Accepts tokens of this audience.
+    pub fn new(client: Client, audience: String) -> Self {
+        let verdicts = Cache::builder().max_capacity(1000).time_to_live(BELIEVED_FOR).build();
+        Authenticator { reviews: Api::all(client), audience, verdicts }
+    }
+
+    /// Lets the call pass if its bearer token belongs to one of the `allowed`
+    /// accounts (`system:serviceaccount:NAMESPACE:NAME`).
+    ///
+    /// # Errors
+    /// 401 without a valid token, 403 with another account's, 503 if the API
+    /// server cannot be asked.
+    pub async fn require(&self, headers: &HeaderMap, allowed: &[&str]) -> Result<(), Problem> {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| unauthorized("this call is for the order services only: it needs a service-account token"))?;
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let verdict = self.verdicts.try_get_with(hash, self.review(token)).await;
+        let account = verdict
+            .map_err(|error: Arc<ReviewError>| {
+                tracing::warn!(%error, "cannot check a token");
+                Problem::unavailable("the caller's token cannot be checked now")
+            })?
+            .ok_or_else(|| unauthorized("the token is not valid for this service"))?;
+        if allowed.contains(&&*account) {
+            Ok(())
+        } else {
+            tracing::warn!(%account, "refused a call");
+            Err(Problem::new(StatusCode::FORBIDDEN, format!("{account} may not make this call")))
+        }
+    }
+
+    async fn review(&self, token: &str) -> Result<Option<Arc<str>>, ReviewError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec { audiences: Some(vec![self.audience.clone()]), token: token.to_owned() },
+            ..TokenReview::default()
+        };
+        let params = PostParams::default();
+        let answer = tokio::time::timeout(REVIEW_TIMEOUT, self.reviews.create(&params, &review)).await??;
+        let status = answer.status.unwrap_or_default();
+        let for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
+        let name = status.user.and_then(|user| user.username);
+        Ok(name.filter(|_| for_us && status.authenticated == Some(true)).map(Arc::from))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReviewError {
+    #[error("the API server did not answer a TokenReview in time")]
+    Timeout(#[from] tokio::time::error::Elapsed),
+    #[error("TokenReview: {0}")]
+    Kube(#[from] kube::Error),
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, detail)
+}

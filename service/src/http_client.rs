@@ -1,0 +1,66 @@
+//! Calling another service: bounded in time and in what is read.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use reqwest::{Client, Response};
+
+/// How long a connection to a service may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a call gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Not reached, broken off, or not in time.
+    #[error("{}", causes(.0))]
+    Transport(#[from] reqwest::Error),
+    /// More bytes than any right answer has.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The token to show could not be read.
+    #[error("service-account token: {0}")]
+    Token(#[from] std::io::Error),
+}
+
+/// A client for calls inside the cluster (plain HTTP). `timeout` bounds each
+/// call from its start to the last byte of the answer.
+///
+/// # Errors
+/// If the client cannot be built.
+pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .timeout(timeout)
+        .connect_timeout(CONNECT_TIMEOUT)
+        // Shorter than the servers keep idle connections, so that a call seldom meets one that is just closing.
+        .pool_idle_timeout(Duration::from_secs(30))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("orders/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Reads an answer's body of at most `limit` bytes.
+///
+/// # Errors
+/// [`CallError::TooLarge`] beyond the limit; [`CallError::Transport`] if it breaks off.
+pub async fn body(mut response: Response, limit: usize) -> Result<Bytes, CallError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Err(CallError::TooLarge(limit));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Bytes::from(body))
+}
+
+/// reqwest's own message hides what happened behind "error sending request".
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,53 @@
+//! The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
+
+use axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    http::{StatusCode, request::Parts},
+};
+
+use crate::Problem;
+
+/// The header's name.
+pub const HEADER: &str = "idempotency-key";
+
+/// A key that makes a repeat of a request have its first effect only:
+/// 1 to 255 visible ASCII characters. Surrounding double quotes are dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn from_parts(parts: &Parts) -> Result<Option<Self>, Problem> {
+        let mut values = parts.headers.get_all(HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let text = value.to_str().unwrap_or_default();
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        let well_formed = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+        if !well_formed || values.next().is_some() {
+            return Err(Problem {
+                field: Some("Idempotency-Key".to_owned()),
+                ..Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key: send one key of 1 to 255 visible ASCII characters")
+            });
+        }
+        Ok(Some(IdempotencyKey(text.to_owned())))
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Problem> {
+        Self::from_parts(parts)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::from_parts(parts)?
+            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key: this call needs the header"))
+    }
+}

@@ -1,0 +1,19 @@
+//! What the four binaries share. Nothing here knows what an order is.
+
+#![deny(missing_docs)]
+
+pub mod admin;
+pub mod auth;
+pub mod database;
+pub mod http_client;
+pub mod idempotency;
+pub mod json;
+pub mod problem;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;
+pub mod token_file;
+
+pub use idempotency::IdempotencyKey;
+pub use json::Json;
+pub use problem::Problem;
