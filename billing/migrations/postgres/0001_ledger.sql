@@ -1,0 +1,38 @@
+-- Customers' accounts. The balance is kept, and always equals the sum of the
+-- account's postings. Amounts are whole minor units (hundredths).
+CREATE TABLE accounts (
+    login   TEXT   PRIMARY KEY,
+    balance BIGINT NOT NULL DEFAULT 0 CHECK (balance BETWEEN 0 AND 99999999999999)
+);
+
+-- Every request to move money and what became of it, refusals included: one row
+-- a key, so that a repeat is answered with the first outcome.
+CREATE TABLE transactions (
+    id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind       TEXT   NOT NULL CHECK (kind IN ('refill', 'charge')),
+    key        TEXT   NOT NULL,
+    login      TEXT   NOT NULL,
+    amount     BIGINT NOT NULL CHECK (amount > 0),
+    outcome    TEXT   NOT NULL CHECK (outcome IN ('done', 'insufficient_funds', 'account_not_found', 'balance_limit')),
+    balance    BIGINT,          -- right after the movement, or at the refusal; null without an account
+    created_at BIGINT NOT NULL, -- microseconds since 1970-01-01 UTC
+    UNIQUE (kind, key)
+);
+
+-- Double entry: the two postings of a done transaction sum to zero. Accounts
+-- are 'customer:LOGIN', 'cash' (what customers paid in) and 'revenue'.
+CREATE TABLE postings (
+    transaction_id BIGINT NOT NULL REFERENCES transactions (id),
+    account        TEXT   NOT NULL,
+    amount         BIGINT NOT NULL CHECK (amount <> 0),
+    PRIMARY KEY (transaction_id, account)
+);
+
+CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the ledger is append-only: % on % is not allowed', TG_OP, TG_TABLE_NAME;
+END $$;
+CREATE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transactions
+    FOR EACH STATEMENT EXECUTE FUNCTION append_only();
+CREATE TRIGGER postings_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON postings
+    FOR EACH STATEMENT EXECUTE FUNCTION append_only();

@@ -1,0 +1,253 @@
+//! The ledger: every movement of money, once for its key.
+//!
+//! Double-entry: a done transaction has two postings that sum to zero, the
+//! customer's account against `cash` (refill) or `revenue` (charge). Nothing is
+//! ever updated or deleted but the kept balance, which changes in the same
+//! database transaction.
+
+use jiff::Timestamp;
+use orders_crds::Money;
+use orders_service::database::{Database, Migrations};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+
+use crate::error::LedgerError;
+
+/// The schema of the ledger's database.
+pub const MIGRATIONS: Migrations =
+    Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
+
+/// What a movement is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The customer pays in: `cash` to the customer's account.
+    Refill,
+    /// An order is charged: the customer's account to `revenue`.
+    Charge,
+}
+
+/// What became of a movement. Refusals are final for their key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The money moved.
+    Done,
+    /// The balance was less than the amount.
+    InsufficientFunds,
+    /// There was no such account.
+    AccountNotFound,
+    /// The balance would have become larger than [`Money::MAX`].
+    BalanceLimit,
+}
+
+/// A request to move money.
+#[derive(Clone, Debug)]
+pub struct Movement<'a> {
+    /// What for.
+    pub kind: Kind,
+    /// What makes a repeat have its first effect only; unique per kind.
+    pub key: &'a str,
+    /// The customer.
+    pub login: &'a str,
+    /// How much; greater than zero.
+    pub amount: Money,
+}
+
+/// What the ledger holds about a movement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The balance right after it, or at the refusal; `None` without an account.
+    pub balance: Option<Money>,
+    /// Whether it was recorded before this call.
+    pub repeated: bool,
+}
+
+/// The ledger in its database.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    database: Database,
+}
+
+impl Ledger {
+    /// The ledger in this database, whose schema is [`MIGRATIONS`].
+    pub fn new(database: Database) -> Self {
+        Ledger { database }
+    }
+
+    /// Opens an account with a balance of zero.
+    ///
+    /// # Errors
+    /// [`LedgerError::AlreadyRegistered`], or the database's.
+    pub async fn register(&self, login: &str) -> Result<Money, LedgerError> {
+        let done = sqlx::query("INSERT INTO accounts (login, balance) VALUES ($1, 0) ON CONFLICT (login) DO NOTHING")
+            .bind(login)
+            .execute(&self.database.pool)
+            .await?;
+        if done.rows_affected() == 0 { Err(LedgerError::AlreadyRegistered) } else { Ok(Money::ZERO) }
+    }
+
+    /// The balance of an account.
+    ///
+    /// # Errors
+    /// [`LedgerError::AccountNotFound`], or the database's.
+    pub async fn balance(&self, login: &str) -> Result<Money, LedgerError> {
+        sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1")
+            .bind(login)
+            .fetch_optional(&self.database.pool)
+            .await?
+            .map(Money::from_minor)
+            .ok_or(LedgerError::AccountNotFound)
+    }
+
+    /// Moves money, or records why not; a repeat gets what was recorded first.
+    ///
+    /// # Errors
+    /// [`LedgerError::KeyReused`] if the key was another request's, or the
+    /// database's: then the same key has to be asked again to learn the outcome.
+    pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
+        loop {
+            let mut transaction = self.database.begin_write().await?;
+            if let Some(first) = find(&mut transaction, movement).await? {
+                return Ok(first);
+            }
+            let (outcome, balance) = move_balance(&mut transaction, movement).await?;
+            if insert(&mut transaction, movement, outcome, balance).await? {
+                transaction.commit().await?;
+                return Ok(Recorded { outcome, balance, repeated: false });
+            }
+            // Another request with this key came in between: undo, and read what it recorded.
+            transaction.rollback().await?;
+        }
+    }
+}
+
+/// What is recorded under the movement's key already.
+async fn find(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<Option<Recorded>, LedgerError> {
+    let row: Option<AnyRow> = sqlx::query("SELECT login, amount, outcome, balance FROM transactions WHERE kind = $1 AND key = $2")
+        .bind(movement.kind.as_str())
+        .bind(movement.key)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (login, amount): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+    if login != movement.login || amount != movement.amount.minor() {
+        return Err(LedgerError::KeyReused);
+    }
+    let outcome: String = row.try_get(2)?;
+    let outcome = Outcome::parse(&outcome)
+        .ok_or_else(|| sqlx::Error::Decode(format!("transactions.outcome holds {outcome:?}, which this version does not know").into()))?;
+    let balance: Option<i64> = row.try_get(3)?;
+    Ok(Some(Recorded { outcome, balance: balance.map(Money::from_minor), repeated: true }))
+}
+
+/// Changes the kept balance if the movement is allowed.
+async fn move_balance(
+    transaction: &mut Transaction<'_, Any>,
+    movement: &Movement<'_>,
+) -> Result<(Outcome, Option<Money>), sqlx::Error> {
+    let change = movement.change();
+    loop {
+        let moved: Option<i64> = sqlx::query_scalar(
+            "UPDATE accounts SET balance = balance + $2
+             WHERE login = $1 AND balance + $2 BETWEEN 0 AND $3 RETURNING balance",
+        )
+        .bind(movement.login)
+        .bind(change)
+        .bind(Money::MAX.minor())
+        .fetch_optional(&mut **transaction)
+        .await?;
+        if let Some(balance) = moved {
+            return Ok((Outcome::Done, Some(Money::from_minor(balance))));
+        }
+        let balance: Option<i64> = sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1")
+            .bind(movement.login)
+            .fetch_optional(&mut **transaction)
+            .await?;
+        let Some(balance) = balance else { return Ok((Outcome::AccountNotFound, None)) };
+        let outcome = match balance + change {
+            ..0 => Outcome::InsufficientFunds,
+            after if after > Money::MAX.minor() => Outcome::BalanceLimit,
+            // The balance changed between the two statements: the refusal would not be true any more.
+            _ => continue,
+        };
+        return Ok((outcome, Some(Money::from_minor(balance))));
+    }
+}
+
+/// Writes the transaction and its postings; false if its key is taken by now.
+async fn insert(
+    transaction: &mut Transaction<'_, Any>,
+    movement: &Movement<'_>,
+    outcome: Outcome,
+    balance: Option<Money>,
+) -> Result<bool, sqlx::Error> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, key) DO NOTHING RETURNING id",
+    )
+    .bind(movement.kind.as_str())
+    .bind(movement.key)
+    .bind(movement.login)
+    .bind(movement.amount.minor())
+    .bind(outcome.as_str())
+    .bind(balance.map(Money::minor))
+    .bind(Timestamp::now().as_microsecond())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some(id) = id else { return Ok(false) };
+    if outcome == Outcome::Done {
+        sqlx::query("INSERT INTO postings (transaction_id, account, amount) VALUES ($1, $2, $3), ($1, $4, $5)")
+            .bind(id)
+            .bind(format!("customer:{}", movement.login))
+            .bind(movement.change())
+            .bind(movement.kind.against())
+            .bind(-movement.change())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(true)
+}
+
+impl Movement<'_> {
+    /// What the customer's balance changes by, in minor units.
+    fn change(&self) -> i64 {
+        match self.kind {
+            Kind::Refill => self.amount.minor(),
+            Kind::Charge => -self.amount.minor(),
+        }
+    }
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Refill => "refill",
+            Kind::Charge => "charge",
+        }
+    }
+
+    /// The account that the customer's is posted against.
+    const fn against(self) -> &'static str {
+        match self {
+            Kind::Refill => "cash",
+            Kind::Charge => "revenue",
+        }
+    }
+}
+
+impl Outcome {
+    const ALL: [Outcome; 4] = [Outcome::Done, Outcome::InsufficientFunds, Outcome::AccountNotFound, Outcome::BalanceLimit];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::InsufficientFunds => "insufficient_funds",
+            Outcome::AccountNotFound => "account_not_found",
+            Outcome::BalanceLimit => "balance_limit",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Outcome> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}

@@ -1,0 +1,41 @@
+//! The billing service.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Parser;
+use orders_billing::{
+    config::Config,
+    ledger::{Ledger, MIGRATIONS},
+    routes::{self, Billing, Callers},
+};
+use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
+use secrecy::ExposeSecret;
+
+/// A ledger call is a few milliseconds; a full pool answers well before this.
+const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 512 };
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    config.log.init()?;
+    let shutdown = Shutdown::on_signals()?;
+    let client = kube::Client::try_default().await?;
+    let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
+
+    let pinged = database.clone();
+    let ready = admin::ready_when(move || {
+        let database = pinged.clone();
+        async move { database.ping().await }
+    });
+    admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
+
+    let billing = Billing {
+        ledger: Ledger::new(database),
+        authenticator: Authenticator::new(client, config.token_audience),
+        callers: Arc::new(Callers { operator: config.operator_account, api_server: config.api_server_account }),
+    };
+    let listener = server::bind(config.listen_addr).await?;
+    tracing::info!(address = %config.listen_addr, "billing is ready");
+    server::run(listener, server::with_bounds(routes::router(billing), LIMITS), shutdown).await;
+    Ok(())
+}
