@@ -1,0 +1,160 @@
+//! Delivering: at once when a message comes, and again with backoff until the
+//! mail server accepts it.
+//!
+//! Who tries a message has leased it in the database first. A crash leaves it
+//! to the next one after the lease, so it is delivered at least once.
+
+use std::{sync::Arc, time::Duration};
+
+use orders_service::shutdown::{GRACE, Shutdown};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    error::NotifyError,
+    log::{Log, Message, NewMessage},
+    mailer::{Mailer, SMTP_TIMEOUT},
+};
+
+/// Longer than an attempt with the wait for a connection before it.
+const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
+
+/// How often the log is looked through for messages that are due.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// The longest error text kept, in characters.
+const MAX_ERROR: usize = 300;
+
+/// Delivers messages, a bounded number at a time.
+#[derive(Clone)]
+pub struct Delivery {
+    log: Log,
+    mailer: Mailer,
+    connections: Arc<Semaphore>,
+    attempts: TaskTracker,
+}
+
+impl Delivery {
+    /// Delivers what is in the log, over at most `connections` connections at once.
+    pub fn new(log: Log, mailer: Mailer, connections: u32) -> Self {
+        let connections = Arc::new(Semaphore::new(connections as usize));
+        Delivery { log, mailer, connections, attempts: TaskTracker::new() }
+    }
+
+    /// Stores the message once for its key and tries to deliver it. Returns it
+    /// as soon as it is delivered, or as it stands after `patience`; delivery
+    /// goes on either way.
+    ///
+    /// # Errors
+    /// [`NotifyError`], if it is not known to be stored.
+    pub async fn deliver(&self, new: NewMessage<'_>, patience: Duration) -> Result<Message, NotifyError> {
+        let deadline = Instant::now() + patience;
+        let (message, is_new) = self.log.store(new, LEASE).await?;
+        if message.sent_at.is_some() {
+            return Ok(message);
+        }
+        if !is_new {
+            return self.wait_until_sent(message, deadline).await;
+        }
+        match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
+            Ok(Ok(connection)) => {
+                let attempt: JoinHandle<()> = {
+                    let (delivery, message) = (self.clone(), message.clone());
+                    self.attempts.spawn(async move {
+                        delivery.attempt(&message).await;
+                        drop(connection);
+                    })
+                };
+                let _ = tokio::time::timeout_at(deadline, attempt).await;
+            }
+            // All connections are busy for longer than the caller waits: leave it to the sweep.
+            _ => self.log.release(message.id).await?,
+        }
+        Ok(self.log.find(new.key).await?.unwrap_or(message))
+    }
+
+    async fn wait_until_sent(&self, mut message: Message, deadline: Instant) -> Result<Message, NotifyError> {
+        while message.sent_at.is_none() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            message = self.log.find(&message.key).await?.unwrap_or(message);
+        }
+        Ok(message)
+    }
+
+    /// Tries what is due, until shutdown; then waits for the attempts under way.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+        let sweeps = async {
+            loop {
+                tick.tick().await;
+                if let Err(error) = self.sweep().await {
+                    tracing::warn!(%error, "cannot look for messages that are due; trying again");
+                }
+            }
+        };
+        tokio::select! { () = sweeps => {}, () = shutdown.requested() => {} }
+        self.attempts.close();
+        if tokio::time::timeout(GRACE, self.attempts.wait()).await.is_err() {
+            tracing::warn!("stopped with deliveries under way; they are tried again after the restart");
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), NotifyError> {
+        loop {
+            let free = self.connections.available_permits();
+            let due = match free {
+                0 => return Ok(()),
+                free => self.log.claim_due(free as i64, LEASE).await?,
+            };
+            if due.is_empty() {
+                return Ok(());
+            }
+            for message in due {
+                let Ok(connection) = self.connections.clone().acquire_owned().await else { return Ok(()) };
+                let delivery = self.clone();
+                self.attempts.spawn(async move {
+                    delivery.attempt(&message).await;
+                    drop(connection);
+                });
+            }
+        }
+    }
+
+    /// One attempt, and its result into the log.
+    async fn attempt(&self, message: &Message) {
+        let recorded = match self.mailer.send(message).await {
+            Ok(()) => {
+                tracing::info!(id = message.id, key = %message.key, "sent");
+                self.log.sent(message.id).await
+            }
+            Err(error) => {
+                let delay = backoff(message.attempts);
+                tracing::warn!(id = message.id, key = %message.key, %error, retry_in = ?delay, "not sent");
+                let error: String = error.to_string().chars().take(MAX_ERROR).collect();
+                self.log.failed(message.id, &error, delay).await
+            }
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
+        }
+    }
+}
+
+/// 1 s, 2 s, 4 s … after so many failed attempts before this one, at most [`MAX_BACKOFF`].
+fn backoff(failed_before: i64) -> Duration {
+    let doublings = u32::try_from(failed_before).unwrap_or(0).min(16);
+    MAX_BACKOFF.min(Duration::from_secs(1 << doublings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_a_bound() {
+        assert_eq!([0, 1, 2, 50].map(backoff), [1, 2, 4, 300].map(Duration::from_secs));
+    }
+}

@@ -1,0 +1,10 @@
+//! Notify: messages to customers, delivered over SMTP and logged.
+
+#![deny(missing_docs)]
+
+pub mod config;
+pub mod delivery;
+pub mod error;
+pub mod log;
+pub mod mailer;
+pub mod routes;

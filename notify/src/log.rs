@@ -1,0 +1,184 @@
+//! The log of messages, which is also the queue of those still to deliver.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use orders_service::database::{Database, Migrations};
+use sqlx::FromRow;
+
+use crate::error::NotifyError;
+
+/// The schema of the messages' database.
+pub const MIGRATIONS: Migrations =
+    Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
+
+/// The most messages that one look at a login's log shows, the latest ones.
+pub const LOG_LIMIT: i64 = 1000;
+
+/// A message as stored. Times are microseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Message {
+    /// Number in order of arrival.
+    pub id: i64,
+    /// What makes it one message however often it is asked for.
+    pub key: String,
+    /// The customer.
+    pub login: String,
+    /// Where to.
+    pub email: String,
+    /// What it says.
+    pub text: String,
+    /// When it was stored.
+    pub created_at: i64,
+    /// When the mail server accepted it.
+    pub sent_at: Option<i64>,
+    /// How often delivery failed.
+    pub attempts: i64,
+    /// Not tried before this time.
+    pub next_attempt_at: i64,
+    /// Why delivery failed last.
+    pub last_error: Option<String>,
+}
+
+/// A message to store.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a> {
+    /// What makes it one message however often it is asked for.
+    pub key: &'a str,
+    /// The customer.
+    pub login: &'a str,
+    /// Where to.
+    pub email: &'a str,
+    /// What it says.
+    pub text: &'a str,
+}
+
+/// The messages in their database.
+#[derive(Clone, Debug)]
+pub struct Log {
+    database: Database,
+}
+
+impl Log {
+    /// The messages in this database, whose schema is [`MIGRATIONS`].
+    pub fn new(database: Database) -> Self {
+        Log { database }
+    }
+
+    /// Stores a message once for its key. The caller has it to itself for
+    /// `lease`; if it neither delivers nor postpones it by then, somebody else
+    /// tries. Returns the stored message and whether it is new.
+    ///
+    /// # Errors
+    /// [`NotifyError::KeyReused`] if the key is another message's, or the database's.
+    pub async fn store(&self, new: NewMessage<'_>, lease: Duration) -> Result<(Message, bool), NotifyError> {
+        let now = Timestamp::now();
+        let stored: Option<Message> = sqlx::query_as(
+            "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at)
+             VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT (key) DO NOTHING RETURNING *",
+        )
+        .bind(new.key)
+        .bind(new.login)
+        .bind(new.email)
+        .bind(new.text)
+        .bind(now.as_microsecond())
+        .bind((now + lease).as_microsecond())
+        .fetch_optional(&self.database.pool)
+        .await?;
+        if let Some(message) = stored {
+            return Ok((message, true));
+        }
+        let first = self.find(new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        if (&*first.login, &*first.email, &*first.text) != (new.login, new.email, new.text) {
+            return Err(NotifyError::KeyReused);
+        }
+        Ok((first, false))
+    }
+
+    /// The message stored under a key.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find(&self, key: &str) -> Result<Option<Message>, NotifyError> {
+        let found = sqlx::query_as("SELECT * FROM messages WHERE key = $1").bind(key);
+        Ok(found.fetch_optional(&self.database.pool).await?)
+    }
+
+    /// The latest [`LOG_LIMIT`] messages of a login, oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn of_login(&self, login: &str) -> Result<Vec<Message>, NotifyError> {
+        let mut latest: Vec<Message> = sqlx::query_as("SELECT * FROM messages WHERE login = $1 ORDER BY id DESC LIMIT $2")
+            .bind(login)
+            .bind(LOG_LIMIT)
+            .fetch_all(&self.database.pool)
+            .await?;
+        latest.reverse();
+        Ok(latest)
+    }
+
+    /// Takes up to `limit` messages that are due, for `lease`: nobody else gets
+    /// them before it is over.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn claim_due(&self, limit: i64, lease: Duration) -> Result<Vec<Message>, NotifyError> {
+        let now = Timestamp::now();
+        // The outer condition is looked at again for a row that another replica just took.
+        let claimed = sqlx::query_as(
+            "UPDATE messages SET next_attempt_at = $2
+             WHERE sent_at IS NULL AND next_attempt_at <= $1 AND id IN (
+                 SELECT id FROM messages WHERE sent_at IS NULL AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3
+             ) RETURNING *",
+        )
+        .bind(now.as_microsecond())
+        .bind((now + lease).as_microsecond())
+        .bind(limit)
+        .fetch_all(&self.database.pool)
+        .await?;
+        Ok(claimed)
+    }
+
+    /// Notes that the mail server accepted the message.
+    ///
+    /// # Errors
+    /// The database's: then it is delivered again after the lease, with the same Message-ID.
+    pub async fn sent(&self, id: i64) -> Result<(), NotifyError> {
+        sqlx::query("UPDATE messages SET sent_at = $2, last_error = NULL WHERE id = $1 AND sent_at IS NULL")
+            .bind(id)
+            .bind(Timestamp::now().as_microsecond())
+            .execute(&self.database.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes a failed attempt; the next one is due after `delay`.
+    ///
+    /// # Errors
+    /// The database's: then it is tried again after the lease.
+    pub async fn failed(&self, id: i64, error: &str, delay: Duration) -> Result<(), NotifyError> {
+        sqlx::query(
+            "UPDATE messages SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3 WHERE id = $1 AND sent_at IS NULL",
+        )
+        .bind(id)
+        .bind(error)
+        .bind((Timestamp::now() + delay).as_microsecond())
+        .execute(&self.database.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives a message back untried: it is due at once.
+    ///
+    /// # Errors
+    /// The database's: then it is due after the lease.
+    pub async fn release(&self, id: i64) -> Result<(), NotifyError> {
+        sqlx::query("UPDATE messages SET next_attempt_at = $2 WHERE id = $1 AND sent_at IS NULL")
+            .bind(id)
+            .bind(Timestamp::now().as_microsecond())
+            .execute(&self.database.pool)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! The notify service.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Parser;
+use orders_notify::{
+    config::Config,
+    delivery::Delivery,
+    log::{Log, MIGRATIONS},
+    mailer::Mailer,
+    routes::{self, Notify},
+};
+use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
+use secrecy::ExposeSecret;
+
+const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 512 };
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    config.log.init()?;
+    let shutdown = Shutdown::on_signals()?;
+    let client = kube::Client::try_default().await?;
+    let mailer = Mailer::new(config.smtp_url.expose_secret(), &config.mail_from, config.smtp_connections)?;
+    let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
+
+    let pinged = database.clone();
+    let ready = admin::ready_when(move || {
+        let database = pinged.clone();
+        async move { database.ping().await }
+    });
+    admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
+
+    let log = Log::new(database);
+    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections);
+    let delivering = tokio::spawn(delivery.clone().run(shutdown.clone()));
+    let notify = Notify {
+        log,
+        delivery,
+        authenticator: Authenticator::new(client, config.token_audience),
+        operator_account: Arc::from(config.operator_account),
+    };
+    let listener = server::bind(config.listen_addr).await?;
+    tracing::info!(address = %config.listen_addr, "notify is ready");
+    server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown).await;
+    delivering.await?;
+    Ok(())
+}
