@@ -1,0 +1,135 @@
+//! Notify over HTTP.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orders_service::{
+    http_client::{self, CallError},
+    idempotency,
+    token_file::TokenFile,
+};
+use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use serde::{Deserialize, Serialize};
+
+use super::{Delivery, NoAnswer, Notify, billing::excerpt};
+use crate::purchase::Purchase;
+
+/// How long one call may take: more than notify waits for the mail server, and
+/// less than a second together with a charge, so that the outcome shows by then.
+const TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Larger than any right answer, in bytes.
+const MAX_ANSWER: usize = 16 * 1024;
+
+/// Notify's HTTP API.
+#[derive(Clone, Debug)]
+pub struct HttpNotify {
+    client: Client,
+    url: String,
+    token: TokenFile,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    login: &'a str,
+    email: &'a str,
+    text: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    key: String,
+    is_sended: bool,
+    last_error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+    field: String,
+}
+
+impl HttpNotify {
+    /// The service at this URL, shown this token.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
+        Ok(HttpNotify { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    async fn post(&self, purchase: &Purchase, text: &str) -> Result<(StatusCode, Vec<u8>), CallError> {
+        let response = self
+            .client
+            .post(format!("{}/notify", self.url))
+            .header(AUTHORIZATION, self.token.bearer().await?)
+            .header(idempotency::HEADER, &purchase.key)
+            .json(&Message { login: purchase.login.as_ref(), email: purchase.email.as_ref(), text })
+            .send()
+            .await?;
+        let status = response.status();
+        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
+    }
+}
+
+#[async_trait]
+impl Notify for HttpNotify {
+    async fn notify(&self, purchase: &Purchase, text: &str) -> Result<Delivery, NoAnswer> {
+        let (status, body) = self.post(purchase, text).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
+        read(status, &body, purchase)
+    }
+}
+
+/// An answer counts only if it speaks of this very message.
+fn read(status: StatusCode, body: &[u8], purchase: &Purchase) -> Result<Delivery, NoAnswer> {
+    let unexpected = || NoAnswer(format!("notify answered {status}: {}", excerpt(body)));
+    match status {
+        StatusCode::OK => {
+            let answer: Answer = serde_json::from_slice(body).map_err(|_| unexpected())?;
+            match answer {
+                Answer { key, .. } if key != purchase.key => Err(NoAnswer("notify's answer is about another message".to_owned())),
+                Answer { is_sended: true, .. } => Ok(Delivery::Sent),
+                Answer { last_error, .. } => Ok(Delivery::Underway { last_error }),
+            }
+        }
+        // Only a refusal of the address or the text is about the message itself.
+        StatusCode::UNPROCESSABLE_ENTITY => match serde_json::from_slice(body) {
+            Ok(Refusal { detail, field }) if field == "email" || field == "text" => Ok(Delivery::Refused { why: detail }),
+            _ => Err(unexpected()),
+        },
+        _ => Err(unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orders_crds::OrderSpec;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<Delivery, NoAnswer> {
+        let spec = OrderSpec { id: None, login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into() };
+        read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &Purchase::read("k", &spec).unwrap())
+    }
+
+    #[test]
+    fn reads_how_the_message_stands() {
+        assert_eq!(answer(200, r#"{"id":1,"key":"k","is_sended":true}"#), Ok(Delivery::Sent));
+        assert_eq!(answer(200, r#"{"key":"k","is_sended":false}"#), Ok(Delivery::Underway { last_error: None }));
+        let refused = answer(422, r#"{"status":422,"detail":"email: no","field":"email"}"#);
+        assert_eq!(refused, Ok(Delivery::Refused { why: "email: no".to_owned() }));
+    }
+
+    #[test]
+    fn anything_else_is_no_answer() {
+        for (status, body) in [
+            (200, r#"{"key":"other","is_sended":true}"#),
+            (200, "{"),
+            (503, r#"{"key":"k","is_sended":true}"#),
+            (401, ""),
+            (422, r#"{"detail":"reused","field":"Idempotency-Key"}"#),
+        ] {
+            assert!(answer(status, body).is_err(), "{status} {body}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Kubernetes Events: the story of an order, for `kubectl describe`.
+//!
+//! kube's `Recorder` keeps every event of the last six minutes in memory, to
+//! merge repeats, and walks through them at each publication. Here an event
+//! happens once an order and reason, so its name says so instead: a repeat after
+//! a crash is refused by the API server as already existing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api, Client,
+    api::PostParams,
+};
+use orders_crds::Reason;
+
+/// How long the API server may take to store an event.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest note that the API server takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// Something that happened to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// `Normal`, or `Warning` for what the customer or operator would not want.
+    pub type_: &'static str,
+    /// Why.
+    pub reason: Reason,
+    /// What the operator was doing.
+    pub action: &'static str,
+    /// In words, with amounts.
+    pub note: String,
+}
+
+impl Happened {
+    /// Something that went as it should.
+    pub fn normal(reason: Reason, action: &'static str, note: String) -> Self {
+        Happened { type_: "Normal", reason, action, note }
+    }
+
+    /// Something that did not.
+    pub fn warning(reason: Reason, action: &'static str, note: String) -> Self {
+        Happened { type_: "Warning", reason, action, note }
+    }
+}
+
+/// Publishes events.
+#[derive(Clone)]
+pub struct Publisher {
+    client: Client,
+    instance: String,
+}
+
+impl Publisher {
+    /// Publishes in the name of this replica.
+    pub fn new(client: Client, instance: String) -> Self {
+        Publisher { client, instance }
+    }
+
+    /// Publishes in order. A failure is logged and no more: events are the
+    /// story, the status is the record.
+    pub async fn publish(&self, story: &[Happened], order: &ObjectReference) {
+        let namespace = order.namespace.as_deref().unwrap_or("default");
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        for happened in story {
+            let event = self.event(happened, order, Timestamp::now());
+            let params = PostParams::default();
+            match tokio::time::timeout(TIMEOUT, events.create(&params, &event)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
+                Ok(Err(error)) => tracing::warn!(order = order.name, reason = %happened.reason, %error, "event not stored"),
+                Err(_) => tracing::warn!(order = order.name, reason = %happened.reason, "event not stored in time"),
+            }
+        }
+    }
+
+    fn event(&self, happened: &Happened, order: &ObjectReference, now: Timestamp) -> Event {
+        let name = order.name.as_deref().unwrap_or_default();
+        let uid = order.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
+        let mut note = happened.note.clone();
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{uid}.{}", happened.reason.as_str().to_lowercase())),
+                namespace: order.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            type_: Some(happened.type_.to_owned()),
+            reason: Some(happened.reason.as_str().to_owned()),
+            action: Some(happened.action.to_owned()),
+            note: Some(note),
+            event_time: Some(MicroTime(now)),
+            regarding: Some(order.clone()),
+            reporting_controller: Some("arch.homework/orders-operator".to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The operator: the life of an `Order`.
+//!
+//! [`decide`] says what an order needs next, without any I/O; [`carry_out`] does
+//! it through [`clients`]; [`status`] turns what came back into conditions;
+//! [`controller`] writes them, once, last.
+
+#![deny(missing_docs)]
+
+pub mod carry_out;
+pub mod clients;
+pub mod config;
+pub mod controller;
+pub mod decide;
+pub mod events;
+pub mod leader;
+pub mod purchase;
+pub mod status;
+pub mod texts;
