@@ -1,0 +1,6 @@
+//! Writes the OpenAPI document that is committed: `openapi > FILE`.
+
+fn main() -> Result<(), serde_json::Error> {
+    println!("{}", orders_api_server::routes::openapi().to_pretty_json()?);
+    Ok(())
+}

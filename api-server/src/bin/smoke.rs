@@ -1,0 +1,68 @@
+//! A customer's path through a running installation, for `helm test`: one order
+//! that can be paid and one that cannot.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use orders_service::http_client;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+/// Places one order that can be paid and one that cannot, and checks balance and messages.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// Where the order service answers.
+    #[arg(long, default_value = "http://arch.homework")]
+    base_url: String,
+}
+
+struct Shop {
+    client: Client,
+    base_url: String,
+}
+
+impl Shop {
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.base_url));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| format!("{method} {path}"))?;
+        let status = response.status().as_u16();
+        let body = http_client::body(response, 1 << 20).await?;
+        println!("{method} {path} -> {status} {}", String::from_utf8_lossy(&body));
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    async fn order(&self, login: &str, amount: i64) -> anyhow::Result<(u16, Value)> {
+        let order = json!({ "login": login, "e_mail": "smoke@example.com", "id_cart": 0, "amount": amount });
+        self.call(Method::POST, "/orders/", Some(order)).await
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let shop = Shop { client: http_client::client(Duration::from_secs(20))?, base_url: args.base_url.trim_end_matches('/').to_owned() };
+    let login = format!("smoke-{}", uuid::Uuid::new_v4());
+
+    let (status, _) = shop.call(Method::POST, &format!("/billing/register?login={login}"), None).await?;
+    ensure!(status == 200, "the account was not opened");
+    let (status, account) = shop.call(Method::POST, "/billing/refill", Some(json!({ "login": login, "balance": 900 }))).await?;
+    ensure!(status == 200 && account["balance"] == 900.0, "the account was not refilled");
+
+    let (status, order) = shop.order(&login, 100).await?;
+    ensure!(status == 200 && order["status"] == 1, "the order that can be paid was not");
+    let (status, order) = shop.order(&login, 1000).await?;
+    ensure!(status == 400 && order["status"] == 0, "the order that cannot be paid was not refused");
+
+    let (_, account) = shop.call(Method::GET, &format!("/billing/account/{login}"), None).await?;
+    ensure!(account["balance"] == 800.0, "the balance is not what is left");
+    let (_, messages) = shop.call(Method::GET, &format!("/notify/log/{login}"), None).await?;
+    ensure!(messages.as_array().is_some_and(|messages| messages.len() == 2), "there are not two messages");
+
+    println!("1 order paid, 1 order refused: the order service works");
+    Ok(())
+}

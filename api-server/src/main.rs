@@ -1,0 +1,45 @@
+//! The API server.
+
+use std::time::Duration;
+
+use clap::Parser;
+use kube::Api;
+use orders_api_server::{
+    config::Config,
+    orders::Orders,
+    prefer::MAX_WAIT,
+    routes::{self, FrontDoor, Service},
+};
+use orders_service::{admin, server, shutdown::Shutdown, token_file::TokenFile};
+
+/// A request may wait for its outcome, and before that for the order to be placed.
+const LIMITS: server::Limits = server::Limits { timeout: MAX_WAIT.saturating_add(Duration::from_secs(15)), concurrency: 2048 };
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    config.log.init()?;
+    let shutdown = Shutdown::on_signals()?;
+    let client = kube::Client::try_default().await?;
+    let namespace = config.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let orders = Orders::new(Api::namespaced(client, &namespace));
+
+    let outcomes = orders.outcomes.clone();
+    let ready = admin::ready_when(move || {
+        let outcomes = outcomes.clone();
+        async move { outcomes.ready().await }
+    });
+    admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
+
+    let front_door = FrontDoor {
+        orders,
+        billing: Service::new("billing", &config.billing_url, Some(TokenFile::new(config.billing_token_file)))?,
+        notify: Service::new("notify", &config.notify_url, None)?,
+        wait: Duration::from_secs(config.wait_seconds),
+        mail_wait: Duration::from_secs(config.mail_wait_seconds),
+    };
+    let listener = server::bind(config.listen_addr).await?;
+    tracing::info!(address = %config.listen_addr, namespace, "the API server is ready");
+    server::run(listener, server::with_bounds(routes::router(front_door), LIMITS), shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The number and name of an order.
+
+use std::fmt;
+
+use orders_crds::Login;
+use orders_service::IdempotencyKey;
+use sha2::{Digest, Sha256};
+
+/// The largest id: every integer up to it survives a JavaScript client.
+const MAX: u64 = (1 << 53) - 1;
+
+/// An order's number: 1 to 2^53−1. Its resource's name follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderId(i64);
+
+impl OrderId {
+    /// A fresh one.
+    pub fn random() -> Self {
+        Self::from_bits(rand::random())
+    }
+
+    /// The one that this key of this customer always gives, so that a repeat
+    /// names the same resource. `probe` counts on if the number is another
+    /// customer's order already.
+    pub fn of_key(login: &Login, key: &IdempotencyKey, probe: u8) -> Self {
+        // The login has no line feed, so no two (login, key, probe) read the same.
+        let hash = Sha256::digest(format!("{login}\n{}\n{probe}", key.as_str()));
+        let mut bits = [0; 8];
+        bits.copy_from_slice(&hash[..8]);
+        Self::from_bits(u64::from_be_bytes(bits))
+    }
+
+    /// An id that a client sent; `None` if it cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let well_formed = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let number = text.parse().ok().filter(|number| well_formed && (1..=MAX as i64).contains(number))?;
+        Some(OrderId(number))
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        OrderId((bits % MAX) as i64 + 1)
+    }
+
+    /// The number.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The name of its resource.
+    pub fn resource_name(self) -> String {
+        format!("order-{}", self.0)
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_stay_within_what_javascript_keeps() {
+        assert_eq!(OrderId::from_bits(0).number(), 1);
+        assert_eq!(OrderId::from_bits(MAX - 1).number(), MAX as i64);
+        assert_eq!(OrderId::from_bits(u64::MAX).number(), OrderId::from_bits(u64::MAX % MAX).number());
+    }
+
+    #[test]
+    fn reads_only_what_it_could_have_written() {
+        assert_eq!(OrderId::parse("14").map(OrderId::number), Some(14));
+        for text in ["", "0", "014", "-1", "+1", "1.0", "9007199254740992", "99999999999999999999", "abc", "1/.."] {
+            assert_eq!(OrderId::parse(text), None, "{text}");
+        }
+    }
+}

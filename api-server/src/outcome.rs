@@ -1,0 +1,172 @@
+//! Waiting for outcomes: one shared watch of all orders, many waiters.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, ResourceExt,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
+use orders_crds::{Order, Outcome};
+use tokio::{sync::watch, time::Instant};
+
+/// Without news for this long, a waiter looks for itself: a watch can go silent.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long such a look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is known of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing seen yet, or not decided.
+    Undecided,
+    /// Decided.
+    Decided {
+        /// How; never [`Outcome::Undecided`].
+        outcome: Outcome,
+        /// Whether the message was sent, or never can be.
+        message_done: bool,
+    },
+    /// The resource was deleted.
+    Deleted,
+}
+
+impl State {
+    /// What an order's status says.
+    pub fn of(order: &Order) -> Self {
+        match &order.status {
+            Some(status) if status.outcome() != Outcome::Undecided => {
+                State::Decided { outcome: status.outcome(), message_done: status.is_notification_final() }
+            }
+            _ => State::Undecided,
+        }
+    }
+}
+
+/// The orders as the watch last showed them, and who waits for which.
+#[derive(Clone)]
+pub struct Outcomes {
+    api: Api<Order>,
+    store: reflector::Store<Order>,
+    waiters: Arc<Mutex<HashMap<String, watch::Sender<State>>>>,
+}
+
+impl Outcomes {
+    /// Starts the watch. It is made anew whenever it breaks; what happened
+    /// meanwhile is seen then.
+    pub fn watch(api: Api<Order>) -> Self {
+        let (store, writer) = reflector::store();
+        let outcomes = Outcomes { api: api.clone(), store, waiters: Arc::default() };
+        let told = outcomes.clone();
+        tokio::spawn(async move {
+            let events = watcher(api, watcher::Config::default())
+                .default_backoff()
+                .modify(|order| order.managed_fields_mut().clear())
+                .reflect(writer);
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(watcher::Event::Apply(order) | watcher::Event::InitApply(order)) => told.tell(&order.name_any(), State::of(&order)),
+                    Ok(watcher::Event::Delete(order)) => told.tell(&order.name_any(), State::Deleted),
+                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Err(error) => tracing::warn!(%error, "the watch of orders broke; making it anew"),
+                }
+            }
+            tracing::error!("the watch of orders ended");
+        });
+        outcomes
+    }
+
+    /// Whether the watch has shown all orders once.
+    ///
+    /// # Errors
+    /// In words, if it has not.
+    pub async fn ready(&self) -> Result<(), String> {
+        match tokio::time::timeout(Duration::from_millis(500), self.store.wait_until_ready()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err("the orders have not been listed yet; is the API server reachable and the CRD installed?".to_owned()),
+        }
+    }
+
+    /// All orders seen by the watch.
+    pub fn all(&self) -> Vec<Arc<Order>> {
+        self.store.state()
+    }
+
+    /// Registers for news of an order. Do it before the order is created, so
+    /// that no outcome is too quick.
+    pub fn subscribe(&self, name: &str) -> Subscription {
+        let mut waiters = self.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let sender = waiters.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(State::Undecided));
+        Subscription { news: sender.subscribe(), name: name.to_owned(), outcomes: self.clone() }
+    }
+
+    fn tell(&self, name: &str, state: State) {
+        let waiters = self.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(sender) = waiters.get(name) {
+            sender.send_replace(state);
+        }
+    }
+
+    async fn look(&self, name: &str) -> Option<State> {
+        match tokio::time::timeout(LOOK_TIMEOUT, self.api.get_opt(name)).await {
+            Ok(Ok(Some(order))) => Some(State::of(&order)),
+            Ok(Ok(None)) => Some(State::Deleted),
+            _ => None,
+        }
+    }
+}
+
+/// A registration for news of one order; ends when dropped.
+pub struct Subscription {
+    news: watch::Receiver<State>,
+    name: String,
+    outcomes: Outcomes,
+}
+
+impl Subscription {
+    /// Passes on a state that was learned elsewhere.
+    pub fn learned(&self, state: State) {
+        if state != State::Undecided {
+            self.outcomes.tell(&self.name, state);
+        }
+    }
+
+    /// Waits for the outcome until `deadline`, and once it is there up to
+    /// `mail_wait` longer for the message, but never past the deadline.
+    pub async fn wait(mut self, deadline: Instant, mail_wait: Duration) -> State {
+        let mut decided_at = None;
+        loop {
+            let state = *self.news.borrow_and_update();
+            let until = match state {
+                State::Undecided => deadline,
+                State::Deleted | State::Decided { message_done: true, .. } => return state,
+                State::Decided { .. } => deadline.min(*decided_at.get_or_insert_with(Instant::now) + mail_wait),
+            };
+            if Instant::now() >= until {
+                return state;
+            }
+            let look_at = until.min(Instant::now() + LOOK_INTERVAL);
+            if tokio::time::timeout_at(look_at, self.news.changed()).await.is_err()
+                && let Some(state) = self.outcomes.look(&self.name).await
+            {
+                self.learned(state);
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut waiters = self.outcomes.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // This one still counts.
+        if waiters.get(&self.name).is_some_and(|sender| sender.receiver_count() <= 1) {
+            waiters.remove(&self.name);
+        }
+    }
+}

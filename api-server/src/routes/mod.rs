@@ -1,0 +1,78 @@
+//! The public HTTP API.
+
+mod orders;
+mod passed_on;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    http::Uri,
+    response::Redirect,
+    routing::{get, post},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use passed_on::Service;
+
+use crate::orders::Orders;
+
+/// What the routes work with.
+#[derive(Clone)]
+pub struct FrontDoor {
+    /// The orders.
+    pub orders: Orders,
+    /// The billing service.
+    pub billing: Service,
+    /// The notify service.
+    pub notify: Service,
+    /// How long to wait for an outcome if the client does not say.
+    pub wait: Duration,
+    /// How long to wait for the message once the outcome is known.
+    pub mail_wait: Duration,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "orders",
+        description = "Places orders, which are charged once to a billing account, and tells what became of them.\n\nMoney is a JSON number with at most two decimals, in the account's currency. Errors are `application/problem+json` (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "orders", description = "Placing orders and finding them"),
+        (name = "billing", description = "Accounts that orders are charged to"),
+        (name = "notify", description = "Messages that customers were sent")
+    )
+)]
+struct ApiDoc;
+
+fn documented() -> OpenApiRouter<FrontDoor> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(orders::create))
+        .routes(routes!(orders::list))
+        .routes(routes!(orders::show))
+        .routes(routes!(passed_on::register))
+        .routes(routes!(passed_on::refill))
+        .routes(routes!(passed_on::account))
+        .routes(routes!(passed_on::log))
+}
+
+/// The OpenAPI document of this API, as it is served at `/openapi.json`.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// The routes, with their documentation at `/openapi.json` and `/docs`.
+pub fn router(front_door: FrontDoor) -> Router {
+    let (router, openapi) = documented().split_for_parts();
+    router
+        // Each with and without the trailing slash.
+        .route("/orders", post(orders::create))
+        .route("/orders/", get(orders::list))
+        .route("/", get(async |_: Uri| Redirect::temporary("/docs/")))
+        .with_state(front_door)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+}

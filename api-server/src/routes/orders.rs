@@ -1,0 +1,360 @@
+//! `/orders`: placing orders and finding them.
+
+use axum::{
+    extract::{FromRequestParts, Path, Query, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use orders_crds::{ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number};
+use orders_service::{IdempotencyKey, Json, Problem};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use super::FrontDoor;
+use crate::{
+    order_id::OrderId,
+    orders::NewOrder,
+    outcome,
+    prefer::Prefer,
+};
+
+/// Pages hold so many orders if the client does not say.
+const DEFAULT_LIMIT: usize = 20;
+
+/// Pages hold at most so many orders.
+const MAX_LIMIT: usize = 100;
+
+/// A request for an order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderRequest {
+    /// Login of the account to charge.
+    #[schema(value_type = String, example = "Aurore56", max_length = 64)]
+    login: Login,
+    /// Address that the outcome is e-mailed to.
+    #[schema(value_type = String, format = Email, example = "Gage_Lind@gmail.com", max_length = 254)]
+    e_mail: EMail,
+    /// Number of the cart.
+    #[serde(deserialize_with = "cart_id")]
+    #[schema(minimum = 0, maximum = 9007199254740991_i64, example = 0)]
+    id_cart: i64,
+    /// Amount to charge: greater than zero, at most two decimals, at most 999999999999.99.
+    #[serde(deserialize_with = "positive_amount")]
+    #[schema(value_type = f64, example = 100, exclusive_minimum = 0.0, multiple_of = 0.01)]
+    amount: Money,
+}
+
+fn positive_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    json_number::deserialize(deserializer)?.require_positive().map_err(de::Error::custom)
+}
+
+fn cart_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let id = i64::deserialize(deserializer)?;
+    if (0..1 << 53).contains(&id) { Ok(id) } else { Err(de::Error::custom("must be between 0 and 9007199254740991")) }
+}
+
+/// What became of a placed order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderAnswer {
+    /// The order's number.
+    #[schema(minimum = 1, maximum = 9007199254740991_i64, example = 14)]
+    id: i64,
+    /// 1: paid. 0: refused. 2: not decided yet.
+    #[schema(minimum = 0, maximum = 2, example = 1)]
+    status: u8,
+}
+
+/// Place an order.
+///
+/// Answers once the order is decided: 200 if it was charged, 400 with `"status":0`
+/// if the balance is too small. By then the balance and the message log show the
+/// outcome. An order that is still undecided when the wait ends is answered 202:
+/// ask for it again at `Location`.
+#[utoipa::path(
+    post,
+    path = "/orders/",
+    tag = "orders",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request name the same order: 1 to 255 visible ASCII characters, unique per login"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once. `wait=N`: wait N seconds at most (10 if not given, 60 at most)")
+    ),
+    request_body = OrderRequest,
+    responses(
+        (status = 200, description = "Charged", body = OrderAnswer, example = json!({"id": 14, "status": 1})),
+        (status = 400, description = "Refused: the balance is less than the amount. (Malformed JSON is a 400, too, with a problem.)", content(
+            (OrderAnswer = "application/json", example = json!({"id": 15, "status": 0})),
+            (Problem = "application/problem+json")
+        )),
+        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "Where to ask for the outcome"))),
+        (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The order was deleted before it was decided", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing, unknown or invalid, or the Idempotency-Key was used for another order", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn create(
+    State(front_door): State<FrontDoor>,
+    key: Option<IdempotencyKey>,
+    prefer: Prefer,
+    Json(request): Json<OrderRequest>,
+) -> Result<Response, Problem> {
+    let deadline = Instant::now() + prefer.wait.unwrap_or(front_door.wait);
+    let new = NewOrder { login: request.login, email: request.e_mail, cart_id: request.id_cart, amount: request.amount };
+    let placed = front_door.orders.place(&new, key.as_ref()).await?;
+    if prefer.respond_async {
+        return Ok(answer(StatusCode::ACCEPTED, placed.id, 2));
+    }
+    match placed.subscription.wait(deadline, front_door.mail_wait).await {
+        outcome::State::Undecided => Ok(answer(StatusCode::ACCEPTED, placed.id, 2)),
+        outcome::State::Deleted => {
+            Err(Problem::new(StatusCode::GONE, "the order was deleted before it was decided").with_id(placed.id.number()))
+        }
+        outcome::State::Decided { outcome, .. } => decided(placed.id, outcome),
+    }
+}
+
+fn decided(id: OrderId, outcome: Outcome) -> Result<Response, Problem> {
+    match outcome {
+        Outcome::Paid => Ok(answer(StatusCode::OK, id, 1)),
+        Outcome::Undecided => Ok(answer(StatusCode::ACCEPTED, id, 2)),
+        Outcome::Refused(Some(Reason::AccountNotFound)) => {
+            let problem = Problem::not_found("there is no account with this login; register it first. Nothing was charged");
+            Err(Problem { field: Some("login".to_owned()), ..problem }.with_id(id.number()))
+        }
+        Outcome::Refused(_) => Ok(answer(StatusCode::BAD_REQUEST, id, 0)),
+    }
+}
+
+fn answer(code: StatusCode, id: OrderId, status: u8) -> Response {
+    let mut response = (code, Json(OrderAnswer { id: id.number(), status })).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/orders/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// An order as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderView {
+    /// The order's number; null on orders that were made with kubectl.
+    id: Option<i64>,
+    /// Name of the Kubernetes resource.
+    #[schema(example = "order-14")]
+    name: String,
+    /// Login of the account.
+    login: String,
+    /// Address that the outcome is e-mailed to.
+    e_mail: String,
+    /// Number of the cart.
+    id_cart: i64,
+    /// Amount of the order.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    amount: Money,
+    /// 1: paid. 0: refused. 2: not decided yet.
+    status: u8,
+    /// Why: `Processing`, `Paid`, `InsufficientFunds`, `AccountNotFound` …
+    reason: String,
+    /// The reason in words.
+    message: String,
+    /// Balance of the account right after the charge or at the refusal.
+    #[schema(value_type = Option<f64>)]
+    balance: Option<Balance>,
+    /// When the order was placed (RFC 3339).
+    created: Option<String>,
+    /// The steps so far, oldest first.
+    history: Vec<HistoryEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Balance(#[serde(with = "json_number")] Money);
+
+/// One step of an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HistoryEntry {
+    /// When (RFC 3339).
+    time: String,
+    /// `Paid`, `Succeeded` or `Notified`.
+    step: String,
+    /// `True`, `False` or `Unknown`.
+    status: String,
+    /// Why.
+    reason: String,
+    /// The reason in words.
+    message: String,
+}
+
+impl From<&Order> for OrderView {
+    fn from(order: &Order) -> Self {
+        let status = order.status.clone().unwrap_or_default();
+        let succeeded = conditions::find(&status.conditions, ConditionType::Succeeded);
+        let mut history: Vec<HistoryEntry> = status.conditions.iter().map(HistoryEntry::from).collect();
+        history.sort_by(|a, b| a.time.cmp(&b.time));
+        OrderView {
+            id: order.spec.id,
+            name: order.name_any(),
+            login: order.spec.login.clone(),
+            e_mail: order.spec.email.clone(),
+            id_cart: order.spec.cart_id,
+            amount: order.spec.amount.parse().unwrap_or_default(),
+            status: match order.outcome() {
+                Outcome::Paid => 1,
+                Outcome::Refused(_) => 0,
+                Outcome::Undecided => 2,
+            },
+            reason: succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned(),
+            message: succeeded.map_or("Waiting for the payment.", |condition| &condition.message).to_owned(),
+            balance: status.balance.map(Balance),
+            created: order.creation_timestamp().map(|time| time.0.to_string()),
+            history,
+        }
+    }
+}
+
+impl From<&Condition> for HistoryEntry {
+    fn from(condition: &Condition) -> Self {
+        HistoryEntry {
+            time: condition.last_transition_time.0.to_string(),
+            step: condition.type_.clone(),
+            status: condition.status.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        }
+    }
+}
+
+/// Show an order.
+#[utoipa::path(
+    get,
+    path = "/orders/{id}",
+    tag = "orders",
+    params(("id" = i64, Path, description = "The order's number")),
+    responses(
+        (status = 200, description = "The order with its state, reason and history", body = OrderView),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(State(front_door): State<FrontDoor>, Path(id): Path<String>) -> Result<Json<OrderView>, Problem> {
+    let id = OrderId::parse(&id).ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))?;
+    let order = front_door.orders.get(id).await?;
+    Ok(Json(OrderView::from(&order)))
+}
+
+/// Which orders to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only orders of this login.
+    #[param(value_type = Option<String>)]
+    login: Option<Login>,
+    /// Orders on a page: 1 to 100, 20 if not given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// Where the page begins: `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+}
+
+/// A page of orders, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderPage {
+    /// The orders.
+    items: Vec<OrderView>,
+    /// Ask for the next page with this; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// The place of an order in the list: everything after it is on the next page.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Cursor {
+    created_second: i64,
+    name: String,
+}
+
+impl Cursor {
+    fn of(order: &Order) -> Self {
+        Cursor { created_second: order.creation_timestamp().map_or(0, |time| time.0.as_second()), name: order.name_any() }
+    }
+
+    fn encode(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{} {}", self.created_second, self.name))
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let decode = || {
+            let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(&text).ok()?).ok()?;
+            let (second, name) = text.split_once(' ')?;
+            Some(Cursor { created_second: second.parse().ok()?, name: name.to_owned() })
+        };
+        decode().ok_or("cursor: use next_cursor of the page before")
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(query) = Query::<ListQuery>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
+        if query.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
+            return Err(Problem::invalid("limit", format!("limit: must be between 1 and {MAX_LIMIT}")));
+        }
+        Ok(query)
+    }
+}
+
+/// List orders, newest first.
+#[utoipa::path(
+    get,
+    path = "/orders",
+    tag = "orders",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page of orders", body = OrderPage),
+        (status = 422, description = "A parameter is invalid", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn list(State(front_door): State<FrontDoor>, query: ListQuery) -> Json<OrderPage> {
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    let mut orders = front_door.orders.outcomes.all();
+    orders.retain(|order| {
+        query.login.as_ref().is_none_or(|login| order.spec.login == login.as_ref())
+            && query.cursor.as_ref().is_none_or(|cursor| Cursor::of(order) < *cursor)
+    });
+    orders.sort_by_cached_key(|order| std::cmp::Reverse(Cursor::of(order)));
+    let next_cursor = orders.get(limit).and_then(|_| orders.get(limit - 1)).map(|last| Cursor::of(last).encode());
+    orders.truncate(limit);
+    Json(OrderPage { items: orders.iter().map(|order| OrderView::from(&**order)).collect(), next_cursor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_a_made_up_one_does_not() {
+        let cursor = Cursor { created_second: 5, name: "order-1".into() };
+        assert_eq!(Cursor::try_from(cursor.encode()), Ok(cursor));
+        for text in ["", "AAAA", "%%%", "b3JkZXI"] {
+            assert!(Cursor::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_have_the_bodies_of_the_contract() {
+        let body = serde_json::to_string(&OrderAnswer { id: 14, status: 1 }).unwrap();
+        assert_eq!(body, r#"{"id":14,"status":1}"#);
+    }
+}
