@@ -1,0 +1,29 @@
+{{/* "true" or empty: the inbox is on when asked for, and by itself when there is no mail server. */}}
+{{- define "orders.inbox.enabled" -}}
+{{- if kindIs "bool" .Values.inbox.enabled }}
+{{- if .Values.inbox.enabled }}true{{ end }}
+{{- else if not (or .Values.smtp.url .Values.smtp.existingSecret) }}true{{ end }}
+{{- end }}
+
+{{- define "orders.smtp.url" -}}
+{{- if include "orders.inbox.enabled" . -}}
+smtp://{{ include "orders.fullname" . }}-inbox.{{ .Release.Namespace }}.svc:1025
+{{- else -}}
+{{ .Values.smtp.url }}
+{{- end }}
+{{- end }}
+
+{{- define "orders.smtp.env" -}}
+- name: SMTP_URL
+  valueFrom:
+    secretKeyRef:
+      {{- with .Values.smtp.existingSecret }}
+      name: {{ . }}
+      key: {{ $.Values.smtp.key }}
+      {{- else }}
+      name: {{ include "orders.fullname" . }}-notify
+      key: SMTP_URL
+      {{- end }}
+- name: MAIL_FROM
+  value: {{ .Values.smtp.from | quote }}
+{{- end }}
