@@ -1,0 +1,153 @@
+//! containerd: what runs the node's containers and keeps its images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::cache::Cache;
+use crate::command::{SHORT, run_within};
+use crate::gobuild::Programs;
+use crate::process::Process;
+
+/// Sockets and mounts of what runs. Not in the cache: the path of a Unix
+/// socket may have no more than 107 characters.
+pub(crate) const STATE: &str = "/run/orders-testbed";
+
+pub(crate) struct Containerd {
+    programs: Programs,
+    /// The content, which outlives the node: images are loaded once.
+    root: PathBuf,
+    directory: PathBuf,
+}
+
+impl Containerd {
+    pub fn new(cache: &Cache, programs: &Programs) -> Self {
+        Self { programs: programs.clone(), root: cache.path("containerd"), directory: cache.run("node") }
+    }
+
+    pub fn socket() -> PathBuf {
+        Path::new(STATE).join("containerd.sock")
+    }
+
+    /// Starts containerd, recorded with the node, and waits until it answers.
+    pub async fn start(&self, pause_image: &str, network_plugins: &Path, runc: &Path) -> Result<()> {
+        fs::create_dir_all(STATE)?;
+        fs::create_dir_all(&self.directory)?;
+        fs::create_dir_all(&self.root)?;
+        let file = self.directory.join("containerd.toml");
+        fs::write(&file, self.configuration(pause_image, network_plugins, runc))?;
+        self.spawn(&file).await
+    }
+
+    /// Starts containerd as it was, if it is needed to end what it started.
+    pub async fn revive(&self) -> Result<()> {
+        let file = self.directory.join("containerd.toml");
+        if file.exists() && Path::new(STATE).join("containerd").exists() && self.ctr(&["version"]).await.is_err() {
+            self.spawn(&file).await?;
+        }
+        Ok(())
+    }
+
+    async fn spawn(&self, configuration: &Path) -> Result<()> {
+        // It looks for its shim on the PATH.
+        let own = self.programs.path("containerd").parent().map(Path::to_owned).unwrap_or_default();
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&inherited)))?;
+        let process = Process::builder("containerd", self.programs.path("containerd"), &self.directory.join("log"))
+            .arg("--config")
+            .arg(configuration)
+            .args(["--log-level", "warn"])
+            .env("PATH", path)
+            .recorded(&self.directory)
+            .spawn()?;
+        process
+            .wait_until("containerd to answer", Duration::from_secs(30), || async { self.ctr(&["version"]).await.ok() })
+            .await?;
+        Ok(())
+    }
+
+    fn configuration(&self, pause_image: &str, network_plugins: &Path, runc: &Path) -> String {
+        format!(
+            r#"version = 3
+root = '{root}'
+state = '{STATE}/containerd'
+
+[grpc]
+  address = '{socket}'
+
+[plugins.'io.containerd.cri.v1.runtime']
+  # Without CAP_SYS_RESOURCE, as in many a CI machine, no process may lower its
+  # score below its parent's, and every pod would die in the attempt.
+  restrict_oom_score_adj = true
+  # Where the node can find and remove them.
+  netns_mounts_under_state_dir = true
+
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = 'io.containerd.runc.v2'
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      BinaryName = '{runc}'
+      SystemdCgroup = false
+
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ['{plugins}']
+    conf_dir = '{directory}/cni'
+
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = '{snapshotter}'
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = '{pause_image}'
+
+[plugins.'io.containerd.nri.v1.nri']
+  disable = true
+"#,
+            root = self.root.display(),
+            socket = Self::socket().display(),
+            runc = runc.display(),
+            plugins = network_plugins.display(),
+            directory = self.directory.display(),
+            snapshotter = snapshotter(&self.root),
+        )
+    }
+
+    /// Runs `ctr` in Kubernetes' namespace.
+    pub async fn ctr(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.programs.path("ctr"));
+        command.arg("--address").arg(Self::socket()).args(["--namespace", "k8s.io"]).args(args);
+        run_within(SHORT * 3, &mut command).await
+    }
+
+    /// The names of the images it has.
+    pub async fn images(&self) -> Result<Vec<String>> {
+        Ok(self.ctr(&["images", "ls", "--quiet"]).await?.lines().map(str::to_owned).collect())
+    }
+
+    /// Loads an archive in OCI's format. The names in it replace those there are.
+    pub async fn import(&self, archive: &Path) -> Result<()> {
+        let archive = archive.to_str().context("the cache's path is not UTF-8")?;
+        self.ctr(&["images", "import", "--no-unpack", archive]).await.map(drop)
+    }
+
+    /// Ends all containers, however far their start had come.
+    pub async fn remove_containers(&self) -> Result<()> {
+        for task in self.ctr(&["tasks", "ls", "--quiet"]).await?.lines() {
+            // It may just have ended by itself.
+            let _ = self.ctr(&["tasks", "delete", "--force", task]).await;
+        }
+        for container in self.ctr(&["containers", "ls", "--quiet"]).await?.lines() {
+            self.ctr(&["containers", "delete", container]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// overlayfs, unless the cache itself lies on one (as in a container).
+fn snapshotter(root: &Path) -> &'static str {
+    const OVERLAYFS: u64 = 0x794c_7630;
+    match rustix::fs::statfs(root) {
+        Ok(status) if status.f_type as u64 == OVERLAYFS => "native",
+        _ => "overlayfs",
+    }
+}

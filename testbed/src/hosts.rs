@@ -1,0 +1,76 @@
+//! Names in the machine's hosts file.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+const FILE: &str = "/etc/hosts";
+/// Marks the lines that are ours to remove.
+const MARK: &str = "# orders testbed";
+
+/// Has a name mean this machine.
+///
+/// # Errors
+/// When the hosts file cannot be written; the error says which line to add.
+pub(crate) fn add(name: &str) -> Result<()> {
+    let text = fs::read_to_string(FILE).unwrap_or_default();
+    match with(&text, name) {
+        Some(text) => write(&text).with_context(|| format!("add this line to {FILE} yourself: 127.0.0.1 {name}")),
+        None => Ok(()),
+    }
+}
+
+/// Takes back what [`add`] did.
+///
+/// # Errors
+/// When the hosts file cannot be written.
+pub(crate) fn remove() -> Result<()> {
+    let text = fs::read_to_string(FILE).unwrap_or_default();
+    let kept = without(&text);
+    if kept == text { Ok(()) } else { write(&kept) }
+}
+
+/// Written in place: in containers the file is mounted and cannot be replaced.
+fn write(text: &str) -> Result<()> {
+    if !Path::new(FILE).exists() {
+        bail!("there is no {FILE}");
+    }
+    fs::write(FILE, text).with_context(|| format!("cannot write {FILE}"))
+}
+
+/// The text with the name added, or `None` when it is there already.
+fn with(text: &str, name: &str) -> Option<String> {
+    let names = |line: &str| -> bool {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        words.next() == Some("127.0.0.1") && words.any(|word| word == name)
+    };
+    if text.lines().any(names) {
+        return None;
+    }
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    Some(format!("{text}{newline}127.0.0.1 {name} {MARK}\n"))
+}
+
+fn without(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(MARK)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_added_once_and_removed_again() {
+        let before = "127.0.0.1 localhost";
+        let after = with(before, "arch.homework").unwrap();
+        assert_eq!(after, "127.0.0.1 localhost\n127.0.0.1 arch.homework # orders testbed\n");
+        assert_eq!(with(&after, "arch.homework"), None);
+        assert_eq!(without(&after), "127.0.0.1 localhost\n");
+    }
+
+    #[test]
+    fn a_name_of_another_address_or_in_a_comment_does_not_count() {
+        assert!(with("10.0.0.1 arch.homework\n# 127.0.0.1 arch.homework\n", "arch.homework").is_some());
+    }
+}

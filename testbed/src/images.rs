@@ -1,0 +1,322 @@
+//! Images without a registry: built with buildah from the repository's one
+//! Dockerfile, and handed to containerd as archives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::cache::Cache;
+use crate::command::{SHORT, run, run_within};
+use crate::containerd::Containerd;
+use crate::gobuild::{Programs, minutes};
+use crate::{node, packages};
+
+/// The image that holds a pod's namespaces.
+pub(crate) const PAUSE: &str = "localhost/orders-pause:testbed";
+const BASE: &str = "localhost/orders-base:testbed";
+const BINARIES: &str = "localhost/orders-binaries:testbed";
+
+/// The Dockerfile's targets. `orders-<target>` is the name of the image, and
+/// that of the program in it.
+pub const TARGETS: [&str; 6] = ["api-server", "operator", "billing", "notify", "smoke", "inbox"];
+
+/// How images are built.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The checkout.
+    pub repository: PathBuf,
+    /// The Dockerfile's targets that are wanted.
+    pub targets: Vec<String>,
+    /// The images' tag.
+    pub tag: String,
+}
+
+/// The name under which the chart finds an image.
+pub(crate) fn reference(target: &str, tag: &str) -> String {
+    format!("localhost/orders-{target}:{tag}")
+}
+
+/// Builds the programs and their images and loads into the node those that
+/// changed. Gives the references of those.
+pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>> {
+    if !node::is_healthy(cache).await {
+        bail!("the node does not run; start it with `testbed up node`");
+    }
+    packages::ensure(packages::IMAGES).await?;
+    let _lock = cache.lock("images").await?;
+    println!("[1/3] building the programs (cargo build --release)");
+    let programs = build_programs(&options.repository, &options.targets).await?;
+    println!("[2/3] building the images");
+    let base = build_base(cache).await?;
+    let keys = keys(options, &programs, &base)?;
+    let containerd = Containerd::new(cache, &Programs::current(cache));
+    let changed = changed(cache, &containerd, options, &keys).await?;
+    if !changed.is_empty() {
+        build_binaries(cache, &programs).await?;
+    }
+    for target in &changed {
+        build_target(cache, options, target).await?;
+    }
+    println!("[3/3] loading {} of {} images, the others have not changed", changed.len(), options.targets.len());
+    for target in &changed {
+        let reference = reference(target, &options.tag);
+        containerd.import(&archive(cache, target)).await?;
+        remember(cache, &reference, &keys[target])?;
+        println!("      {reference}");
+    }
+    Ok(changed.iter().map(|target| reference(target, &options.tag)).collect())
+}
+
+/// Builds the targets' programs for release and gives their paths, by name.
+async fn build_programs(repository: &Path, targets: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let started = Instant::now();
+    let mut child = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--workspace", "--message-format=json-render-diagnostics"])
+        .args(targets.iter().map(|target| format!("--bin=orders-{target}")))
+        .current_dir(repository)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run cargo; install Rust from https://rustup.rs")?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let read = async {
+        let mut programs = BTreeMap::new();
+        while let Some(line) = lines.next_line().await? {
+            programs.extend(executable(&line));
+        }
+        Ok::<_, anyhow::Error>((programs, child.wait().await?))
+    };
+    let limit = Duration::from_secs(45 * 60);
+    let (programs, status) = tokio::time::timeout(limit, read).await.context("cargo build took more than 45 minutes")??;
+    if !status.success() {
+        bail!("cargo build failed; its messages are above");
+    }
+    println!("      done in {}", minutes(started.elapsed()));
+    Ok(programs)
+}
+
+/// The program that one of cargo's messages announces.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = message["executable"].as_str()?;
+    Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+}
+
+/// What each image is made of, as a hash.
+fn keys(options: &Options, programs: &BTreeMap<String, PathBuf>, base: &str) -> Result<BTreeMap<String, String>> {
+    let dockerfile = options.repository.join("Dockerfile");
+    let dockerfile = fs::read(&dockerfile)
+        .with_context(|| format!("cannot read {}; give the checkout with --repository", dockerfile.display()))?;
+    let mut keys = BTreeMap::new();
+    for target in &options.targets {
+        let name = format!("orders-{target}");
+        let Some(path) = programs.get(&name) else {
+            bail!("the workspace has no program {name}; the images are those of the targets {}", options.targets.join(", "));
+        };
+        let program = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut digest = Sha256::new();
+        for part in [&dockerfile, base.as_bytes(), &program] {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        keys.insert(target.clone(), hex(&digest.finalize()));
+    }
+    Ok(keys)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn changed(cache: &Cache, containerd: &Containerd, options: &Options, keys: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let present = containerd.images().await?;
+    let loaded = loaded(cache);
+    let is_current = |target: &String| {
+        let reference = reference(target, &options.tag);
+        present.contains(&reference) && loaded.get(&reference) == Some(&keys[target])
+    };
+    Ok(options.targets.iter().filter(|target| !is_current(target)).cloned().collect())
+}
+
+fn directory(cache: &Cache) -> PathBuf {
+    cache.path("images")
+}
+
+fn archive(cache: &Cache, name: &str) -> PathBuf {
+    directory(cache).join(format!("{name}.tar"))
+}
+
+/// What was loaded before: reference and key. It stands beside containerd's
+/// content and goes with it.
+fn loaded_file(cache: &Cache) -> PathBuf {
+    cache.path("containerd/loaded.json")
+}
+
+fn loaded(cache: &Cache) -> BTreeMap<String, String> {
+    let text = fs::read(loaded_file(cache)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn remember(cache: &Cache, reference: &str, key: &str) -> Result<()> {
+    let mut all = loaded(cache);
+    all.insert(reference.to_owned(), key.to_owned());
+    fs::write(loaded_file(cache), serde_json::to_vec(&all)?).context("cannot note which images are loaded")
+}
+
+/// Makes the image that programs run on: their C library and the certificates
+/// of public authorities, from the same Debian as this machine, so that what is
+/// built here runs there. Gives its identity.
+async fn build_base(cache: &Cache) -> Result<String> {
+    let tar = archive(cache, "base-root");
+    if !tar.exists() {
+        println!("      {BASE}, from Debian packages");
+        let sources = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources"];
+        let sources: Vec<&str> = sources.into_iter().filter(|file| fs::metadata(file).is_ok_and(|file| file.len() > 0)).collect();
+        fs::create_dir_all(directory(cache))?;
+        let unfinished = tar.with_extension("unfinished.tar");
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--quiet", "--variant=extract", "--include=libc6,libgcc-s1,ca-certificates"]);
+        // The packages are only unpacked: this is what ca-certificates would do on its installation.
+        command.arg("--customize-hook=mkdir -p \"$1/etc/ssl/certs\" && cat \"$1\"/usr/share/ca-certificates/mozilla/*.crt > \"$1/etc/ssl/certs/ca-certificates.crt\"");
+        command.arg(codename()?).arg(&unfinished).args(sources);
+        run_within(Duration::from_secs(10 * 60), &mut command).await?;
+        fs::rename(unfinished, &tar)?;
+    }
+    let context = directory(cache).join("base");
+    fs::create_dir_all(&context)?;
+    let link = context.join("base.tar");
+    if !link.exists() {
+        fs::hard_link(&tar, &link)?;
+    }
+    build(cache, BASE, &context, "FROM scratch\nADD base.tar /\n").await?;
+    Ok(buildah(cache, &["images", "--quiet", "--no-trunc", BASE]).await?.trim().to_owned())
+}
+
+fn codename() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    line.map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME; images are built on Debian and its like, elsewhere use CLUSTER=kind")
+}
+
+/// Makes the image that the Dockerfile takes the programs from, in place of the
+/// stage that would compile them.
+async fn build_binaries(cache: &Cache, programs: &BTreeMap<String, PathBuf>) -> Result<()> {
+    let context = directory(cache).join("binaries");
+    let _ = fs::remove_dir_all(&context);
+    fs::create_dir_all(context.join("bin"))?;
+    for (name, path) in programs.iter().filter(|(name, _)| name.starts_with("orders-")) {
+        let copy = context.join("bin").join(name);
+        fs::copy(path, &copy).with_context(|| format!("cannot copy {}", path.display()))?;
+    }
+    build(cache, BINARIES, &context, "FROM scratch\nCOPY bin/ /usr/local/bin/\n").await
+}
+
+async fn build_target(cache: &Cache, options: &Options, target: &str) -> Result<()> {
+    let reference = reference(target, &options.tag);
+    let dockerfile = options.repository.join("Dockerfile");
+    let dockerfile = dockerfile.to_str().context("the checkout's path is not UTF-8")?;
+    let (binaries, base) = (format!("BINARIES={BINARIES}"), format!("RUNTIME_IMAGE={BASE}"));
+    let repository = options.repository.to_string_lossy();
+    let arguments = ["--build-arg", &binaries, "--build-arg", &base, "--target", target, "--file", dockerfile, &repository];
+    bud(cache, &reference, &arguments).await?;
+    export(cache, &reference, &archive(cache, target)).await
+}
+
+/// Makes the archive of the pause image, if it is not there.
+pub(crate) async fn pause_archive(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
+    let file = archive(cache, "pause");
+    if !file.exists() {
+        let context = directory(cache).join("pause");
+        fs::create_dir_all(&context)?;
+        fs::copy(programs.path("pause"), context.join("pause"))?;
+        build(cache, PAUSE, &context, "FROM scratch\nCOPY pause /pause\nENTRYPOINT [\"/pause\"]\n").await?;
+        let unfinished = archive(cache, "pause.unfinished");
+        export(cache, PAUSE, &unfinished).await?;
+        fs::rename(unfinished, &file)?;
+    }
+    Ok(file)
+}
+
+async fn build(cache: &Cache, reference: &str, context: &Path, containerfile: &str) -> Result<()> {
+    let file = context.with_extension("Containerfile");
+    fs::write(&file, containerfile)?;
+    bud(cache, reference, &["--file", &file.to_string_lossy(), &context.to_string_lossy()]).await
+}
+
+async fn bud(cache: &Cache, reference: &str, arguments: &[&str]) -> Result<()> {
+    // No new namespaces, which a CI machine may not allow, and no pulling: all
+    // there is to start from was made here.
+    let fixed = ["bud", "--quiet", "--isolation", "chroot", "--layers", "--pull-never", "--tag", reference];
+    buildah(cache, &[&fixed, arguments].concat()).await.map(drop)
+}
+
+async fn export(cache: &Cache, reference: &str, archive: &Path) -> Result<()> {
+    let _ = fs::remove_file(archive);
+    let target = format!("oci-archive:{}:{reference}", archive.display());
+    buildah(cache, &["push", "--quiet", "--disable-compression", reference, &target]).await.map(drop)
+}
+
+async fn buildah(cache: &Cache, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("buildah");
+    command.arg("--root").arg(cache.path("buildah")).arg("--runroot").arg("/run/orders-buildah").args(arguments);
+    run_within(SHORT * 10, &mut command).await
+}
+
+/// Has the deployments that use these images start their pods anew: a pod does
+/// not notice that a tag means another image now.
+pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references: &[String]) -> Result<()> {
+    let config = format!("--kubeconfig={}", kubeconfig.display());
+    let list = run(kubectl, [&config, "get", "deployments", "--all-namespaces", "--output=json"]).await?;
+    for (namespace, name) in users(&serde_json::from_str(&list)?, references) {
+        run(kubectl, [&config, "rollout", "restart", "--namespace", &namespace, "deployment", &name]).await?;
+        println!("      restarted deployment {namespace}/{name}");
+    }
+    Ok(())
+}
+
+/// Namespace and name of the deployments with a container of one of the images.
+fn users(list: &Value, references: &[String]) -> Vec<(String, String)> {
+    let deployments = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let uses = |deployment: &&Value| {
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+        containers.is_some_and(|all| all.iter().any(|one| references.iter().any(|image| one["image"] == **image)))
+    };
+    let names = |deployment: &Value| {
+        let metadata = &deployment["metadata"];
+        Some((metadata["namespace"].as_str()?.to_owned(), metadata["name"].as_str()?.to_owned()))
+    };
+    deployments.iter().filter(uses).filter_map(names).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","target":{"name":"orders-billing"},"executable":"/t/orders-billing"}"#;
+        assert_eq!(executable(message), Some(("orders-billing".into(), "/t/orders-billing".into())));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","target":{"name":"lib"},"executable":null}"#), None);
+    }
+
+    #[test]
+    fn the_deployments_that_use_an_image_are_found() {
+        let deployment = |name: &str, image: &str| {
+            json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}})
+        };
+        let list = json!({"items": [deployment("a", "localhost/orders-billing:testbed"), deployment("b", "other")]});
+        let found = users(&list, &[reference("billing", "testbed")]);
+        assert_eq!(found, [("shop".to_owned(), "a".to_owned())]);
+    }
+}

@@ -1,0 +1,147 @@
+//! The network of the node: one bridge that pods are plugged into, and rules
+//! that keep what happens on it on this machine.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::command::{SHORT, feed, on_path, run};
+
+/// The host as pods see it: servers that listen here can be reached from pods,
+/// which also know it as `host.testbed.internal`.
+pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+
+pub(crate) const BRIDGE: &str = "orders0";
+pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
+pub(crate) const SERVICE_RANGE: &str = "10.96.0.0/16";
+
+/// Pods reach each other, Services and the host, and nothing else; and nobody
+/// can use this machine as a router to them.
+const RULES: &str = "
+table inet orders_testbed
+delete table inet orders_testbed
+table inet orders_testbed {
+  chain forward {
+    type filter hook forward priority filter - 10; policy accept;
+    iifname \"orders0\" oifname != \"orders0\" reject with icmpx admin-prohibited
+    iifname != \"orders0\" oifname \"orders0\" drop
+  }
+}
+";
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// Makes the bridge, with the pod and Service ranges routed to it. A ClusterIP
+/// that no rule translates yet dies there and does not follow the default route.
+pub(crate) async fn up(state: &Path) -> Result<()> {
+    check_ranges(&run("ip", ["-json", "route", "show", "table", "main"]).await?)?;
+    if !Path::new("/sys/class/net").join(BRIDGE).exists() {
+        run("ip", ["link", "add", BRIDGE, "type", "bridge"]).await?;
+    }
+    let address = format!("{BRIDGE_ADDRESS}/16");
+    run("ip", ["address", "replace", &address, "dev", BRIDGE]).await?;
+    run("ip", ["link", "set", BRIDGE, "up"]).await?;
+    run("ip", ["route", "replace", SERVICE_RANGE, "dev", BRIDGE, "src", &BRIDGE_ADDRESS.to_string()]).await?;
+    filter_bridge().await?;
+    let forwarding = fs::read_to_string(FORWARDING)?;
+    let saved = state.join("ip_forward");
+    if !saved.exists() {
+        fs::write(saved, &forwarding)?;
+    }
+    fs::write(FORWARDING, "1").context("cannot switch IP forwarding on")?;
+    feed(SHORT, Command::new("nft").args(["-f", "-"]), Some(RULES)).await?;
+    allow_past_docker("-I").await
+}
+
+/// Takes back what [`up`] and kube-proxy did.
+pub(crate) async fn down(state: &Path) -> Result<()> {
+    for table in [["inet", "orders_testbed"], ["ip", "kube-proxy"], ["ip6", "kube-proxy"]] {
+        // There may be none, after a start that was broken off.
+        let _ = run("nft", ["delete", "table", table[0], table[1]]).await;
+    }
+    if Path::new("/sys/class/net").join(BRIDGE).exists() {
+        let _ = allow_past_docker("-D").await;
+        run("ip", ["link", "delete", BRIDGE]).await?;
+    }
+    if let Ok(forwarding) = fs::read_to_string(state.join("ip_forward")) {
+        fs::write(FORWARDING, forwarding)?;
+    }
+    Ok(())
+}
+
+/// Has bridged packets pass the rules too: the answer of a Service's pod to
+/// another pod needs its address translated back.
+async fn filter_bridge() -> Result<()> {
+    if !Path::new(BRIDGE_FILTER).exists() {
+        let _ = run("modprobe", ["br_netfilter"]).await;
+    }
+    fs::write(BRIDGE_FILTER, "1")
+        .with_context(|| format!("cannot write {BRIDGE_FILTER}; the kernel module br_netfilter is needed"))
+}
+
+/// Docker makes "drop" the policy of forwarding, which is about our bridge too.
+async fn allow_past_docker(action: &str) -> Result<()> {
+    if !on_path("iptables") {
+        return Ok(());
+    }
+    let rules = run("iptables", ["-w", "-S", "FORWARD"]).await.unwrap_or_default();
+    let rule = ["-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"];
+    let present = rules.contains(&rule.join(" "));
+    if rules.contains("-P FORWARD DROP") && present == (action == "-D") {
+        run("iptables", [&["-w", action, "FORWARD"][..], &rule].concat()).await?;
+    }
+    Ok(())
+}
+
+/// Refuses to take address ranges that this machine uses for something else.
+fn check_ranges(routes: &str) -> Result<()> {
+    let routes: Vec<Value> = serde_json::from_str(routes).context("cannot read the routes")?;
+    for route in routes {
+        let (destination, device) = (route["dst"].as_str().unwrap_or_default(), route["dev"].as_str().unwrap_or_default());
+        let taken = [POD_RANGE, SERVICE_RANGE].into_iter().find(|range| overlap(range, destination));
+        if let (Some(range), true) = (taken, device != BRIDGE) {
+            bail!("{range}, which the test cluster needs, is used here: {destination} is routed to {device}. Take that network down, or use CLUSTER=kind");
+        }
+    }
+    Ok(())
+}
+
+fn overlap(one: &str, other: &str) -> bool {
+    let (Some((one, one_bits)), Some((other, other_bits))) = (parse(one), parse(other)) else { return false };
+    let bits = one_bits.min(other_bits);
+    // The default route is everyone's, and a shift by 32 is none.
+    bits > 0 && one >> (32 - bits) == other >> (32 - bits)
+}
+
+/// An IPv4 range as number and length; an address alone is a range of one.
+fn parse(range: &str) -> Option<(u32, u32)> {
+    let (address, bits) = range.split_once('/').unwrap_or((range, "32"));
+    Some((address.parse::<Ipv4Addr>().ok()?.into(), bits.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_overlap_when_one_holds_the_other() {
+        assert!(overlap("10.244.0.0/16", "10.244.3.0/24"));
+        assert!(overlap("10.244.0.0/16", "10.0.0.0/8"));
+        assert!(overlap("10.96.0.0/16", "10.96.0.10"));
+        assert!(!overlap("10.244.0.0/16", "10.245.0.0/16"));
+        assert!(!overlap("10.244.0.0/16", "default"));
+        assert!(!overlap("10.244.0.0/16", "0.0.0.0/0"));
+    }
+
+    #[test]
+    fn a_range_in_use_is_refused_and_our_own_is_not() {
+        assert!(check_ranges(r#"[{"dst":"default","dev":"eth0"},{"dst":"10.244.0.0/16","dev":"orders0"}]"#).is_ok());
+        let error = check_ranges(r#"[{"dst":"10.96.0.0/12","dev":"tun0"}]"#).unwrap_err().to_string();
+        assert!(error.contains("tun0"), "{error}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Clusters that are not ours to run: kind's, and one of the user's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::cache::Cache;
+use crate::command::{SHORT, on_path, run_within};
+use crate::images::{self, Options, TARGETS};
+
+/// Which cluster the commands are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The node that the testbed itself runs.
+    Testbed,
+    /// A cluster that kind runs in Docker: `CLUSTER=kind`.
+    Kind,
+    /// A context of the user's own kubeconfig: `KUBE_CONTEXT=…`.
+    Context(String),
+}
+
+impl Target {
+    /// Reads `KUBE_CONTEXT` and `CLUSTER`.
+    ///
+    /// # Errors
+    /// When `CLUSTER` is none of the clusters there are.
+    pub fn from_environment() -> Result<Self> {
+        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::choose(read("KUBE_CONTEXT"), read("CLUSTER"))
+    }
+
+    fn choose(context: Option<String>, cluster: Option<String>) -> Result<Self> {
+        match (context, cluster.as_deref()) {
+            (Some(context), _) => Ok(Self::Context(context)),
+            (None, None | Some("testbed")) => Ok(Self::Testbed),
+            (None, Some("kind")) => Ok(Self::Kind),
+            (None, Some(other)) => bail!("CLUSTER={other} is unknown; it may be testbed (a node of its own, needs root) or kind (needs Docker)"),
+        }
+    }
+
+    /// Where the state of this cluster is kept.
+    pub(crate) fn directory(&self, cache: &Cache) -> PathBuf {
+        cache.run(match self {
+            Self::Testbed => "node",
+            Self::Kind => "kind",
+            Self::Context(_) => "context",
+        })
+    }
+}
+
+const KIND_CLUSTER: &str = "orders";
+
+/// Makes sure that kind's cluster runs.
+pub(crate) async fn up_kind(cache: &Cache) -> Result<PathBuf> {
+    need("kind", "https://kind.sigs.k8s.io")?;
+    need("docker", "https://docs.docker.com/engine/install")?;
+    need("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
+    let directory = Target::Kind.directory(cache);
+    fs::create_dir_all(&directory)?;
+    let kubeconfig = directory.join("kubeconfig");
+    let clusters = run_within(SHORT, Command::new("kind").args(["get", "clusters"])).await?;
+    let mut command = Command::new("kind");
+    if clusters.lines().any(|name| name == KIND_CLUSTER) {
+        command.args(["export", "kubeconfig"]);
+    } else {
+        println!("creating kind's cluster {KIND_CLUSTER} (a minute or two)");
+        command.args(["create", "cluster", "--wait", "3m"]);
+    }
+    command.args(["--name", KIND_CLUSTER, "--kubeconfig"]).arg(&kubeconfig);
+    run_within(Duration::from_secs(10 * 60), &mut command).await?;
+    Ok(kubeconfig)
+}
+
+/// Deletes kind's cluster.
+pub(crate) async fn down_kind() -> Result<()> {
+    need("kind", "https://kind.sigs.k8s.io")?;
+    run_within(SHORT * 5, Command::new("kind").args(["delete", "cluster", "--name", KIND_CLUSTER])).await.map(drop)
+}
+
+/// Builds the images with Docker and loads them into kind's cluster.
+pub(crate) async fn load_kind(options: &Options) -> Result<()> {
+    for (index, target) in options.targets.iter().enumerate() {
+        let reference = images::reference(target, &options.tag);
+        println!("[{}/{}] {reference}", index + 1, options.targets.len());
+        let mut build = Command::new("docker");
+        build.args(["build", "--quiet", "--target", target, "--tag", &reference]).arg(&options.repository);
+        run_within(Duration::from_secs(60 * 60), &mut build).await?;
+        let mut load = Command::new("kind");
+        load.args(["load", "docker-image", "--name", KIND_CLUSTER, &reference]);
+        run_within(SHORT * 5, &mut load).await?;
+    }
+    Ok(())
+}
+
+/// Writes a kubeconfig with only the user's context and checks that it answers.
+pub(crate) async fn use_context(cache: &Cache, context: &str) -> Result<PathBuf> {
+    need("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
+    let directory = Target::Context(String::new()).directory(cache);
+    fs::create_dir_all(&directory)?;
+    let mut view = Command::new("kubectl");
+    view.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]);
+    let text = run_within(SHORT, &mut view).await?;
+    let kubeconfig = directory.join("kubeconfig");
+    write_secret(&kubeconfig, &text)?;
+    let mut check = Command::new("kubectl");
+    check.arg("--kubeconfig").arg(&kubeconfig).args(["--request-timeout=15s", "get", "--raw", "/readyz"]);
+    run_within(SHORT, &mut check).await.with_context(|| format!("the cluster of context {context} does not answer"))?;
+    Ok(kubeconfig)
+}
+
+/// What to tell a user whose cluster gets its images from elsewhere.
+pub(crate) fn images_of_context(tag: &str) -> String {
+    let names: Vec<String> = TARGETS.iter().map(|target| format!("orders-{target}:{tag}")).collect();
+    format!(
+        "KUBE_CONTEXT is set: the images are yours to build (docker build --target …) and push where that cluster finds them ({}); install the chart with --set image.registry=… --set image.tag=…",
+        names.join(", ")
+    )
+}
+
+fn write_secret(file: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(file, "")?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn need(program: &str, address: &str) -> Result<()> {
+    if !on_path(program) {
+        bail!("{program} is not on the PATH; install it ({address})");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_of_ones_own_goes_before_the_kind_of_cluster() {
+        let choose = |context: Option<&str>, cluster: Option<&str>| {
+            Target::choose(context.map(str::to_owned), cluster.map(str::to_owned))
+        };
+        assert_eq!(choose(None, None).unwrap(), Target::Testbed);
+        assert_eq!(choose(None, Some("kind")).unwrap(), Target::Kind);
+        assert_eq!(choose(Some("mine"), Some("kind")).unwrap(), Target::Context("mine".into()));
+        assert!(choose(None, Some("minikube")).unwrap_err().to_string().contains("kind"));
+    }
+}

@@ -1,0 +1,69 @@
+//! Debian packages: installed when that is allowed, named when it is not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::process::Command;
+
+use crate::command::run_within;
+
+/// A program that has to be there and the Debian package that brings it.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    /// The package's name.
+    pub name: &'static str,
+    /// A file that the package installs, or one of several.
+    pub proofs: &'static [&'static str],
+}
+
+/// PostgreSQL's server.
+pub const POSTGRES: Package = Package { name: "postgresql", proofs: &["/usr/lib/postgresql"] };
+
+/// What a node needs besides what is built from Go modules.
+pub const NODE: &[Package] = &[
+    Package { name: "runc", proofs: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },
+    Package { name: "containernetworking-plugins", proofs: &["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"] },
+    Package { name: "nftables", proofs: &["/usr/sbin/nft", "/sbin/nft"] },
+    Package { name: "iproute2", proofs: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"] },
+    Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
+];
+
+/// What images are made with.
+pub const IMAGES: &[Package] = &[
+    Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
+    Package { name: "mmdebstrap", proofs: &["/usr/bin/mmdebstrap"] },
+];
+
+/// Installs those packages that are missing.
+///
+/// # Errors
+/// When some are missing and this is not root on Debian, or apt-get fails.
+pub async fn ensure(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().filter(|package| !package.is_installed()).map(|package| package.name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let may_install = rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists();
+    if !may_install {
+        bail!("these Debian packages, or your system's equivalents, are missing: {list}\nInstall them (`sudo apt-get install {list}`), or run this as root on Debian");
+    }
+    println!("installing {list}");
+    apt_get(&["update"]).await?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    apt_get(&install).await
+}
+
+impl Package {
+    fn is_installed(&self) -> bool {
+        self.proofs.iter().any(|proof| Path::new(proof).exists())
+    }
+}
+
+async fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(["-qq", "-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    run_within(Duration::from_secs(15 * 60), &mut command).await.map(drop)
+}

@@ -1,0 +1,233 @@
+//! A PostgreSQL server of a test's own, from the system's package.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::packages;
+use crate::process::{Process, Signal};
+use crate::wait::free_port;
+
+/// How a [`Postgres`] is started.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// Whether commits wait for the disk. Off unless set, which is faster and
+    /// still survives a killed server, though not a crashed machine.
+    pub fsync: bool,
+    /// The address to listen on: loopback unless set. Pods reach the host at
+    /// the address of the node's bridge, [`crate::BRIDGE_ADDRESS`].
+    pub address: IpAddr,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { fsync: false, address: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+    }
+}
+
+/// A PostgreSQL server with one database. It ends, and its data goes, when dropped.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Option<Process>,
+    programs: PathBuf,
+    data: PathBuf,
+    log_directory: PathBuf,
+    options: PostgresOptions,
+    port: u16,
+    user: Option<&'static str>,
+}
+
+const DATABASE: &str = "orders";
+const LIMIT: Duration = Duration::from_secs(30);
+
+impl Postgres {
+    /// Starts a server on loopback that writes its log below `directory`.
+    ///
+    /// # Errors
+    /// When PostgreSQL is missing and cannot be installed, or does not start.
+    pub async fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, PostgresOptions::default()).await
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// When PostgreSQL is missing and cannot be installed, or does not start.
+    pub async fn start_with(directory: &Path, options: PostgresOptions) -> Result<Self> {
+        let programs = find_programs().await?;
+        let root = rustix::process::geteuid().is_root();
+        let port = free_port();
+        // PostgreSQL refuses to run as root, and its own user cannot enter a
+        // test's private directory.
+        let (data, user) = if root {
+            let name = format!("orders-postgres-{}-{port}", std::process::id());
+            (std::env::temp_dir().join(name), Some("postgres"))
+        } else {
+            (directory.join("postgres"), None)
+        };
+        let mut server = Self { process: None, programs, data, log_directory: directory.to_owned(), options, port, user };
+        server.initialize().await?;
+        server.start_again().await?;
+        server.create_database()?;
+        Ok(server)
+    }
+
+    /// Where the database is, for `DATABASE_URL`.
+    pub fn url(&self) -> String {
+        self.url_of(DATABASE)
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!("postgres://orders@{}:{}/{database}", self.options.address, self.port)
+    }
+
+    /// Makes another, empty database in the same server and gives its URL.
+    ///
+    /// # Errors
+    /// When the name is taken or the server does not run.
+    pub fn database(&self, name: &str) -> Result<String> {
+        self.psql("postgres", &format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\"")))?;
+        Ok(self.url_of(name))
+    }
+
+    /// Runs an SQL statement and gives its output, columns separated by `|`.
+    ///
+    /// # Errors
+    /// When the statement fails.
+    pub fn query(&self, sql: &str) -> Result<String> {
+        self.psql(DATABASE, sql)
+    }
+
+    /// The server's process, to freeze it for example.
+    ///
+    /// # Errors
+    /// When it is stopped.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("PostgreSQL is stopped")
+    }
+
+    /// Stops the server at once, breaking all connections; the data stays.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::QUIT)?;
+            process.wait(LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the server again on the same port, with the same data.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.stop().await?;
+        let fsync = if self.options.fsync { "on" } else { "off" };
+        let mut builder = Process::builder("postgres", self.programs.join("postgres"), &self.log_directory)
+            // Kills the children too, and gives the shared memory back.
+            .last_signal(Signal::QUIT)
+            .directory(&self.data)
+            .arg("-D")
+            .arg(&self.data)
+            .args(["-p", &self.port.to_string()]);
+        for setting in [
+            &format!("listen_addresses={}", self.options.address),
+            "unix_socket_directories=",
+            "max_connections=200",
+            &format!("fsync={fsync}"),
+            &format!("full_page_writes={fsync}"),
+        ] {
+            builder = builder.args(["-c", setting]);
+        }
+        if let Some(user) = self.user {
+            builder = builder.user(user);
+        }
+        let process = builder.spawn()?;
+        process
+            .wait_until("PostgreSQL to accept connections", LIMIT, || async {
+                self.psql("postgres", "SELECT 1").ok()
+            })
+            .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    async fn initialize(&self) -> Result<()> {
+        let _ = fs::remove_dir_all(&self.data);
+        fs::create_dir_all(&self.data).with_context(|| format!("cannot create {}", self.data.display()))?;
+        let mut builder = Process::builder("initdb", self.programs.join("initdb"), &self.log_directory)
+            .directory(&self.data)
+            .arg("-D")
+            .arg(&self.data)
+            .args(["--username=orders", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        if let Some(user) = self.user {
+            let owned = Command::new("chown").arg("-R").arg(user).arg(&self.data).status()?;
+            if !owned.success() {
+                bail!("cannot give {} to user {user}", self.data.display());
+            }
+            builder = builder.user(user);
+        }
+        let initdb = builder.spawn()?;
+        if !initdb.wait(LIMIT).await?.success() {
+            bail!("initdb failed:\n{}", initdb.output());
+        }
+        if !self.options.address.is_loopback() {
+            let rule = format!("host all all {}/16 trust\n", self.options.address);
+            let file = self.data.join("pg_hba.conf");
+            let rules = fs::read_to_string(&file)? + &rule;
+            fs::write(&file, rules)?;
+        }
+        Ok(())
+    }
+
+    fn create_database(&self) -> Result<()> {
+        self.psql("postgres", &format!("CREATE DATABASE {DATABASE}")).map(drop)
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> Result<String> {
+        let output = Command::new(self.programs.join("psql"))
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--dbname"])
+            .arg(self.url_of(database))
+            .args(["--command", sql])
+            .env("PGCONNECT_TIMEOUT", "5")
+            .output()?;
+        if !output.status.success() {
+            bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
+
+/// The directory with the newest server's programs; Debian keeps them off the
+/// `PATH`, one directory a version.
+async fn find_programs() -> Result<PathBuf> {
+    if newest_programs().is_none() {
+        packages::ensure(&[packages::POSTGRES]).await?;
+    }
+    newest_programs().context("PostgreSQL's initdb and postgres are neither below /usr/lib/postgresql nor on the PATH; install PostgreSQL 15 or later")
+}
+
+fn newest_programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter(|(_, programs)| programs.join("initdb").is_file())
+        .max();
+    let on_path = || {
+        std::env::split_paths(&std::env::var_os("PATH")?).find(|directory| directory.join("initdb").is_file())
+    };
+    newest.map(|(_, programs)| programs).or_else(on_path)
+}

@@ -1,0 +1,98 @@
+//! Processes that outlive the program that started them, recorded in files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::identity::Identity;
+use crate::process::Signal;
+
+/// A process that was recorded in a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub name: String,
+    pub identity: Identity,
+    file: PathBuf,
+}
+
+/// The recorded processes of a directory, the last started first.
+pub(crate) fn list(directory: &Path) -> Result<Vec<Recorded>> {
+    let mut all = Vec::new();
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(all) };
+    for file in entries.flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "pid") {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(identity) = Identity::load(&file)? {
+                all.push(Recorded { name, identity, file });
+            }
+        }
+    }
+    all.sort_by(|a, b| b.identity.start_time.cmp(&a.identity.start_time));
+    Ok(all)
+}
+
+/// Whether something is recorded and all of it runs.
+pub(crate) fn all_alive(directory: &Path) -> bool {
+    list(directory).is_ok_and(|all| !all.is_empty() && all.iter().all(|one| one.identity.is_alive()))
+}
+
+impl Recorded {
+    /// Ends the process and waits for it, then forgets it. One that has not
+    /// ended after `patience` is killed.
+    pub async fn stop(&self, patience: Duration) -> Result<()> {
+        if !patience.is_zero() {
+            self.identity.signal(Signal::TERM)?;
+            self.identity.signal(Signal::CONT)?;
+            self.await_end(patience).await;
+        }
+        self.identity.signal(Signal::KILL)?;
+        if !self.await_end(Duration::from_secs(10)).await {
+            bail!("{} (pid {}) does not end", self.name, self.identity.pid);
+        }
+        let _ = fs::remove_file(&self.file);
+        Ok(())
+    }
+
+    async fn await_end(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.identity.is_alive() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+}
+
+/// Ends all recorded processes of a directory at once; their state is not kept.
+pub(crate) async fn stop_all(directory: &Path) -> Result<usize> {
+    let all = list(directory)?;
+    let alive = all.iter().filter(|one| one.identity.is_alive()).count();
+    for one in &all {
+        one.stop(Duration::ZERO).await?;
+    }
+    Ok(alive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+
+    #[tokio::test]
+    async fn a_recorded_process_outlives_its_handle_and_is_stopped_by_its_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let process = Process::builder("sleeper", "/bin/sleep", directory.path())
+            .arg("60")
+            .recorded(directory.path())
+            .spawn()
+            .unwrap();
+        drop(process);
+        assert!(all_alive(directory.path()));
+        assert_eq!(stop_all(directory.path()).await.unwrap(), 1);
+        assert!(list(directory.path()).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! Waiting with a limit, and ports nobody listens on.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Calls `attempt` until it gives a value, and fails when `limit` has passed.
+/// A call that hangs counts against the limit too.
+///
+/// ```no_run
+/// # async fn example() -> anyhow::Result<()> {
+/// use std::time::Duration;
+/// use orders_testbed::wait_for;
+/// let file = wait_for("the file", Duration::from_secs(5), || async {
+///     std::fs::read("/tmp/file").ok()
+/// }).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// When the limit has passed; the error names `what` was awaited.
+pub async fn wait_for<T, F, Fut>(what: &str, limit: Duration, mut attempt: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        match timeout_at(deadline, attempt()).await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
+            _ => bail!("waited {limit:?} for {what}, in vain"),
+        }
+    }
+}
+
+const FIRST_PORT: u32 = 12_000;
+const PORTS: u32 = 17_000;
+
+/// A TCP port of 127.0.0.1 that nobody listens on. The same process is never
+/// given the same port twice, and the range lies below those that Linux takes
+/// for outgoing connections and that Kubernetes takes for node ports.
+///
+/// # Panics
+/// When a thousand ports in a row are taken.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let offset = std::process::id().wrapping_mul(7919);
+    for _ in 0..1000 {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (FIRST_PORT + offset.wrapping_add(next) % PORTS) as u16;
+        if port_is_free(Ipv4Addr::LOCALHOST, port) {
+            return port;
+        }
+    }
+    panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
+}
+
+/// Whether nobody listens on this port of this address, nor on all addresses.
+pub fn port_is_free(address: Ipv4Addr, port: u16) -> bool {
+    TcpListener::bind((address, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_value() {
+        let mut calls = 0;
+        let value = wait_for("three calls", Duration::from_secs(5), || {
+            calls += 1;
+            let calls = calls;
+            async move { (calls == 3).then_some(calls) }
+        })
+        .await
+        .unwrap();
+        assert_eq!(value, 3);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_hanging_call_ends_and_names_what_was_awaited() {
+        let error = wait_for("nothing", Duration::from_millis(20), std::future::pending::<Option<()>>)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("for nothing"), "{error}");
+    }
+
+    #[test]
+    fn ports_differ() {
+        assert_ne!(free_port(), free_port());
+    }
+}
