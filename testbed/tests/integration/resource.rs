@@ -1,0 +1,92 @@
+//! The Order as a Kubernetes resource: writes, events, columns, broken objects.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::StreamExt;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, CustomResourceExt,
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    core::ApiResource,
+};
+use orders_crds::{Order, Outcome};
+use orders_testbed::{Cluster, wait_for};
+use serde_json::json;
+
+use crate::shop::{SOON, Shop, name, reasons};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_happy_order_costs_one_create_one_status_write_and_two_events() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("ines", json!(500)).await?;
+    let orders = shop.orders();
+    let start = orders.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+    let ids: Vec<i64> = [shop.order("ines", json!(100)).await?.id(), shop.order("ines", json!(1000)).await?.id()].into();
+    let expected = [["Paid", "Sent"], ["InsufficientFunds", "Sent"]];
+    let events: Api<Event> = Api::namespaced(shop.client.clone(), &shop.stack.namespace);
+    for (id, expected) in ids.iter().zip(expected) {
+        let told = wait_for("both events", SOON, || async {
+            let of_order = events.list(&ListParams::default().fields(&format!("regarding.name={}", name(*id)))).await.ok()?;
+            (of_order.items.len() >= 2).then_some(of_order.items)
+        })
+        .await?;
+        let mut told_reasons: Vec<_> = told.iter().filter_map(|event| event.reason.clone()).collect();
+        told_reasons.sort_by_key(|reason| reason == "Sent");
+        assert_eq!(told_reasons, expected);
+        let amounts = told.iter().any(|event| event.note.as_deref().is_some_and(|note| note.contains("00.00")));
+        assert!(amounts, "an event names the amounts: {told:?}");
+    }
+
+    // Everything that happened to the orders since, until it has been quiet for a while.
+    let mut changes = orders.watch(&WatchParams::default(), &start).await?.boxed();
+    let (mut added, mut modified) = (0, 0);
+    while let Ok(Some(change)) = tokio::time::timeout(Duration::from_secs(2), changes.next()).await {
+        match change? {
+            WatchEvent::Added(_) => added += 1,
+            WatchEvent::Modified(_) => modified += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((added, modified), (2, 2), "one create and one status write each");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::private(directory.path()).await?;
+    let shop = Shop::open_with(&cluster, |options| options).await?;
+    shop.customer("jana", json!(500)).await?;
+
+    // As if it had been stored before the rules were made.
+    let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
+    let loose = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": {"versions": [{
+        "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    crds.patch(Order::crd_name(), &PatchParams::default(), &Patch::Merge(loose)).await?;
+    let resource = ApiResource::erase::<Order>(&());
+    let raw: Api<DynamicObject> = Api::namespaced_with(shop.client.clone(), &shop.stack.namespace, &resource);
+    for (name, spec) in [
+        ("broken", json!({"login": 7})),
+        ("worthless", json!({"login": "jana", "email": "a@b.cd", "cartId": 0, "amount": "-5.00"})),
+    ] {
+        let object = DynamicObject::new(name, &resource).data(json!({ "spec": spec }));
+        wait_for("the loose schema to be in force", SOON, || async { raw.create(&PostParams::default(), &object).await.ok() })
+            .await?;
+    }
+
+    let answer = shop.order("jana", json!(100)).await?;
+    assert_eq!(answer.status, 200, "other orders go on: {answer:?}");
+    let refused = shop.wait_order("worthless", "refused", |order| order.outcome() != Outcome::Undecided).await?;
+    assert!(reasons(&refused).contains(&"InvalidOrder"), "{refused:?}");
+    let broken = wait_for("the unreadable order to say so", SOON, || async {
+        let object = raw.get("broken").await.ok()?;
+        object.data["status"]["conditions"].as_array().cloned()
+    })
+    .await?;
+    assert!(broken.iter().any(|condition| condition["reason"] == "InvalidOrder"), "{broken:?}");
+    assert_eq!(shop.balance("jana").await?, "400.0");
+    Ok(())
+}
