@@ -1,0 +1,93 @@
+# orders. `make demo` shows it running, `make test` proves it; `make` lists the rest.
+
+export ORDERS_CACHE ?= $(HOME)/.cache/orders
+# Outside the checkout, so that a fresh clone finds what was built before.
+export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
+
+NAMESPACE ?= shop
+CHART     := helm/orders
+TESTBED   := $(CARGO_TARGET_DIR)/debug/testbed
+BIN       := $(ORDERS_CACHE)/bin/current
+say        = @printf '\n\033[1m== %s\033[0m\n'
+
+# `make env` prints these for a shell; make itself needs them, too.
+KUBE       = eval "$$($(TESTBED) env)";
+IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never)
+CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
+OPENAPI    := api-server/openapi.json
+
+.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: testbed ## Bring up a real Kubernetes, install the chart, run the Postman scenario, show the orders
+	$(say) "1/5 A Kubernetes node on this machine (built from source the first time: about 11 minutes)"
+	@$(TESTBED) up node
+	$(say) "2/5 Images of this checkout (compiled the first time: about 6 minutes)"
+	@$(TESTBED) load
+	$(say) "3/5 helm install orders ./$(CHART) --namespace $(NAMESPACE)"
+	@$(MAKE) --no-print-directory install
+	@$(TESTBED) expose --namespace $(NAMESPACE)
+	$(say) "4/5 The Postman scenario by newman, through http://arch.homework"
+	@$(MAKE) --no-print-directory newman
+	$(say) "5/5 What Kubernetes says"
+	@$(KUBE) kubectl get orders -n $(NAMESPACE)
+	@$(KUBE) kubectl describe orders -n $(NAMESPACE) "$$(kubectl get orders -n $(NAMESPACE) --sort-by=.metadata.creationTimestamp -o name | tail -n 1 | cut -d/ -f2)"
+	$(say) "It runs at http://arch.homework (docs: http://arch.homework/docs/)"
+	@printf '%s\n' 'To look around:      eval "$$(make -s env)"; kubectl get orders -n $(NAMESPACE)' \
+	  'Report of newman:    postman/report/index.html' 'To end it:           make down'
+
+install: # What `demo` installs
+	@$(KUBE) helm upgrade --install orders ./$(CHART) --namespace $(NAMESPACE) --create-namespace $(IMAGES) --wait --timeout 5m $(HELM_ARGS)
+
+newman: # The Postman scenario
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer (Debian: apt-get install npm)" >&2; exit 1; }
+	@cd postman && { [ -d node_modules/newman ] || npm ci --no-audit --no-fund --loglevel=error; } && npm test --silent
+
+down: testbed ## End everything that demo, dev and the tests started
+	@$(TESTBED) down
+
+test: lint test-unit test-integration test-e2e ## Prove all of it (about 15 minutes warm); replaces a running demo
+	@$(TESTBED) down
+	$(say) "All tests passed"
+
+test-unit: ## Rules, parsers, decisions: no cluster
+	$(say) "Unit tests"
+	@cargo test --workspace --lib --bins --quiet
+
+test-integration: testbed ## The services as processes on a real API server, with real databases and mail
+	$(say) "Integration tests"
+	@$(TESTBED) up control-plane
+	@cargo build --workspace --quiet
+	@cargo test --workspace --exclude orders-testbed --test '*'
+	@cargo test -p orders-testbed --test servers --test integration -- --test-threads=3
+
+test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
+	$(say) "End-to-end tests"
+	@$(TESTBED) down node
+	@$(TESTBED) up node
+	@$(TESTBED) load
+	@cargo test -p orders-testbed --test end_to_end -- --test-threads=1 --nocapture
+
+dev: testbed ## The four services on this machine against a bare control plane, until Ctrl-C
+	@$(TESTBED) up control-plane
+	@cargo build --workspace
+	@$(TESTBED) dev
+
+lint: ## Formatting, clippy, generated files, licences of dependencies
+	$(say) "Lint"
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+generate: ## Write the files that are generated and committed: the CRD and the OpenAPI document
+	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
+	@cargo run --quiet -p orders-api-server --bin openapi > $(OPENAPI).new && mv $(OPENAPI).new $(OPENAPI)
+
+env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
+	@$(TESTBED) env
+
+testbed:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer, https://rustup.rs" >&2; exit 1; }
+	@[ -x $(TESTBED) ] || echo "building the testbed's own tool (about 3 minutes the first time)"
+	@cargo build --quiet -p orders-testbed

@@ -1,0 +1,239 @@
+//! The ledger's promises, on both databases.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::Result;
+use futures::{StreamExt, stream};
+use orders_billing::{
+    error::LedgerError,
+    ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome, Recorded},
+};
+use orders_crds::Money;
+use orders_service::database::Database;
+use orders_testbed::Postgres;
+use proptest::{prelude::*, test_runner::TestRunner};
+
+/// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
+async fn on_both<F, Fut>(test: F) -> Result<()>
+where
+    F: Fn(Database) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let directory = tempfile::tempdir()?;
+    let sqlite = format!("sqlite://{}", directory.path().join("billing.db").display());
+    test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
+    let postgres = Postgres::start(directory.path()).await?;
+    test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+}
+
+fn charge<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
+    Movement { kind: Kind::Charge, key, login, amount: Money::from_minor(minor) }
+}
+
+fn refill<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
+    Movement { kind: Kind::Refill, key, login, amount: Money::from_minor(minor) }
+}
+
+/// What double entry promises, looked up in the tables themselves.
+async fn assert_books_balance(database: &Database) -> Result<()> {
+    let sum: i64 = sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings").fetch_one(&database.pool).await?;
+    assert_eq!(sum, 0, "all postings sum to zero");
+    let off: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT login, balance FROM accounts WHERE balance <> (
+             SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings WHERE account = 'customer:' || login)",
+    )
+    .fetch_all(&database.pool)
+    .await?;
+    assert_eq!(off, [], "every balance is the sum of its postings");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a").await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        let refused = ledger.record(&charge("dear", "a", 101)).await?;
+        assert_eq!(refused, Recorded { outcome: Outcome::InsufficientFunds, balance: Some(Money::from_minor(100)), repeated: false });
+        let first = ledger.record(&charge("k", "a", 60)).await?;
+        assert_eq!(first, Recorded { outcome: Outcome::Done, balance: Some(Money::from_minor(40)), repeated: false });
+        ledger.record(&refill("more", "a", 1000)).await?;
+        // Even where it would come out otherwise by now.
+        assert_eq!(ledger.record(&charge("k", "a", 60)).await?, Recorded { repeated: true, ..first });
+        assert_eq!(ledger.record(&charge("dear", "a", 101)).await?, Recorded { repeated: true, ..refused });
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(1040));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_for_one_request_only() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a").await?;
+        ledger.register("b").await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&charge("k", "a", 10)).await?;
+        for other in [charge("k", "a", 11), charge("k", "b", 10), refill("r", "b", 100)] {
+            assert!(matches!(ledger.record(&other).await, Err(LedgerError::KeyReused)), "{other:?}");
+        }
+        // A refill's key and a charge's are not the same key.
+        assert_eq!(ledger.record(&charge("r", "a", 10)).await?.outcome, Outcome::Done);
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(80));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_name_their_reason() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        let nobody = ledger.record(&charge("k", "nobody", 10)).await?;
+        assert_eq!((nobody.outcome, nobody.balance), (Outcome::AccountNotFound, None));
+        assert!(matches!(ledger.balance("nobody").await, Err(LedgerError::AccountNotFound)));
+        ledger.register("rich").await?;
+        assert!(matches!(ledger.register("rich").await, Err(LedgerError::AlreadyRegistered)));
+        ledger.record(&refill("1", "rich", Money::MAX.minor())).await?;
+        assert_eq!(ledger.record(&refill("2", "rich", 1)).await?.outcome, Outcome::BalanceLimit);
+        assert_eq!(ledger.balance("rich").await?, Money::MAX);
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_nothing() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("hot").await?;
+        ledger.record(&refill("r", "hot", 600)).await?;
+        // Each key twice, so that repeats race with their firsts.
+        let outcomes: Vec<Recorded> = stream::iter(0..200)
+            .map(|i| {
+                let ledger = &ledger;
+                async move { ledger.record(&charge(&format!("k{}", i / 2), "hot", 10)).await }
+            })
+            .buffer_unordered(16)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        let done = outcomes.iter().filter(|recorded| recorded.outcome == Outcome::Done && !recorded.repeated).count();
+        assert_eq!(done, 60);
+        assert_eq!(outcomes.iter().filter(|recorded| recorded.repeated).count(), 100);
+        assert_eq!(ledger.balance("hot").await?, Money::ZERO);
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a").await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        for statement in
+            ["UPDATE postings SET amount = amount + 1", "DELETE FROM postings", "UPDATE transactions SET amount = 1", "DELETE FROM transactions"]
+        {
+            let refused = sqlx::query(statement).execute(&database.pool).await;
+            assert!(refused.is_err_and(|error| error.to_string().contains("append-only")), "{statement}");
+        }
+        let overdraft = sqlx::query("UPDATE accounts SET balance = -1").execute(&database.pool).await;
+        assert!(overdraft.is_err(), "a constraint forbids an overdraft");
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+/// One random request.
+#[derive(Clone, Debug)]
+struct Request {
+    kind: Kind,
+    key: u8,
+    login: u8,
+    minor: i64,
+}
+
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let request = (any::<bool>(), 0..8_u8, 0..3_u8, 1..50_i64).prop_map(|(is_refill, key, login, minor)| Request {
+        kind: if is_refill { Kind::Refill } else { Kind::Charge },
+        key,
+        login,
+        minor,
+    });
+    prop::collection::vec(request, 1..40)
+}
+
+/// The ledger as a few lines of arithmetic.
+#[derive(Default)]
+struct Model {
+    balances: HashMap<u8, i64>,
+    recorded: HashMap<(bool, u8), (u8, i64, Outcome, Option<i64>)>,
+}
+
+impl Model {
+    /// The outcome and balance to expect; `None` for a reused key.
+    fn record(&mut self, request: &Request) -> Option<(Outcome, Option<i64>)> {
+        let is_refill = request.kind == Kind::Refill;
+        if let Some((login, minor, outcome, balance)) = self.recorded.get(&(is_refill, request.key)) {
+            return ((*login, *minor) == (request.login, request.minor)).then_some((*outcome, *balance));
+        }
+        let change = if is_refill { request.minor } else { -request.minor };
+        let (outcome, balance) = match self.balances.get_mut(&request.login) {
+            None => (Outcome::AccountNotFound, None),
+            Some(balance) if *balance + change < 0 => (Outcome::InsufficientFunds, Some(*balance)),
+            Some(balance) => {
+                *balance += change;
+                (Outcome::Done, Some(*balance))
+            }
+        };
+        self.recorded.insert((is_refill, request.key), (request.login, request.minor, outcome, balance));
+        Some((outcome, balance))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_sequence_of_requests_comes_out_as_in_the_model() -> Result<()> {
+    on_both(|database| async move {
+        let runtime = tokio::runtime::Handle::current();
+        let ledger = Ledger::new(database.clone());
+        let checked = database.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut runner = TestRunner::new(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() });
+            let cases = AtomicU32::new(0);
+            runner.run(&requests(), |requests| {
+                let case = cases.fetch_add(1, Ordering::Relaxed);
+                runtime.block_on(async {
+                    // Two accounts are registered, the third is not.
+                    let mut model = Model { balances: [(0, 0), (1, 0)].into(), ..Model::default() };
+                    for login in [0, 1] {
+                        ledger.register(&format!("case{case}-{login}")).await.expect("a new account");
+                    }
+                    for request in &requests {
+                        let (key, login) = (format!("case{case}-{}", request.key), format!("case{case}-{}", request.login));
+                        let amount = Money::from_minor(request.minor);
+                        let actual = match ledger.record(&Movement { kind: request.kind, key: &key, login: &login, amount }).await {
+                            Ok(recorded) => Some((recorded.outcome, recorded.balance.map(Money::minor))),
+                            Err(LedgerError::KeyReused) => None,
+                            Err(error) => panic!("{error}"),
+                        };
+                        prop_assert_eq!(actual, model.record(request), "{:?} of {:?}", request, requests);
+                    }
+                    Ok(())
+                })
+            })
+        })
+        .await??;
+        assert_books_balance(&checked).await
+    })
+    .await
+}

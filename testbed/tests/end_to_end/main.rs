@@ -1,0 +1,155 @@
+//! The chart on a real node, by the commands that the README gives to users.
+//!
+//! Run by `make test-e2e`, which brings up the node and loads the images. Each
+//! test installs the chart if it is not there, and leaves it so.
+
+mod release;
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::Result;
+use futures::{StreamExt, stream};
+use orders_crds::Outcome;
+use release::{LIMIT, Release, repository, run};
+use reqwest::Method;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
+    let release = Release::installed().await?;
+    let said = run(release.command("helm").args(["test", "orders", "-n", "shop", "--logs", "--timeout", "3m"]))?;
+    assert!(said.contains("1 order paid, 1 order refused"), "{said}");
+
+    let newman = run(Command::new("make").arg("newman").current_dir(repository()))?;
+    println!("{newman}");
+    assert!(newman.contains("Заказ успешно оформлен"), "--verbose shows the bodies");
+    let report = fs::read_to_string(repository().join("postman/report/index.html"))?;
+    assert!(report.contains("Недостаточно средств"), "the HTML report shows them, too");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
+    let release = Release::installed().await?;
+    release.customer("kubectl-user", 900).await?;
+    // Made with kubectl alone, and so without an id.
+    let file = tempfile::NamedTempFile::new()?;
+    let order = |name: &str, login: &str, amount: &str| {
+        json!({"apiVersion": "arch.homework/v1", "kind": "Order", "metadata": {"name": name, "namespace": "shop"},
+               "spec": {"login": login, "email": "user@example.com", "cartId": 7, "amount": amount}})
+    };
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        order("by-hand", "kubectl-user", "100.00"), order("too-dear", "kubectl-user", "1000"), order("nobody", "who-is-this", "5")]});
+    fs::write(&file, list.to_string())?;
+    release.kubectl(&["apply", "-f", &file.path().display().to_string()])?;
+    release.kubectl(&["wait", "-n", "shop", "--for=condition=Succeeded", "order/by-hand", "--timeout=60s"])?;
+    release.kubectl(&["wait", "-n", "shop", "--for=condition=Succeeded=False", "ord/too-dear", "ord/nobody", "--timeout=60s"])?;
+    release.settled("kubectl-user").await?;
+
+    let table = release.kubectl(&["get", "orders", "-n", "shop"])?;
+    println!("{table}");
+    let row = |name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap_or_default();
+        line.split_whitespace().take(6).map(str::to_owned).collect()
+    };
+    assert_eq!(row("NAME"), ["NAME", "LOGIN", "AMOUNT", "STATUS", "BALANCE", "MAIL"]);
+    assert_eq!(row("by-hand"), ["by-hand", "kubectl-user", "100.00", "Paid", "800.00", "Sent"]);
+    assert_eq!(row("too-dear")[3], "InsufficientFunds");
+    assert_eq!(row("nobody")[3], "AccountNotFound");
+
+    let story = release.kubectl(&["describe", "ord", "by-hand", "-n", "shop"])?;
+    println!("{story}");
+    assert!(story.contains("Charged 100.00 to kubectl-user; the balance is now 800.00."), "{story}");
+    assert!(story.contains("The mail server accepted the message to user@example.com."), "{story}");
+    let refused = release.kubectl(&["describe", "ord", "too-dear", "-n", "shop"])?;
+    assert!(refused.contains("Warning  InsufficientFunds"), "{refused}");
+
+    let explained = release.kubectl(&["explain", "order.spec.amount", "--api-version=arch.homework/v1"])?;
+    assert!(explained.contains("at most two places"), "{explained}");
+    let selected = release.kubectl(&["get", "ord", "-n", "shop", "--field-selector", "spec.login=who-is-this", "-o", "name"])?;
+    assert_eq!(selected.trim(), "order.arch.homework/nobody");
+
+    let changed = release.kubectl(&["patch", "ord", "by-hand", "-n", "shop", "--type=merge", "-p", r#"{"spec":{"amount":"1.00"}}"#]);
+    assert!(changed.is_err_and(|error| error.to_string().contains("immutable")), "a spec cannot be edited");
+    release.kubectl(&["delete", "-n", "shop", "ord/by-hand", "ord/too-dear", "ord/nobody", "--timeout=60s"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
+    let release = Release::installed().await?;
+    for (account, verb, resource, allowed) in [
+        ("operator", "patch", "orders.arch.homework/status", true),
+        ("operator", "update", "orders.arch.homework", false),
+        ("operator", "delete", "orders.arch.homework", false),
+        ("operator", "get", "secrets", false),
+        ("api-server", "create", "orders.arch.homework", true),
+        ("api-server", "patch", "orders.arch.homework/status", false),
+        ("api-server", "delete", "orders.arch.homework", false),
+        ("billing", "get", "orders.arch.homework", false),
+        ("billing", "create", "tokenreviews.authentication.k8s.io", true),
+        ("notify", "get", "orders.arch.homework", false),
+        ("notify", "create", "tokenreviews.authentication.k8s.io", true),
+    ] {
+        assert_eq!(release.can(account, verb, resource), allowed, "{account} {verb} {resource}");
+    }
+    // What the services take from each other has no way in from outside.
+    release.customer("outsider", 100).await?;
+    let (status, _) = release.call(Method::POST, "/billing/withdraw", Some(json!({"login": "outsider", "balance": 50}))).await?;
+    assert!([401, 403, 404].contains(&status), "{status}");
+    let message = json!({"login": "outsider", "email": "a@b.cd", "text": "hello"});
+    let (status, _) = release.call(Method::POST, "/notify", Some(message)).await?;
+    assert!([401, 403, 404].contains(&status), "{status}");
+    assert_eq!(release.balance("outsider").await?, 100.0);
+    let (_, messages) = release.call(Method::GET, "/notify/log/outsider", None).await?;
+    assert_eq!(messages, json!([]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_and_the_death_of_a_pod_of_each_service_lose_no_order_and_charge_none_twice() -> Result<()> {
+    let release = Release::installed().await?;
+    release.customer("steady", 10_000).await?;
+    let keys: Vec<String> = (0..60).map(|number| format!("steady-{number}")).collect();
+    let orders = stream::iter(&keys).map(|key| release.order_surely("steady", 10, key)).buffer_unordered(3).collect::<Vec<_>>();
+    let trouble = async {
+        tokio::task::block_in_place(|| release.upgrade(&["--set", "log.level=debug"]))?;
+        for component in ["operator", "api-server", "billing", "notify"] {
+            let selector = format!("app.kubernetes.io/component={component}");
+            let pods = release.kubectl(&["get", "pods", "-n", "shop", "-l", &selector, "-o", "name"])?;
+            let pod = pods.lines().next().unwrap_or_default().to_owned();
+            tokio::task::block_in_place(|| release.kubectl(&["delete", "-n", "shop", &pod, "--grace-period=0", "--force"]))?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        anyhow::Ok(())
+    };
+    let (answers, trouble) = tokio::time::timeout(LIMIT * 2, async { tokio::join!(orders, trouble) }).await?;
+    trouble?;
+    for answer in answers {
+        assert_eq!(answer?, 200);
+    }
+    let settled = release.settled("steady").await?;
+    assert_eq!(settled.len(), 60, "one resource a key");
+    assert!(settled.iter().all(|order| order.outcome() == Outcome::Paid));
+    assert_eq!(release.balance("steady").await?, 10_000.0 - 600.0, "each charged once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstalling_keeps_the_orders_and_the_money_and_a_new_installation_goes_on_with_them() -> Result<()> {
+    let release = Release::installed().await?;
+    release.customer("keeper", 500).await?;
+    assert_eq!(release.order_surely("keeper", 100, "keep-me").await?, 200);
+    release.settled("keeper").await?;
+
+    run(release.command("helm").args(["uninstall", "orders", "-n", "shop", "--wait", "--timeout", "3m"]))?;
+    assert_eq!(release.orders_of("keeper").await?.len(), 1, "the order is still there");
+    let left = release.kubectl(&["get", "deployments,services,roles,secrets", "-n", "shop", "-l", "app.kubernetes.io/name=orders", "-o", "name"])?;
+    assert_eq!(left.trim(), "", "and nothing else of the release");
+
+    let release = Release::installed().await?;
+    assert_eq!(release.balance("keeper").await?, 400.0);
+    assert_eq!(release.order_surely("keeper", 100, "keep-me").await?, 200, "the same key is still the same order");
+    assert_eq!(release.balance("keeper").await?, 400.0);
+    Ok(())
+}
