@@ -59,7 +59,9 @@ enum Created {
     /// It was there, made by the same request.
     Same(State),
     /// The number belongs to another order.
-    Taken { same_login: bool },
+    Taken {
+        same_login: bool,
+    },
 }
 
 impl Orders {
@@ -85,7 +87,10 @@ impl Orders {
                     return Ok(Placed { id, subscription });
                 }
                 Created::Taken { same_login: true } if key.is_some() => {
-                    let problem = Problem::invalid("Idempotency-Key", "this Idempotency-Key was used for another order; its outcome is unchanged");
+                    let problem = Problem::invalid(
+                        "Idempotency-Key",
+                        "this Idempotency-Key was used for another order; its outcome is unchanged",
+                    );
                     return Err(problem.with_id(id.number()));
                 }
                 Created::Taken { .. } => {}
@@ -117,10 +122,12 @@ impl Orders {
             let failure: Box<dyn std::error::Error + Send + Sync> =
                 match tokio::time::timeout(CALL_TIMEOUT, self.api.create(&params, &order)).await {
                     Ok(Ok(_)) => return Ok(Created::New),
-                    Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => match self.compare(id, &order.spec).await {
-                        Ok(created) => return Ok(created),
-                        Err(failure) => failure,
-                    },
+                    Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {
+                        match self.compare(id, &order.spec).await {
+                            Ok(created) => return Ok(created),
+                            Err(failure) => failure,
+                        }
+                    }
                     Ok(Err(kube::Error::Api(status))) if status.is_invalid() => return Err(refused_at_admission(&status)),
                     Ok(Err(error)) => error.into(),
                     Err(timeout) => timeout.into(),

@@ -71,7 +71,9 @@ impl Outcomes {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(watcher::Event::Apply(order) | watcher::Event::InitApply(order)) => told.tell(&order.name_any(), State::of(&order)),
+                    Ok(watcher::Event::Apply(order) | watcher::Event::InitApply(order)) => {
+                        told.tell(&order.name_any(), State::of(&order))
+                    }
                     Ok(watcher::Event::Delete(order)) => told.tell(&order.name_any(), State::Deleted),
                     Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
                     Err(error) => tracing::warn!(%error, "the watch of orders broke; making it anew"),

@@ -123,19 +123,21 @@ impl Ledger {
 
 /// What is recorded under the movement's key already.
 async fn find(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<Option<Recorded>, LedgerError> {
-    let row: Option<AnyRow> = sqlx::query("SELECT login, amount, outcome, balance FROM transactions WHERE kind = $1 AND key = $2")
-        .bind(movement.kind.as_str())
-        .bind(movement.key)
-        .fetch_optional(&mut **transaction)
-        .await?;
+    let row: Option<AnyRow> =
+        sqlx::query("SELECT login, amount, outcome, balance FROM transactions WHERE kind = $1 AND key = $2")
+            .bind(movement.kind.as_str())
+            .bind(movement.key)
+            .fetch_optional(&mut **transaction)
+            .await?;
     let Some(row) = row else { return Ok(None) };
     let (login, amount): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
     if login != movement.login || amount != movement.amount.minor() {
         return Err(LedgerError::KeyReused);
     }
     let outcome: String = row.try_get(2)?;
-    let outcome = Outcome::parse(&outcome)
-        .ok_or_else(|| sqlx::Error::Decode(format!("transactions.outcome holds {outcome:?}, which this version does not know").into()))?;
+    let outcome = Outcome::parse(&outcome).ok_or_else(|| {
+        sqlx::Error::Decode(format!("transactions.outcome holds {outcome:?}, which this version does not know").into())
+    })?;
     let balance: Option<i64> = row.try_get(3)?;
     Ok(Some(Recorded { outcome, balance: balance.map(Money::from_minor), repeated: true }))
 }

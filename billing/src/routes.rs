@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{FromRequestParts, Path, State},
-    http::{HeaderMap, request::Parts},
+    http::request::Parts,
     routing::{get, post},
 };
 use orders_crds::{Login, Money, money::json_number};
@@ -57,6 +57,29 @@ pub fn router(billing: Billing) -> Router {
         .with_state(billing)
 }
 
+/// The operator calls. As the first of a handler's parameters it has nothing
+/// of a stranger's request looked at.
+struct Operator;
+
+/// The api-server calls.
+struct ApiServer;
+
+impl FromRequestParts<Billing> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
+        billing.authenticator.require(&parts.headers, &[&billing.callers.operator]).await.map(|()| Operator)
+    }
+}
+
+impl FromRequestParts<Billing> for ApiServer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
+        billing.authenticator.require(&parts.headers, &[&billing.callers.api_server]).await.map(|()| ApiServer)
+    }
+}
+
 /// `?login=`, checked.
 struct LoginQuery(Login);
 
@@ -78,8 +101,7 @@ fn read_login(login: String) -> Result<Login, Problem> {
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
 }
 
-async fn register(State(billing): State<Billing>, headers: HeaderMap, LoginQuery(login): LoginQuery) -> Result<Json<Account>, Problem> {
-    billing.authenticator.require(&headers, &[&billing.callers.api_server]).await?;
+async fn register(_: ApiServer, State(billing): State<Billing>, LoginQuery(login): LoginQuery) -> Result<Json<Account>, Problem> {
     let balance = billing.ledger.register(login.as_ref()).await?;
     Ok(Json(Account { login, balance }))
 }
@@ -94,12 +116,11 @@ struct Refill {
 }
 
 async fn refill(
+    _: ApiServer,
     State(billing): State<Billing>,
-    headers: HeaderMap,
     key: Option<IdempotencyKey>,
     Json(refill): Json<Refill>,
 ) -> Result<Json<Account>, Problem> {
-    billing.authenticator.require(&headers, &[&billing.callers.api_server]).await?;
     let amount = positive(refill.balance)?;
     let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| key.as_str().to_owned());
     let movement = Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount };
@@ -145,12 +166,11 @@ enum ChargeOutcome {
 }
 
 async fn withdraw(
+    _: Operator,
     State(billing): State<Billing>,
-    headers: HeaderMap,
     key: IdempotencyKey,
     Json(withdrawal): Json<Withdrawal>,
 ) -> Result<Json<Charge>, Problem> {
-    billing.authenticator.require(&headers, &[&billing.callers.operator]).await?;
     let amount = positive(withdrawal.balance)?;
     let movement = Movement { kind: Kind::Charge, key: key.as_str(), login: withdrawal.login.as_ref(), amount };
     let recorded = billing.ledger.record(&movement).await?;

@@ -40,7 +40,8 @@ fn refill<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
 
 /// What double entry promises, looked up in the tables themselves.
 async fn assert_books_balance(database: &Database) -> Result<()> {
-    let sum: i64 = sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings").fetch_one(&database.pool).await?;
+    let sum: i64 =
+        sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings").fetch_one(&database.pool).await?;
     assert_eq!(sum, 0, "all postings sum to zero");
     let off: Vec<(String, i64)> = sqlx::query_as(
         "SELECT login, balance FROM accounts WHERE balance <> (
@@ -60,7 +61,10 @@ async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         let refused = ledger.record(&charge("dear", "a", 101)).await?;
-        assert_eq!(refused, Recorded { outcome: Outcome::InsufficientFunds, balance: Some(Money::from_minor(100)), repeated: false });
+        assert_eq!(
+            refused,
+            Recorded { outcome: Outcome::InsufficientFunds, balance: Some(Money::from_minor(100)), repeated: false }
+        );
         let first = ledger.record(&charge("k", "a", 60)).await?;
         assert_eq!(first, Recorded { outcome: Outcome::Done, balance: Some(Money::from_minor(40)), repeated: false });
         ledger.record(&refill("more", "a", 1000)).await?;
@@ -141,9 +145,12 @@ async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
         let ledger = Ledger::new(database.clone());
         ledger.register("a").await?;
         ledger.record(&refill("r", "a", 100)).await?;
-        for statement in
-            ["UPDATE postings SET amount = amount + 1", "DELETE FROM postings", "UPDATE transactions SET amount = 1", "DELETE FROM transactions"]
-        {
+        for statement in [
+            "UPDATE postings SET amount = amount + 1",
+            "DELETE FROM postings",
+            "UPDATE transactions SET amount = 1",
+            "DELETE FROM transactions",
+        ] {
             let refused = sqlx::query(statement).execute(&database.pool).await;
             assert!(refused.is_err_and(|error| error.to_string().contains("append-only")), "{statement}");
         }
@@ -177,15 +184,15 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
 #[derive(Default)]
 struct Model {
     balances: HashMap<u8, i64>,
-    recorded: HashMap<(bool, u8), (u8, i64, Outcome, Option<i64>)>,
+    recorded: HashMap<(bool, u8), (Request, Outcome, Option<i64>)>,
 }
 
 impl Model {
     /// The outcome and balance to expect; `None` for a reused key.
     fn record(&mut self, request: &Request) -> Option<(Outcome, Option<i64>)> {
         let is_refill = request.kind == Kind::Refill;
-        if let Some((login, minor, outcome, balance)) = self.recorded.get(&(is_refill, request.key)) {
-            return ((*login, *minor) == (request.login, request.minor)).then_some((*outcome, *balance));
+        if let Some((first, outcome, balance)) = self.recorded.get(&(is_refill, request.key)) {
+            return ((first.login, first.minor) == (request.login, request.minor)).then_some((*outcome, *balance));
         }
         let change = if is_refill { request.minor } else { -request.minor };
         let (outcome, balance) = match self.balances.get_mut(&request.login) {
@@ -196,7 +203,7 @@ impl Model {
                 (Outcome::Done, Some(*balance))
             }
         };
-        self.recorded.insert((is_refill, request.key), (request.login, request.minor, outcome, balance));
+        self.recorded.insert((is_refill, request.key), (request.clone(), outcome, balance));
         Some((outcome, balance))
     }
 }
@@ -208,7 +215,8 @@ async fn any_sequence_of_requests_comes_out_as_in_the_model() -> Result<()> {
         let ledger = Ledger::new(database.clone());
         let checked = database.clone();
         tokio::task::spawn_blocking(move || {
-            let mut runner = TestRunner::new(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() });
+            let mut runner =
+                TestRunner::new(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() });
             let cases = AtomicU32::new(0);
             runner.run(&requests(), |requests| {
                 let case = cases.fetch_add(1, Ordering::Relaxed);
@@ -221,7 +229,8 @@ async fn any_sequence_of_requests_comes_out_as_in_the_model() -> Result<()> {
                     for request in &requests {
                         let (key, login) = (format!("case{case}-{}", request.key), format!("case{case}-{}", request.login));
                         let amount = Money::from_minor(request.minor);
-                        let actual = match ledger.record(&Movement { kind: request.kind, key: &key, login: &login, amount }).await {
+                        let actual = match ledger.record(&Movement { kind: request.kind, key: &key, login: &login, amount }).await
+                        {
                             Ok(recorded) => Some((recorded.outcome, recorded.balance.map(Money::minor))),
                             Err(LedgerError::KeyReused) => None,
                             Err(error) => panic!("{error}"),

@@ -121,7 +121,15 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
 
 /// Sets a condition. `status` of `None` is Unknown. The transition time is kept
 /// unless the status changes.
-pub fn set(conditions: &mut Vec<Condition>, kind: ConditionType, status: Option<bool>, reason: Reason, message: String, generation: Option<i64>, now: Timestamp) {
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: ConditionType,
+    status: Option<bool>,
+    reason: Reason,
+    message: String,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let before = find(conditions, kind);
     let status = status_str(status);
     let last_transition_time = match before {

@@ -50,11 +50,7 @@ impl TryFrom<String> for EMail {
     type Error = IdentityError;
     fn try_from(text: String) -> Result<Self, IdentityError> {
         let local_fits = text.split('@').next().is_some_and(|local| local.len() <= 64);
-        if text.len() <= EMAIL_MAX && local_fits && EMAIL.is_match(&text) {
-            Ok(EMail(text))
-        } else {
-            Err(IdentityError::EMail)
-        }
+        if text.len() <= EMAIL_MAX && local_fits && EMAIL.is_match(&text) { Ok(EMail(text)) } else { Err(IdentityError::EMail) }
     }
 }
 
@@ -115,7 +111,9 @@ mod tests {
             assert!(Login::try_from(login.to_owned()).is_err(), "{login:?}");
         }
         let long = format!("{}@example.com", "a".repeat(65));
-        for email in ["", "a", "a@b", "@b.c", "a@b.", "a..b@c.de", "a@b.c\r\nBcc: d@e.f", "a b@c.de", "a@-b.de", "a@b.c\n", long.as_str()] {
+        for email in
+            ["", "a", "a@b", "@b.c", "a@b.", "a..b@c.de", "a@b.c\r\nBcc: d@e.f", "a b@c.de", "a@-b.de", "a@b.c\n", long.as_str()]
+        {
             assert!(EMail::try_from(email.to_owned()).is_err(), "{email:?}");
         }
     }

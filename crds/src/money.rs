@@ -67,11 +67,7 @@ impl Money {
     /// # Errors
     /// [`MoneyError::NotPositive`].
     pub fn require_positive(self) -> Result<Self, MoneyError> {
-        if self <= Money::ZERO {
-            Err(MoneyError::NotPositive)
-        } else {
-            Ok(self)
-        }
+        if self <= Money::ZERO { Err(MoneyError::NotPositive) } else { Ok(self) }
     }
 
     /// With as few decimals as say it, and at least one: `800.0`, `99.95`.
@@ -109,10 +105,8 @@ impl FromStr for Money {
         if decimal.scale() > 2 {
             return Err(MoneyError::TooManyPlaces);
         }
-        let minor = decimal
-            .checked_mul(Decimal::ONE_HUNDRED)
-            .and_then(|minor| i64::try_from(minor).ok())
-            .ok_or(MoneyError::TooLarge)?;
+        let minor =
+            decimal.checked_mul(Decimal::ONE_HUNDRED).and_then(|minor| i64::try_from(minor).ok()).ok_or(MoneyError::TooLarge)?;
         if minor.abs() > Money::MAX.0 {
             return Err(MoneyError::TooLarge);
         }
@@ -159,9 +153,7 @@ pub mod json_number {
     /// # Errors
     /// Those of the serializer, which has to be `serde_json`'s.
     pub fn serialize<S: Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(money.to_short_string())
-            .map_err(ser::Error::custom)?
-            .serialize(serializer)
+        RawValue::from_string(money.to_short_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 
     /// Reads a JSON number; a string, even of digits, is refused.
@@ -186,7 +178,8 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, minor) in [("100", 10_000), ("99.95", 9_995), ("0.5", 50), ("1e2", 10_000), ("-1", -100), ("100.000", 10_000)] {
+        for (text, minor) in [("100", 10_000), ("99.95", 9_995), ("0.5", 50), ("1e2", 10_000), ("-1", -100), ("100.000", 10_000)]
+        {
             assert_eq!(text.parse::<Money>(), Ok(Money(minor)), "{text}");
         }
     }

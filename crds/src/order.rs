@@ -1,5 +1,7 @@
 //! The `Order` resource.
 
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -27,9 +29,24 @@ use crate::{
     selectable = ".spec.login",
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The account that is charged"),
     printcolumn(name = "Amount", type_ = "string", json_path = ".spec.amount", description = "The amount of the order"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason", description = "Processing, Paid, or why the order was refused"),
-    printcolumn(name = "Balance", type_ = "string", json_path = ".status.balance", description = "The account's balance right after the decision"),
-    printcolumn(name = "Mail", type_ = "string", json_path = ".status.conditions[?(@.type==\"Notified\")].reason", description = "What became of the message to the customer"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
+        description = "Processing, Paid, or why the order was refused"
+    ),
+    printcolumn(
+        name = "Balance",
+        type_ = "string",
+        json_path = ".status.balance",
+        description = "The account's balance right after the decision"
+    ),
+    printcolumn(
+        name = "Mail",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Notified\")].reason",
+        description = "What became of the message to the customer"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, State},
-    http::HeaderMap,
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
     routing::{get, post},
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -40,10 +40,19 @@ pub struct Notify {
 
 /// The routes.
 pub fn router(notify: Notify) -> Router {
-    Router::new()
-        .route("/notify", post(send))
-        .route("/notify/log/{login}", get(log))
-        .with_state(notify)
+    Router::new().route("/notify", post(send)).route("/notify/log/{login}", get(log)).with_state(notify)
+}
+
+/// The operator calls. As the first of a handler's parameters it has nothing
+/// of a stranger's request looked at.
+struct Operator;
+
+impl FromRequestParts<Notify> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, notify: &Notify) -> Result<Self, Problem> {
+        notify.authenticator.require(&parts.headers, &[&notify.operator_account]).await.map(|()| Operator)
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,23 +103,17 @@ impl From<Message> for LogEntry {
 }
 
 async fn send(
+    _: Operator,
     State(notify): State<Notify>,
-    headers: HeaderMap,
     key: IdempotencyKey,
     Json(request): Json<NotifyRequest>,
 ) -> Result<Json<Delivered>, Problem> {
-    notify.authenticator.require(&headers, &[&notify.operator_account]).await?;
     check_text(&request.text)?;
     // The mail library has the last word on what it can send to.
     if let Err(error) = request.email.as_ref().parse::<lettre::Address>() {
         return Err(Problem::invalid("email", format!("email: {error}")));
     }
-    let new = NewMessage {
-        key: key.as_str(),
-        login: request.login.as_ref(),
-        email: request.email.as_ref(),
-        text: &request.text,
-    };
+    let new = NewMessage { key: key.as_str(), login: request.login.as_ref(), email: request.email.as_ref(), text: &request.text };
     let message = notify.delivery.deliver(new, PATIENCE).await?;
     Ok(Json(Delivered {
         key: message.key.clone(),

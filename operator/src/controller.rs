@@ -83,9 +83,10 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
 
 fn needs_work(order: &Guarded) -> bool {
     order.meta().deletion_timestamp.is_none()
-        && order.0.as_ref().map_or(true, |order| {
-            order.status.as_ref().is_none_or(|status| decide(status, Timestamp::now()) != Step::Done)
-        })
+        && order
+            .0
+            .as_ref()
+            .map_or(true, |order| order.status.as_ref().is_none_or(|status| decide(status, Timestamp::now()) != Step::Done))
 }
 
 async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {

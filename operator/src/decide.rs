@@ -91,7 +91,8 @@ mod tests {
             match decide(&status, at(NOW)) {
                 Step::Notify => assert!(decided && !status.is_notification_final(), "{status:?}"),
                 Step::Done => assert!(
-                    decided && (status.is_notification_final() || status.outcome() == Outcome::Refused(Some(Reason::InvalidOrder))),
+                    decided
+                        && (status.is_notification_final() || status.outcome() == Outcome::Refused(Some(Reason::InvalidOrder))),
                     "{status:?}"
                 ),
                 Step::Charge => assert!(!decided, "{status:?}"),

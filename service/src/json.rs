@@ -7,13 +7,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
 use crate::Problem;
 
+/// What of a client's text an answer quotes, in characters.
+const MAX_QUOTED: usize = 200;
+
+/// The longest name of a field in an answer, in characters.
+const MAX_FIELD: usize = 64;
+
 /// A JSON body: extracts requests, answers responses.
 ///
-/// Malformed JSON is 400; well-formed JSON with a missing, unknown or invalid
-/// field is 422 and names it; another content type is 415; too large is 413.
+/// Malformed JSON is 400; well-formed JSON that is no object is 422, and so is a
+/// missing, unknown or invalid field, which is named; another content type is 415; too large is 413.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -48,31 +55,48 @@ fn is_json(request: &Request) -> bool {
 
 /// Reads a body, or says what is wrong with it.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
+    // As a whole first: a wrong value before the place where it stops being JSON does not make it JSON.
+    let json: &RawValue = serde_json::from_str(text).map_err(|error| explain(&error, None))?;
+    // serde would read a struct from an array of its fields' values, too.
+    if !json.get().starts_with('{') {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body must be a JSON object"));
+    }
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
         explain(error.inner(), (path != ".").then_some(path))
-    })?;
-    deserializer.end().map_err(|error| explain(&error, None))?;
-    Ok(value)
+    })
 }
 
 fn explain(error: &serde_json::Error, path: Option<String>) -> Problem {
     let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     if !error.is_data() {
-        return Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {text}"));
+        return malformed(&text);
     }
-    match path.or_else(|| quoted_field(&text)) {
+    // serde quotes what was sent, however long it is.
+    let text = shorten(text, MAX_QUOTED);
+    match path.or_else(|| quoted_field(&text)).map(|field| shorten(&field, MAX_FIELD)) {
         Some(field) => Problem::invalid(field.clone(), format!("{field}: {text}")),
         None => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text),
+    }
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}"))
+}
+
+fn shorten(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
 /// serde names a missing or unknown field in its message only.
 fn quoted_field(text: &str) -> Option<String> {
     let about_a_field = ["missing field `", "unknown field `", "duplicate field `"].iter().any(|start| text.starts_with(start));
-    about_a_field.then(|| text.split('`').nth(1).map(|name| name.chars().take(64).collect())).flatten()
+    about_a_field.then(|| text.split('`').nth(1).map(str::to_owned)).flatten()
 }
 
 #[cfg(test)]
@@ -95,7 +119,9 @@ mod tests {
 
     #[test]
     fn malformed_json_is_400() {
-        for body in [&b"{"[..], b"", b"\xff\xfe", b"{\"count\":NaN}", b"{\"count\":1} x"] {
+        for body in
+            [&b"{"[..], b"", b"\xff\xfe", b"{\"count\":NaN}", b"{\"count\":1} x", b"{\"count\":-0x10}", b"{\"count\":\"\xff\"}"]
+        {
             assert_eq!(problem(body), (400, None), "{body:?}");
         }
     }
@@ -106,5 +132,21 @@ mod tests {
             assert_eq!(problem(body.as_bytes()), (422, Some("count".to_owned())), "{body}");
         }
         assert_eq!(problem(br#"{"count":1,"extra":0}"#), (422, Some("extra".to_owned())));
+    }
+
+    #[test]
+    fn only_an_object_is_read() {
+        for body in [&b"[1]"[..], b" [1]", b"1", b"null", b"\"count\""] {
+            assert_eq!(problem(body), (422, None), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_sent_back_at_length() {
+        let long = "x".repeat(10_000);
+        for body in [format!(r#"{{"count":"{long}"}}"#), format!(r#"{{"{long}":1}}"#)] {
+            let problem = read::<Body>(body.as_bytes()).unwrap_err();
+            assert!(problem.detail.len() < 500 && problem.field.is_some_and(|field| field.len() < 100), "{body:.20}");
+        }
     }
 }

@@ -4,32 +4,32 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// The content type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// What went wrong, for people and for programs (RFC 9457).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
     /// Kind of the problem: `about:blank`, the status says it all.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
-    pub kind: String,
+    pub kind: &'static str,
     /// The HTTP status in words.
     #[schema(example = "Unprocessable Entity")]
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status code.
     #[schema(example = 422)]
     pub status: u16,
     /// What is wrong with this request, and what to do about it.
     pub detail: String,
     /// The field of the request that is wrong, if it is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// The order that this is about, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
     /// Seconds after which to try again; also sent as `Retry-After`.
     #[serde(skip)]
@@ -40,8 +40,8 @@ impl Problem {
     /// A problem with this status and explanation.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Problem {
-            kind: "about:blank".to_owned(),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
             field: None,

@@ -4,12 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     error_handling::HandleErrorLayer,
-    extract::DefaultBodyLimit,
+    extract::Request,
     http::StatusCode,
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
 use axum_prometheus::{EndpointLabel, PrometheusMetricLayerBuilder};
+use futures::StreamExt;
 use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
@@ -21,6 +24,9 @@ use crate::{
 
 /// The largest request body, in bytes. The bodies of this API are a few hundred.
 pub const MAX_BODY: usize = 16 * 1024;
+
+/// How much of a larger body is read and dropped before it is refused, in bytes.
+const MAX_DROPPED: usize = 8 * 1024 * 1024;
 
 /// What one server takes on.
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +61,38 @@ pub fn with_bounds(router: Router, limits: Limits) -> Router {
                 .layer(LoadShedLayer::new())
                 .layer(GlobalConcurrencyLimitLayer::new(limits.concurrency))
                 .layer(TimeoutLayer::new(limits.timeout))
-                .layer(DefaultBodyLimit::max(MAX_BODY)),
+                .layer(from_fn(with_whole_body)),
         )
         .layer(TraceLayer::new_for_http())
         .layer(metrics)
+}
+
+async fn with_whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match read(body).await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Reads a body to its end, even if it is too large: a client that is still
+/// sending would find the connection reset and never see the answer.
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
+        length += chunk.len();
+        if length <= MAX_BODY {
+            kept.extend_from_slice(&chunk);
+        } else if length > MAX_DROPPED {
+            break;
+        }
+    }
+    if length > MAX_BODY {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes")));
+    }
+    Ok(Bytes::from(kept))
 }
 
 async fn refused(error: BoxError) -> Response {

@@ -30,7 +30,8 @@ impl TokenFile {
             Ok(SecretString::from(text.trim().to_owned()))
         };
         let token = self.cache.try_get_with((), read).await;
-        let token = token.map_err(|error: std::sync::Arc<std::io::Error>| std::io::Error::new(error.kind(), error.to_string()))?;
+        let token =
+            token.map_err(|error: std::sync::Arc<std::io::Error>| std::io::Error::new(error.kind(), error.to_string()))?;
         Ok(format!("Bearer {}", token.expose_secret()))
     }
 }

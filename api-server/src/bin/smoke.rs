@@ -45,7 +45,8 @@ impl Shop {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let shop = Shop { client: http_client::client(Duration::from_secs(20))?, base_url: args.base_url.trim_end_matches('/').to_owned() };
+    let shop =
+        Shop { client: http_client::client(Duration::from_secs(20))?, base_url: args.base_url.trim_end_matches('/').to_owned() };
     let login = format!("smoke-{}", uuid::Uuid::new_v4());
 
     let (status, _) = shop.call(Method::POST, &format!("/billing/register?login={login}"), None).await?;

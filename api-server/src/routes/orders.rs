@@ -1,7 +1,7 @@
 //! `/orders`: placing orders and finding them.
 
 use axum::{
-    extract::{FromRequestParts, Path, Query, State},
+    extract::{FromRequestParts, Path, Query, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -15,12 +15,7 @@ use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::FrontDoor;
-use crate::{
-    order_id::OrderId,
-    orders::NewOrder,
-    outcome,
-    prefer::Prefer,
-};
+use crate::{order_id::OrderId, orders::NewOrder, outcome, prefer::Prefer};
 
 /// Pages hold so many orders if the client does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -241,8 +236,12 @@ impl From<&Condition> for HistoryEntry {
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn show(State(front_door): State<FrontDoor>, Path(id): Path<String>) -> Result<Json<OrderView>, Problem> {
-    let id = OrderId::parse(&id).ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))?;
+pub(super) async fn show(
+    State(front_door): State<FrontDoor>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<OrderView>, Problem> {
+    let id = id.ok().and_then(|Path(id)| OrderId::parse(&id));
+    let id = id.ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))?;
     let order = front_door.orders.get(id).await?;
     Ok(Json(OrderView::from(&order)))
 }

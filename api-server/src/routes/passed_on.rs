@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, RawQuery, State},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -171,7 +171,11 @@ pub(super) async fn register(
         (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
-pub(super) async fn refill(State(front_door): State<FrontDoor>, headers: HeaderMap, body: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Response, Problem> {
+pub(super) async fn refill(
+    State(front_door): State<FrontDoor>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let path = "/billing/refill".to_owned();
     front_door.billing.pass_on(Call { method: Method::POST, path, headers: &headers, body }).await
@@ -189,7 +193,10 @@ pub(super) async fn refill(State(front_door): State<FrontDoor>, headers: HeaderM
         (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
-pub(super) async fn account(State(front_door): State<FrontDoor>, login: Path<String>) -> Result<Response, Problem> {
+pub(super) async fn account(
+    State(front_door): State<FrontDoor>,
+    login: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
     let path = format!("/billing/account/{}", read_login(login)?);
     front_door.billing.pass_on(get(path)).await
 }
@@ -207,7 +214,10 @@ pub(super) async fn account(State(front_door): State<FrontDoor>, login: Path<Str
         (status = 503, description = "Notify does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
-pub(super) async fn log(State(front_door): State<FrontDoor>, login: Path<String>) -> Result<Response, Problem> {
+pub(super) async fn log(
+    State(front_door): State<FrontDoor>,
+    login: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
     let path = format!("/notify/log/{}", read_login(login)?);
     front_door.notify.pass_on(get(path)).await
 }
@@ -218,6 +228,7 @@ fn get(path: String) -> Call<'static> {
 }
 
 /// A login is safe in a path as it is.
-fn read_login(Path(login): Path<String>) -> Result<Login, Problem> {
+fn read_login(login: Result<Path<String>, PathRejection>) -> Result<Login, Problem> {
+    let Path(login) = login.map_err(|_| Problem::invalid("login", "login: is not UTF-8"))?;
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
 }

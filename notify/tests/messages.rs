@@ -1,0 +1,104 @@
+//! Messages: stored once, delivered to a real mail server, on both databases.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::Result;
+use orders_notify::{
+    delivery::Delivery,
+    error::NotifyError,
+    log::{Log, MIGRATIONS, NewMessage},
+    mailer::Mailer,
+};
+use orders_service::{database::Database, shutdown::Shutdown};
+use orders_testbed::{Inbox, Postgres, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
+async fn on_both<F, Fut>(test: F) -> Result<()>
+where
+    F: Fn(Log) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let directory = tempfile::tempdir()?;
+    let sqlite = format!("sqlite://{}", directory.path().join("notify.db").display());
+    test(Log::new(Database::open(&sqlite, 10, MIGRATIONS).await?)).await?;
+    let postgres = Postgres::start(directory.path()).await?;
+    test(Log::new(Database::open(&postgres.url(), 10, MIGRATIONS).await?)).await
+}
+
+fn message(key: &str) -> NewMessage<'_> {
+    NewMessage { key, login: "anna", email: "anna@example.com", text: "Заказ успешно оформлен" }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_delivered_once_for_its_key_with_an_id_that_follows_from_it() -> Result<()> {
+    on_both(|log| async move {
+        let directory = tempfile::tempdir()?;
+        let inbox = Inbox::start(directory.path()).await?;
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework", 2)?, 2);
+        let first = delivery.deliver(message("k1"), PATIENCE).await?;
+        assert!(first.sent_at.is_some(), "{first:?}");
+        let again = delivery.deliver(message("k1"), PATIENCE).await?;
+        assert_eq!(again, first);
+        let mails = inbox.messages_to("anna@example.com").await?;
+        assert_eq!(mails.len(), 1);
+        assert_eq!(mails[0].message_id.trim_matches(['<', '>']), "k1@arch.homework");
+        assert_eq!(mails[0].text.trim(), "Заказ успешно оформлен");
+
+        let other = delivery.deliver(NewMessage { text: "else", ..message("k1") }, PATIENCE).await;
+        assert!(matches!(other, Err(NotifyError::KeyReused)), "{other:?}");
+        assert_eq!(log.of_login("anna").await?.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()> {
+    on_both(|log| async move {
+        let directory = tempfile::tempdir()?;
+        let mut inbox = Inbox::start(directory.path()).await?;
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework", 2)?, 2);
+        let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
+        inbox.stop()?;
+        let stored = delivery.deliver(message("k2"), PATIENCE).await?;
+        assert_eq!((stored.sent_at, stored.attempts), (None, 1));
+        assert!(stored.last_error.is_some(), "the log says why");
+        inbox.start_again().await?;
+        let sent = wait_for("the message to be sent", Duration::from_secs(20), || async {
+            log.find("k2").await.ok().flatten().filter(|message| message.sent_at.is_some())
+        })
+        .await?;
+        assert_eq!(sent.last_error, None);
+        assert_eq!(inbox.messages().await?.len(), 1);
+        running.abort();
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_never_have_the_same_message_at_once() -> Result<()> {
+    on_both(|log| async move {
+        let mut stored = Vec::new();
+        for number in 0..40 {
+            let (message, is_new) = log.store(message(&format!("k{number}")), LEASE).await?;
+            assert!(is_new);
+            stored.push(message.id);
+        }
+        assert_eq!(log.claim_due(100, LEASE).await?, [], "whoever stored them has them");
+        for id in stored {
+            log.release(id).await?;
+        }
+        let (one, other) = tokio::join!(log.claim_due(30, LEASE), log.claim_due(30, LEASE));
+        let mut ids: Vec<i64> = one?.iter().chain(&other?).map(|message| message.id).collect();
+        let claimed = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), claimed, "no message twice");
+        Ok(())
+    })
+    .await
+}
