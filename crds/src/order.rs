@@ -63,6 +63,7 @@ pub struct OrderSpec {
 
     /// Address that the outcome is e-mailed to.
     #[schemars(length(min = 3, max = 254), regex(pattern = EMAIL_PATTERN))]
+    #[x_kube(validation = Rule::new("self.indexOf('@') <= 64").message("email must have at most 64 characters before the @"))]
     pub email: String,
 
     /// Number of the cart that the order was made from.

@@ -3,8 +3,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::wait_for;
+
+/// A first build on a slow machine.
+const LONGEST_WORK: Duration = Duration::from_secs(60 * 60);
 
 /// The cache directory, `$ORDERS_CACHE` or `~/.cache/orders`.
 #[derive(Clone, Debug)]
@@ -21,16 +27,13 @@ impl Cache {
         let root = match std::env::var_os("ORDERS_CACHE") {
             Some(path) if !path.is_empty() => PathBuf::from(path),
             _ => PathBuf::from(
-                std::env::var_os("HOME")
-                    .context("set HOME, or ORDERS_CACHE to a directory for the testbed's cache")?,
+                std::env::var_os("HOME").context("set HOME, or ORDERS_CACHE to a directory for the testbed's cache")?,
             )
             .join(".cache/orders"),
         };
         fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
         // Sockets and pid files are handed to processes with other working directories.
-        let root = root
-            .canonicalize()
-            .with_context(|| format!("cannot resolve {}", root.display()))?;
+        let root = root.canonicalize().with_context(|| format!("cannot resolve {}", root.display()))?;
         Ok(Self { root })
     }
 
@@ -53,7 +56,7 @@ impl Cache {
     /// testbed. It is released when the returned file is dropped.
     ///
     /// # Errors
-    /// When the lock file cannot be opened.
+    /// When the lock file cannot be opened, or the other one takes too long.
     pub async fn lock(&self, name: &str) -> Result<File> {
         let directory = self.root.join("lock");
         fs::create_dir_all(&directory)?;
@@ -63,11 +66,8 @@ impl Cache {
             return Ok(file);
         }
         eprintln!("another testbed is busy with {name}; waiting for it");
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            if file.try_lock().is_ok() {
-                return Ok(file);
-            }
-        }
+        let locked = || async { file.try_lock().is_ok().then_some(()) };
+        wait_for(&format!("another testbed, busy with {name}"), LONGEST_WORK, locked).await?;
+        Ok(file)
     }
 }

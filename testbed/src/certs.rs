@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use k8s_openapi::ByteString;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use serde_json::json;
 
@@ -93,10 +93,8 @@ impl Authority {
     fn sign(&self, file: &str, params: CertificateParams) -> Result<Pair> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let pair = Pair {
-            certificate: self.directory.join(format!("{file}.crt")),
-            key: self.directory.join(format!("{file}.key")),
-        };
+        let pair =
+            Pair { certificate: self.directory.join(format!("{file}.crt")), key: self.directory.join(format!("{file}.key")) };
         fs::write(&pair.certificate, certificate.pem())?;
         write_secret(&pair.key, &key.serialize_pem())?;
         Ok(pair)

@@ -1,5 +1,7 @@
 //! The command line of `testbed`.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,7 +26,9 @@ use crate::{Cluster, control_plane, hosts, node, packages, recorded};
 /// CLUSTER=kind has kind run the node in Docker; KUBE_CONTEXT=… means a cluster of your own.
 #[derive(Debug, Parser)]
 #[command(version)]
-#[command(after_help = "Files: $ORDERS_CACHE or ~/.cache/orders: programs in bin, images in containerd and buildah,\nwhat runs (kubeconfigs, logs, process ids) in run.")]
+#[command(
+    after_help = "Files: $ORDERS_CACHE or ~/.cache/orders: programs in bin, images in containerd and buildah,\nwhat runs (kubeconfigs, logs, process ids) in run."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -209,7 +213,7 @@ async fn down(cache: &Cache, what: Option<What>) -> Result<()> {
         recorded::stop_all(&target.directory(cache)).await?;
         hosts::remove()?;
     }
-    match target {
+    match &target {
         Target::Testbed => {
             let _lock = cache.lock("node").await?;
             let directory = node::directory(cache);
@@ -219,17 +223,21 @@ async fn down(cache: &Cache, what: Option<What>) -> Result<()> {
             } else {
                 println!("node: did not run");
             }
-            Ok(())
         }
-        Target::Kind => other::down_kind().await,
-        Target::Context(context) => {
-            println!("the cluster of context {context} is yours; nothing of it was touched");
-            Ok(())
+        Target::Kind => {
+            other::down_kind().await?;
+            println!("kind's cluster: deleted");
         }
+        Target::Context(context) => println!("the cluster of context {context} is yours; nothing of it was touched"),
     }
+    if target != Target::Testbed {
+        let _ = std::fs::remove_dir_all(target.directory(cache));
+    }
+    Ok(())
 }
 
 async fn status(cache: &Cache) -> Result<()> {
+    let mut text = String::new();
     for name in ["control-plane", "node", "kind", "context"] {
         let directory = cache.run(name);
         let processes = recorded::list(&directory)?;
@@ -242,12 +250,15 @@ async fn status(cache: &Cache) -> Result<()> {
             "node" => node::is_healthy(cache).await,
             _ => kubeconfig.exists(),
         };
-        println!("{name}: {}, KUBECONFIG={}", if healthy { "healthy" } else { "NOT healthy" }, kubeconfig.display());
+        let _ =
+            writeln!(text, "{name}: {}, KUBECONFIG={}", if healthy { "healthy" } else { "NOT healthy" }, kubeconfig.display());
         for process in processes.iter().rev() {
             let state = if process.identity.is_alive() { "runs" } else { "has ENDED" };
-            println!("  {:24} pid {:<8} {state}", process.name, process.identity.pid);
+            let _ = writeln!(text, "  {:24} pid {:<8} {state}", process.name, process.identity.pid);
         }
     }
+    // Whoever reads may stop after the first lines.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 

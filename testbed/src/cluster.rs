@@ -102,7 +102,8 @@ impl Cluster {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{:x}-{}-{number}", since.as_secs(), std::process::id());
         let client = self.client().await?;
-        let namespace = Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
+        let namespace =
+            Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
         wait_for("the namespace's default service account", Duration::from_secs(20), || async {
@@ -170,10 +171,19 @@ fn private_settings(directory: &Path) -> Settings {
 ///
 /// # Errors
 /// When the token is refused or the file cannot be written.
-pub async fn service_account_token(client: &Client, namespace: &str, account: &str, audience: &str, file: &Path) -> Result<String> {
+pub async fn service_account_token(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    audience: &str,
+    file: &Path,
+) -> Result<String> {
     let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
     if accounts.get_opt(account).await?.is_none() {
-        let new = ServiceAccount { metadata: ObjectMeta { name: Some(account.to_owned()), ..Default::default() }, ..Default::default() };
+        let new = ServiceAccount {
+            metadata: ObjectMeta { name: Some(account.to_owned()), ..Default::default() },
+            ..Default::default()
+        };
         match accounts.create(&PostParams::default(), &new).await {
             // Another test may have made it in the meantime.
             Err(kube::Error::Api(status)) if status.code == 409 => {}

@@ -56,8 +56,7 @@ pub(crate) async fn feed(limit: Duration, command: &mut Command, input: Option<&
 
 /// Whether a program can be found on the `PATH`.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 fn describe(command: &std::process::Command) -> String {

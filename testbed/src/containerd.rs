@@ -10,7 +10,9 @@ use tokio::process::Command;
 use crate::cache::Cache;
 use crate::command::{SHORT, run_within};
 use crate::gobuild::Programs;
-use crate::process::Process;
+use crate::identity::Identity;
+use crate::process::{Process, Signal};
+use crate::wait::wait_for;
 
 /// Sockets and mounts of what runs. Not in the cache: the path of a Unix
 /// socket may have no more than 107 characters.
@@ -143,11 +145,53 @@ state = '{STATE}/containerd'
     }
 }
 
+impl Containerd {
+    /// Ends the shims: one stays for each pod, whose containers are gone, until
+    /// the kubelet has its sandbox removed.
+    pub async fn end_shims(&self) -> Result<()> {
+        let socket = Self::socket();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let command_line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if is_shim(&command_line, &socket)
+                && let Some(shim) = Identity::of(pid)
+            {
+                shim.signal(Signal::KILL)?;
+                wait_for("a container's shim to end", SHORT, || async { (!shim.is_alive()).then_some(()) }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is the command line of a shim that the containerd with this
+/// socket started. Nothing else records them.
+fn is_shim(command_line: &[u8], socket: &Path) -> bool {
+    let mut words = command_line.split(|byte| *byte == 0);
+    let program = words.next().unwrap_or_default();
+    let words: Vec<&[u8]> = words.collect();
+    let socket = socket.as_os_str().as_encoded_bytes();
+    program.ends_with(b"/containerd-shim-runc-v2") && words.windows(2).any(|pair| pair == [&b"-address"[..], socket])
+}
+
 /// overlayfs, unless the cache itself lies on one (as in a container).
 fn snapshotter(root: &Path) -> &'static str {
     const OVERLAYFS: u64 = 0x794c_7630;
     match rustix::fs::statfs(root) {
         Ok(status) if status.f_type as u64 == OVERLAYFS => "native",
         _ => "overlayfs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_shims_are_recognised() {
+        let ours = b"/x/containerd-shim-runc-v2\0-namespace\0k8s.io\0-address\0/run/a.sock\0";
+        assert!(is_shim(ours, Path::new("/run/a.sock")));
+        assert!(!is_shim(ours, Path::new("/run/containerd/containerd.sock")));
+        assert!(!is_shim(b"/bin/grep\0-address\0/run/a.sock\0", Path::new("/run/a.sock")));
     }
 }

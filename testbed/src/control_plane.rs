@@ -58,7 +58,8 @@ impl ControlPlane {
             Some(port) if port_is_free(settings.address, port) => port,
             _ => free_port(),
         };
-        let mut plane = Self { etcd_port: free_port(), port, programs: programs.clone(), processes: Vec::new(), api_server: None, settings };
+        let mut plane =
+            Self { etcd_port: free_port(), port, programs: programs.clone(), processes: Vec::new(), api_server: None, settings };
         plane.write_certificates()?;
         plane.start_etcd()?;
         plane.start_api_server().await?;
@@ -178,9 +179,7 @@ impl ControlPlane {
         };
         let process = builder.spawn()?;
         let client = client(&self.kubeconfig()).await?;
-        process
-            .wait_until("the API server to be ready", LIMIT, || async { is_ready(&client).await.then_some(()) })
-            .await?;
+        process.wait_until("the API server to be ready", LIMIT, || async { is_ready(&client).await.then_some(()) }).await?;
         self.api_server = Some(process);
         Ok(())
     }
@@ -240,15 +239,12 @@ pub(crate) async fn is_healthy(directory: &Path) -> bool {
         return false;
     }
     let Ok(client) = client(&kubeconfig(directory)).await else { return false };
-    wait_for("the API server", Duration::from_secs(5), || async { is_ready(&client).await.then_some(()) })
-        .await
-        .is_ok()
+    wait_for("the API server", Duration::from_secs(5), || async { is_ready(&client).await.then_some(()) }).await.is_ok()
 }
 
 /// A client for this kubeconfig, whatever the environment says.
 pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
-    let config = Kubeconfig::read_from(kubeconfig)
-        .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let config = Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     config.proxy_url = None;
     Ok(Client::try_from(config)?)

@@ -28,7 +28,11 @@ pub(crate) struct Route {
 pub(crate) async fn serve(route: Route) -> Result<()> {
     let listener = listen(route.listen).await?;
     let client = control_plane::client(&route.kubeconfig).await?;
-    let target = &*Box::leak(Box::new(Target { services: Api::namespaced(client, &route.namespace), name: route.service, last: Mutex::new(None) }));
+    let target = &*Box::leak(Box::new(Target {
+        services: Api::namespaced(client, &route.namespace),
+        name: route.service,
+        last: Mutex::new(None),
+    }));
     println!("{} to {}/{}", route.listen, route.namespace, target.name);
     loop {
         let (mut incoming, peer) = listener.accept().await?;
@@ -49,7 +53,9 @@ pub(crate) async fn serve(route: Route) -> Result<()> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; end what does, or choose another address with --listen"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; end what does, or choose another address with --listen"))
 }
 
 struct Target {

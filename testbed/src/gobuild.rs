@@ -155,9 +155,7 @@ fn is_current(cache: &Cache, module: &Module) -> bool {
     let directory = directory(cache, module);
     let current = cache.current_bin();
     let Ok(entries) = fs::read_dir(&directory) else { return false };
-    entries.flatten().all(|entry| {
-        fs::read_link(current.join(entry.file_name())).is_ok_and(|target| target == entry.path())
-    })
+    entries.flatten().all(|entry| fs::read_link(current.join(entry.file_name())).is_ok_and(|target| target == entry.path()))
 }
 
 async fn build(cache: &Cache, module: &Module, directory: &Path) -> Result<()> {
@@ -198,8 +196,7 @@ async fn build(cache: &Cache, module: &Module, directory: &Path) -> Result<()> {
     for (link, program) in module.links {
         symlink(program, unfinished.join(link))?;
     }
-    fs::rename(&unfinished, directory)
-        .with_context(|| format!("cannot move the programs to {}", directory.display()))?;
+    fs::rename(&unfinished, directory).with_context(|| format!("cannot move the programs to {}", directory.display()))?;
     println!("      done in {}", minutes(started.elapsed()));
     Ok(())
 }
@@ -231,11 +228,15 @@ async fn check_go() -> Result<()> {
         Ok(output) if output.status.success() => {
             let version = String::from_utf8_lossy(&output.stdout).into_owned();
             match go_minor(&version) {
-                Some(minor) if minor < 21 => bail!("{} is too old to build Kubernetes; install Go 1.26 from https://go.dev/dl", version.trim()),
+                Some(minor) if minor < 21 => {
+                    bail!("{} is too old to build Kubernetes; install Go 1.26 from https://go.dev/dl", version.trim())
+                }
                 _ => Ok(()),
             }
         }
-        _ => bail!("Go is needed to build Kubernetes from its modules and `go` is not on the PATH; install Go 1.26 from https://go.dev/dl"),
+        _ => bail!(
+            "Go is needed to build Kubernetes from its modules and `go` is not on the PATH; install Go 1.26 from https://go.dev/dl"
+        ),
     }
 }
 

@@ -72,15 +72,12 @@ impl Identity {
     /// # Errors
     /// When the file cannot be written.
     pub fn store(&self, file: &Path) -> Result<()> {
-        fs::write(file, serde_json::to_vec(self)?)
-            .with_context(|| format!("cannot write {}", file.display()))
+        fs::write(file, serde_json::to_vec(self)?).with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
 fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn read_stat(pid: i32) -> Option<(char, u64)> {

@@ -138,7 +138,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn changed(cache: &Cache, containerd: &Containerd, options: &Options, keys: &BTreeMap<String, String>) -> Result<Vec<String>> {
+async fn changed(
+    cache: &Cache,
+    containerd: &Containerd,
+    options: &Options,
+    keys: &BTreeMap<String, String>,
+) -> Result<Vec<String>> {
     let present = containerd.images().await?;
     let loaded = loaded(cache);
     let is_current = |target: &String| {
@@ -180,7 +185,8 @@ async fn build_base(cache: &Cache) -> Result<String> {
     let tar = archive(cache, "base-root");
     if !tar.exists() {
         println!("      {BASE}, from Debian packages");
-        let sources = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources"];
+        let sources =
+            ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources"];
         let sources: Vec<&str> = sources.into_iter().filter(|file| fs::metadata(file).is_ok_and(|file| file.len() > 0)).collect();
         fs::create_dir_all(directory(cache))?;
         let unfinished = tar.with_extension("unfinished.tar");
@@ -205,7 +211,8 @@ async fn build_base(cache: &Cache) -> Result<String> {
 fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    line.map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME; images are built on Debian and its like, elsewhere use CLUSTER=kind")
+    line.map(str::to_owned)
+        .context("/etc/os-release names no VERSION_CODENAME; images are built on Debian and its like, elsewhere use CLUSTER=kind")
 }
 
 /// Makes the image that the Dockerfile takes the programs from, in place of the
@@ -312,9 +319,7 @@ mod tests {
 
     #[test]
     fn the_deployments_that_use_an_image_are_found() {
-        let deployment = |name: &str, image: &str| {
-            json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}})
-        };
+        let deployment = |name: &str, image: &str| json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}});
         let list = json!({"items": [deployment("a", "localhost/orders-billing:testbed"), deployment("b", "other")]});
         let found = users(&list, &[reference("billing", "testbed")]);
         assert_eq!(found, [("shop".to_owned(), "a".to_owned())]);

@@ -64,7 +64,14 @@ impl Inbox {
 
     async fn start_with(directory: &Path, credentials: Option<&'static str>) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
-        let mut inbox = Self { process: None, smtp_port: free_port(), http_port: free_port(), log_directory: directory.to_owned(), credentials, http };
+        let mut inbox = Self {
+            process: None,
+            smtp_port: free_port(),
+            http_port: free_port(),
+            log_directory: directory.to_owned(),
+            credentials,
+            http,
+        };
         inbox.start_again().await?;
         Ok(inbox)
     }

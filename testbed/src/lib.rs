@@ -27,6 +27,7 @@
 
 mod cache;
 mod certs;
+mod cgroups;
 mod cluster;
 mod command;
 mod containerd;

@@ -105,7 +105,9 @@ fn check_ranges(routes: &str) -> Result<()> {
         let (destination, device) = (route["dst"].as_str().unwrap_or_default(), route["dev"].as_str().unwrap_or_default());
         let taken = [POD_RANGE, SERVICE_RANGE].into_iter().find(|range| overlap(range, destination));
         if let (Some(range), true) = (taken, device != BRIDGE) {
-            bail!("{range}, which the test cluster needs, is used here: {destination} is routed to {device}. Take that network down, or use CLUSTER=kind");
+            bail!(
+                "{range}, which the test cluster needs, is used here: {destination} is routed to {device}. Take that network down, or use CLUSTER=kind"
+            );
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use crate::gobuild::{self, Programs, Set};
 use crate::network::{BRIDGE_ADDRESS, SERVICE_RANGE};
 use crate::node_config::{self as config, VOLUMES};
 use crate::wait::{free_port, port_is_free, wait_for};
-use crate::{hosts, images, network, packages, recorded};
+use crate::{cgroups, hosts, images, network, packages, recorded};
 
 /// The node's name, the cluster's and the context's in its kubeconfig.
 const NAME: &str = "orders-testbed";
@@ -47,6 +47,10 @@ pub(crate) async fn up(cache: &Cache) -> Result<()> {
         println!("removing what is left of an earlier node");
         down(cache).await?;
     }
+    if let Some(other) = other_owner(cache) {
+        bail!("a node of another cache runs; end it with `ORDERS_CACHE={other} testbed down node`");
+    }
+    cgroups::check_unused()?;
     let started = Instant::now();
     if let Err(error) = start(cache, &programs).await {
         end_processes(cache).await.context("and could not be taken down again; run `testbed down node`")?;
@@ -60,6 +64,7 @@ pub(crate) async fn up(cache: &Cache) -> Result<()> {
 async fn start(cache: &Cache, programs: &Programs) -> Result<()> {
     let directory = directory(cache);
     fs::create_dir_all(STATE)?;
+    fs::write(owner_file(), cache.path("").as_os_str().as_encoded_bytes())?;
     network::up(Path::new(STATE)).await?;
     let plane = ControlPlane::start(settings(&directory), programs).await?;
     start_containerd(cache, programs).await?;
@@ -68,8 +73,19 @@ async fn start(cache: &Cache, programs: &Programs) -> Result<()> {
     start_proxy(&plane)?;
     start_dns(&plane)?;
     apply_manifests(&directory, programs).await?;
-    wait_ready(&control_plane::client(&plane.kubeconfig()).await?).await
+    wait_ready(&control_plane::client(&plane.kubeconfig()).await?)
+        .await
         .with_context(|| format!("the node did not get ready; see the logs in {}", directory.join("log").display()))
+}
+
+/// Says which cache the node belongs to: there is room for one on a machine.
+fn owner_file() -> PathBuf {
+    Path::new(STATE).join("cache")
+}
+
+fn other_owner(cache: &Cache) -> Option<String> {
+    let owner = fs::read_to_string(owner_file()).ok()?;
+    (owner.as_bytes() != cache.path("").as_os_str().as_encoded_bytes()).then_some(owner)
 }
 
 fn settings(directory: &Path) -> Settings {
@@ -195,7 +211,8 @@ async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
         if phase == Some("Released") {
             let name = volume.name_any();
             volumes.delete(&name, &DeleteParams::default()).await?;
-            wait_for("a volume to go", SHORT, || async { matches!(volumes.get_opt(&name).await, Ok(None)).then_some(()) }).await?;
+            wait_for("a volume to go", SHORT, || async { matches!(volumes.get_opt(&name).await, Ok(None)).then_some(()) })
+                .await?;
             let data = directory.join("volumes").join(&name);
             fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
             released += 1;
@@ -211,9 +228,12 @@ async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
 /// the images.
 pub(crate) async fn down(cache: &Cache) -> Result<()> {
     end_processes(cache).await?;
-    for path in [directory(cache).as_path(), Path::new(STATE)] {
+    let own = directory(cache);
+    let state = Path::new(STATE).to_owned();
+    let paths = if other_owner(cache).is_some() { vec![own] } else { vec![own, state] };
+    for path in paths {
         if path.exists() {
-            fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
@@ -222,6 +242,9 @@ pub(crate) async fn down(cache: &Cache) -> Result<()> {
 /// Ends everything and leaves the logs.
 async fn end_processes(cache: &Cache) -> Result<()> {
     let directory = directory(cache);
+    if other_owner(cache).is_some() {
+        return Ok(());
+    }
     let programs = Programs::current(cache);
     let all = recorded::list(&directory)?;
     // First what would start containers anew.
@@ -234,8 +257,10 @@ async fn end_processes(cache: &Cache) -> Result<()> {
         containerd.remove_containers().await?;
     }
     recorded::stop_all(&directory).await?;
+    containerd.end_shims().await?;
     unmount_below(&[&directory, Path::new(STATE)]).await?;
     network::down(Path::new(STATE)).await?;
+    cgroups::remove();
     hosts::remove()
 }
 
@@ -262,7 +287,8 @@ mod tests {
 
     #[test]
     fn mounts_below_are_found_innermost_first_and_others_are_not() {
-        let mounts = "tmpfs /run/a tmpfs rw 0 0\noverlay /run/a/b overlay rw 0 0\nproc /proc proc rw 0 0\ntmpfs /run/ab tmpfs rw 0 0\n";
+        let mounts =
+            "tmpfs /run/a tmpfs rw 0 0\noverlay /run/a/b overlay rw 0 0\nproc /proc proc rw 0 0\ntmpfs /run/ab tmpfs rw 0 0\n";
         assert_eq!(mount_targets(mounts, &[Path::new("/run/a")]), ["/run/a/b", "/run/a"]);
     }
 }

@@ -37,7 +37,9 @@ impl Target {
             (Some(context), _) => Ok(Self::Context(context)),
             (None, None | Some("testbed")) => Ok(Self::Testbed),
             (None, Some("kind")) => Ok(Self::Kind),
-            (None, Some(other)) => bail!("CLUSTER={other} is unknown; it may be testbed (a node of its own, needs root) or kind (needs Docker)"),
+            (None, Some(other)) => {
+                bail!("CLUSTER={other} is unknown; it may be testbed (a node of its own, needs root) or kind (needs Docker)")
+            }
         }
     }
 
@@ -140,9 +142,8 @@ mod tests {
 
     #[test]
     fn a_context_of_ones_own_goes_before_the_kind_of_cluster() {
-        let choose = |context: Option<&str>, cluster: Option<&str>| {
-            Target::choose(context.map(str::to_owned), cluster.map(str::to_owned))
-        };
+        let choose =
+            |context: Option<&str>, cluster: Option<&str>| Target::choose(context.map(str::to_owned), cluster.map(str::to_owned));
         assert_eq!(choose(None, None).unwrap(), Target::Testbed);
         assert_eq!(choose(None, Some("kind")).unwrap(), Target::Kind);
         assert_eq!(choose(Some("mine"), Some("kind")).unwrap(), Target::Context("mine".into()));

@@ -47,7 +47,9 @@ pub async fn ensure(packages: &[Package]) -> Result<()> {
     let list = missing.join(" ");
     let may_install = rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists();
     if !may_install {
-        bail!("these Debian packages, or your system's equivalents, are missing: {list}\nInstall them (`sudo apt-get install {list}`), or run this as root on Debian");
+        bail!(
+            "these Debian packages, or your system's equivalents, are missing: {list}\nInstall them (`sudo apt-get install {list}`), or run this as root on Debian"
+        );
     }
     println!("installing {list}");
     apt_get(&["update"]).await?;

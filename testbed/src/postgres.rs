@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::network::POD_RANGE;
 use crate::packages;
 use crate::process::{Process, Signal};
 use crate::wait::free_port;
@@ -150,9 +151,7 @@ impl Postgres {
         }
         let process = builder.spawn()?;
         process
-            .wait_until("PostgreSQL to accept connections", LIMIT, || async {
-                self.psql("postgres", "SELECT 1").ok()
-            })
+            .wait_until("PostgreSQL to accept connections", LIMIT, || async { self.psql("postgres", "SELECT 1").ok() })
             .await?;
         self.process = Some(process);
         Ok(())
@@ -178,7 +177,7 @@ impl Postgres {
             bail!("initdb failed:\n{}", initdb.output());
         }
         if !self.options.address.is_loopback() {
-            let rule = format!("host all all {}/16 trust\n", self.options.address);
+            let rule = format!("host all all {POD_RANGE} trust\n");
             let file = self.data.join("pg_hba.conf");
             let rules = fs::read_to_string(&file)? + &rule;
             fs::write(&file, rules)?;
@@ -217,7 +216,9 @@ async fn find_programs() -> Result<PathBuf> {
     if newest_programs().is_none() {
         packages::ensure(&[packages::POSTGRES]).await?;
     }
-    newest_programs().context("PostgreSQL's initdb and postgres are neither below /usr/lib/postgresql nor on the PATH; install PostgreSQL 15 or later")
+    newest_programs().context(
+        "PostgreSQL's initdb and postgres are neither below /usr/lib/postgresql nor on the PATH; install PostgreSQL 15 or later",
+    )
 }
 
 fn newest_programs() -> Option<PathBuf> {
@@ -226,8 +227,6 @@ fn newest_programs() -> Option<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
         .filter(|(_, programs)| programs.join("initdb").is_file())
         .max();
-    let on_path = || {
-        std::env::split_paths(&std::env::var_os("PATH")?).find(|directory| directory.join("initdb").is_file())
-    };
+    let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(|directory| directory.join("initdb").is_file());
     newest.map(|(_, programs)| programs).or_else(on_path)
 }

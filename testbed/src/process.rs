@@ -91,9 +91,7 @@ impl Process {
     /// When the signal may not be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.exit_status().is_none() {
-            self.identity
-                .signal(signal)
-                .with_context(|| format!("cannot send {signal:?} to {}", self.name))?;
+            self.identity.signal(signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))?;
         }
         Ok(())
     }
@@ -134,10 +132,7 @@ impl Process {
     /// When it does not within `limit` or the process ends first; the error
     /// ends with the last lines of the log.
     pub async fn wait_http(&self, url: &str, limit: Duration) -> Result<()> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(2))
-            .build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         self.wait_until(&format!("{url} to answer 200"), limit, || async {
             let response = client.get(url).send().await.ok()?;
             (response.status() == 200).then_some(())
@@ -272,18 +267,11 @@ impl Builder {
         let log = open_log(&self.log)?;
         let outlives_us = self.record.is_some();
         let mut command = self.command();
-        command
-            .args(&self.args)
-            .envs(self.envs)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
+        command.args(&self.args).envs(self.envs).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        let child = spawn(command)
-            .with_context(|| format!("cannot start {} ({})", self.name, self.program.display()))?;
+        let child = spawn(command).with_context(|| format!("cannot start {} ({})", self.name, self.program.display()))?;
         let identity = Identity::of(child.id() as i32)
             .with_context(|| format!("{} ended at once; see {}", self.name, self.log.display()))?;
         if let Some(record) = &self.record {
@@ -326,11 +314,7 @@ fn open_log(path: &Path) -> Result<File> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("cannot write {}", path.display()))
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Starts a child from a thread that lives as long as this process. The kernel
@@ -349,11 +333,7 @@ fn spawn(command: Command) -> io::Result<Child> {
         Mutex::new(sender)
     });
     let (reply, answer) = mpsc::channel();
-    spawner
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .send((command, reply))
-        .map_err(io::Error::other)?;
+    spawner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send((command, reply)).map_err(io::Error::other)?;
     answer.recv().map_err(io::Error::other)?
 }
 
@@ -377,15 +357,13 @@ pub fn tail(path: &Path, lines: usize) -> String {
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find the running program's path")?;
     // Tests run from target/<profile>/deps, programs from target/<profile>.
-    let path = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file());
+    let path = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
     match path {
         Some(path) => Ok(path),
-        None => bail!("{name} is not built beside {}; run `cargo build --workspace` (with --release if these tests are)", own.display()),
+        None => bail!(
+            "{name} is not built beside {}; run `cargo build --workspace` (with --release if these tests are)",
+            own.display()
+        ),
     }
 }
 
@@ -396,14 +374,9 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ends_early_shows_the_end_of_its_log() {
         let directory = tempfile::tempdir().unwrap();
-        let process = Process::builder("broken", "/bin/sh", directory.path())
-            .args(["-c", "echo no such thing; exit 3"])
-            .spawn()
-            .unwrap();
-        let error = process
-            .wait_http("http://127.0.0.1:1/readyz", Duration::from_secs(5))
-            .await
-            .unwrap_err();
+        let process =
+            Process::builder("broken", "/bin/sh", directory.path()).args(["-c", "echo no such thing; exit 3"]).spawn().unwrap();
+        let error = process.wait_http("http://127.0.0.1:1/readyz", Duration::from_secs(5)).await.unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("no such thing") && text.contains("exit status: 3"), "{text}");
     }

@@ -29,7 +29,7 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<Recorded>> {
             }
         }
     }
-    all.sort_by(|a, b| b.identity.start_time.cmp(&a.identity.start_time));
+    all.sort_by_key(|one| std::cmp::Reverse(one.identity.start_time));
     Ok(all)
 }
 
@@ -85,11 +85,8 @@ mod tests {
     #[tokio::test]
     async fn a_recorded_process_outlives_its_handle_and_is_stopped_by_its_record() {
         let directory = tempfile::tempdir().unwrap();
-        let process = Process::builder("sleeper", "/bin/sleep", directory.path())
-            .arg("60")
-            .recorded(directory.path())
-            .spawn()
-            .unwrap();
+        let process =
+            Process::builder("sleeper", "/bin/sleep", directory.path()).arg("60").recorded(directory.path()).spawn().unwrap();
         drop(process);
         assert!(all_alive(directory.path()));
         assert_eq!(stop_all(directory.path()).await.unwrap(), 1);

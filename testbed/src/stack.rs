@@ -142,23 +142,35 @@ impl Stack {
         let kubeconfig = ("KUBECONFIG".to_owned(), cluster.kubeconfig.display().to_string());
         let start = |name: &str, program: &str, port: Option<u16>, env: Vec<(&str, String)>| -> Result<Service> {
             let (listen, admin) = (format!("127.0.0.1:{}", port.unwrap_or_else(free_port)), format!("127.0.0.1:{}", free_port()));
-            let mut all = vec![kubeconfig.clone(), ("LISTEN_ADDR".to_owned(), listen.clone()), ("ADMIN_ADDR".to_owned(), admin.clone())];
+            let mut all =
+                vec![kubeconfig.clone(), ("LISTEN_ADDR".to_owned(), listen.clone()), ("ADMIN_ADDR".to_owned(), admin.clone())];
             all.extend(env.into_iter().map(|(key, value)| (key.to_owned(), value)));
             let start = Start { name: name.to_owned(), program: binary(program)?, directory: directory.to_owned(), env: all };
             Ok(Service { process: start.spawn()?, url: format!("http://{listen}"), admin, start })
         };
 
-        let billing = start("billing", "orders-billing", None, vec![
-            ("DATABASE_URL", options.billing_database.unwrap_or_else(|| sqlite("billing.db"))),
-            ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
-            ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
-        ])?;
-        let notify = start("notify", "orders-notify", None, vec![
-            ("DATABASE_URL", options.notify_database.unwrap_or_else(|| sqlite("notify.db"))),
-            ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
-            ("SMTP_URL", options.smtp_url),
-        ])?;
-        let services = [("NAMESPACE", namespace.to_owned()), ("BILLING_URL", billing.url.clone()), ("NOTIFY_URL", notify.url.clone())];
+        let billing = start(
+            "billing",
+            "orders-billing",
+            None,
+            vec![
+                ("DATABASE_URL", options.billing_database.unwrap_or_else(|| sqlite("billing.db"))),
+                ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
+                ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
+            ],
+        )?;
+        let notify = start(
+            "notify",
+            "orders-notify",
+            None,
+            vec![
+                ("DATABASE_URL", options.notify_database.unwrap_or_else(|| sqlite("notify.db"))),
+                ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
+                ("SMTP_URL", options.smtp_url),
+            ],
+        )?;
+        let services =
+            [("NAMESPACE", namespace.to_owned()), ("BILLING_URL", billing.url.clone()), ("NOTIFY_URL", notify.url.clone())];
         let mut operators = Vec::new();
         for number in 0..options.operators {
             let name = format!("operator-{number}");
@@ -176,7 +188,8 @@ impl Stack {
         env.push(("BILLING_TOKEN_FILE", tokens.path("api-server-billing")));
         let api_server = start("api-server", "orders-api-server", options.port, env)?;
 
-        let stack = Stack { namespace: namespace.to_owned(), api_server, operators, billing, notify, directory: directory.to_owned() };
+        let stack =
+            Stack { namespace: namespace.to_owned(), api_server, operators, billing, notify, directory: directory.to_owned() };
         for service in [&stack.billing, &stack.notify, &stack.api_server].into_iter().chain(&stack.operators) {
             service.ready().await?;
         }

@@ -83,9 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_for_a_hanging_call_ends_and_names_what_was_awaited() {
-        let error = wait_for("nothing", Duration::from_millis(20), std::future::pending::<Option<()>>)
-            .await
-            .unwrap_err();
+        let error = wait_for("nothing", Duration::from_millis(20), std::future::pending::<Option<()>>).await.unwrap_err();
         assert!(error.to_string().contains("for nothing"), "{error}");
     }
 

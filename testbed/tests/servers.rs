@@ -39,7 +39,7 @@ async fn the_inbox_keeps_messages_of_one_connection_apart() -> Result<()> {
         assert_eq!(message.id, number);
         assert_eq!(message.message_id, format!("{number}@arch.homework"));
         assert_eq!(message.from, "orders@arch.homework");
-        assert_eq!(message.to, [address.clone()]);
+        assert_eq!(message.to, std::slice::from_ref(&address));
         assert_eq!(message.subject, format!("Grüße {number}"));
         assert_eq!(message.text, format!("Body {number}\r\n.dot\r\n"));
         assert!(message.raw.starts_with("From: "), "{}", message.raw);
@@ -82,8 +82,7 @@ async fn the_shared_control_plane_issues_tokens_of_one_audience() -> Result<()> 
         spec: TokenReviewSpec {
             audiences: Some(vec![audience.to_owned()]),
             token: std::fs::read_to_string(&file).unwrap_or_default(),
-        }
-        .into(),
+        },
         ..TokenReview::default()
     };
     let reviews = Api::<TokenReview>::all(client);
@@ -101,10 +100,8 @@ async fn a_private_control_plane_survives_its_api_server() -> Result<()> {
     let mut cluster = Cluster::private(directory.path()).await?;
     let client = cluster.client().await?;
     let maps = Api::<ConfigMap>::namespaced(client, "default");
-    let map = ConfigMap {
-        metadata: ObjectMeta { name: Some("kept".to_owned()), ..ObjectMeta::default() },
-        ..ConfigMap::default()
-    };
+    let map =
+        ConfigMap { metadata: ObjectMeta { name: Some("kept".to_owned()), ..ObjectMeta::default() }, ..ConfigMap::default() };
     maps.create(&PostParams::default(), &map).await?;
     cluster.kill_api_server()?;
     let answer = tokio::time::timeout(Duration::from_secs(2), maps.get("kept")).await;

@@ -4,6 +4,7 @@
 //! test installs the chart if it is not there, and leaves it so.
 
 mod release;
+mod templates;
 
 use std::{fs, process::Command, time::Duration};
 
@@ -69,7 +70,8 @@ async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
     let selected = release.kubectl(&["get", "ord", "-n", "shop", "--field-selector", "spec.login=who-is-this", "-o", "name"])?;
     assert_eq!(selected.trim(), "order.arch.homework/nobody");
 
-    let changed = release.kubectl(&["patch", "ord", "by-hand", "-n", "shop", "--type=merge", "-p", r#"{"spec":{"amount":"1.00"}}"#]);
+    let changed =
+        release.kubectl(&["patch", "ord", "by-hand", "-n", "shop", "--type=merge", "-p", r#"{"spec":{"amount":"1.00"}}"#]);
     assert!(changed.is_err_and(|error| error.to_string().contains("immutable")), "a spec cannot be edited");
     release.kubectl(&["delete", "-n", "shop", "ord/by-hand", "ord/too-dear", "ord/nobody", "--timeout=60s"])?;
     Ok(())
@@ -144,7 +146,16 @@ async fn uninstalling_keeps_the_orders_and_the_money_and_a_new_installation_goes
 
     run(release.command("helm").args(["uninstall", "orders", "-n", "shop", "--wait", "--timeout", "3m"]))?;
     assert_eq!(release.orders_of("keeper").await?.len(), 1, "the order is still there");
-    let left = release.kubectl(&["get", "deployments,services,roles,secrets", "-n", "shop", "-l", "app.kubernetes.io/name=orders", "-o", "name"])?;
+    let left = release.kubectl(&[
+        "get",
+        "deployments,services,roles,secrets",
+        "-n",
+        "shop",
+        "-l",
+        "app.kubernetes.io/name=orders",
+        "-o",
+        "name",
+    ])?;
     assert_eq!(left.trim(), "", "and nothing else of the release");
 
     let release = Release::installed().await?;

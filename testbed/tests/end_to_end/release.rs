@@ -36,8 +36,12 @@ impl Release {
     pub async fn installed() -> Result<Self> {
         let cluster = Cluster::node().await.context("the node is not up: run `make test-e2e`")?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
-        let release =
-            Release { client: cluster.client().await?, http, kubeconfig: cluster.kubeconfig.clone(), programs: Cache::locate()?.current_bin() };
+        let release = Release {
+            client: cluster.client().await?,
+            http,
+            kubeconfig: cluster.kubeconfig.clone(),
+            programs: Cache::locate()?.current_bin(),
+        };
         release.upgrade(&[])?;
         // What `make demo` does, too: the name and port of the README, passed on to the Service.
         run(Command::new(binary("testbed")?).args(["expose", "--namespace", "shop"]))?;
@@ -55,7 +59,10 @@ impl Release {
 
     /// Prints what a person would look at, for the log of a failed run.
     fn explain(&self) {
-        for arguments in [&["get", "pods,pvc,events", "-n", "shop"][..], &["logs", "-n", "shop", "--all-containers", "--tail=20", "-l", "app.kubernetes.io/name=orders", "--prefix"]] {
+        for arguments in [
+            &["get", "pods,pvc,events", "-n", "shop"][..],
+            &["logs", "-n", "shop", "--all-containers", "--tail=20", "-l", "app.kubernetes.io/name=orders", "--prefix"],
+        ] {
             match self.kubectl(arguments) {
                 Ok(text) => eprintln!("{text}"),
                 Err(error) => eprintln!("{error:#}"),
@@ -127,7 +134,8 @@ impl Release {
     pub async fn settled(&self, login: &str) -> Result<Vec<Order>> {
         wait_for(&format!("all orders of {login} to be decided and told"), LIMIT, || async {
             let orders = self.orders_of(login).await.ok()?;
-            let done = |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
+            let done =
+                |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
             orders.iter().all(done).then_some(orders)
         })
         .await

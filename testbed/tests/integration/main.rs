@@ -1,5 +1,12 @@
 //! The services as processes, on a real API server, with real databases and a
 //! real mail server: what a user would notice.
 
+mod bad_input;
+mod callers;
 mod contract;
+mod crowd;
+mod idempotency;
+mod outages;
+mod raw;
+mod resource;
 mod shop;

@@ -145,14 +145,15 @@ impl Shop {
             orders.get_opt(name).await.ok().flatten().filter(&wanted)
         })
         .await;
-        found.with_context(|| format!("{}", self.stack.operators[0].process.output()))
+        found.with_context(|| self.stack.operators[0].process.output())
     }
 
     /// Waits until every order is decided and its message sent.
     pub async fn settled(&self) -> Result<Vec<Order>> {
         wait_for("all orders to be decided and their messages sent", Duration::from_secs(90), || async {
             let orders = self.all_orders().await.ok()?;
-            let done = |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
+            let done =
+                |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
             orders.iter().all(done).then_some(orders)
         })
         .await

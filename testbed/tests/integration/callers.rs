@@ -1,0 +1,184 @@
+//! Who may have money moved and messages sent: nobody but the services, each its own calls.
+
+use anyhow::Result;
+use orders_testbed::service_account_token;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::{raw, shop::Shop};
+
+/// The balance, the orders, the messages and the mails of the one customer there is.
+async fn state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
+    let (orders, messages) = (shop.all_orders().await?.len(), shop.messages("ida").await?.len());
+    Ok((shop.balance("ida").await?, orders, messages, shop.inbox.messages().await?.len()))
+}
+
+/// A state-changing call of a service: where, and with what.
+fn calls(shop: &Shop) -> [(&'static str, String, Value); 4] {
+    let (billing, notify) = (&shop.stack.billing.url, &shop.stack.notify.url);
+    [
+        ("withdraw", format!("{billing}/billing/withdraw"), json!({"login": "ida", "balance": 100})),
+        ("refill", format!("{billing}/billing/refill"), json!({"login": "ida", "balance": 100})),
+        ("register", format!("{billing}/billing/register?login=eve"), json!({})),
+        ("notify", format!("{notify}/notify"), json!({"login": "ida", "email": "ida@example.com", "text": "Hello"})),
+    ]
+}
+
+impl Shop {
+    fn call(&self, url: &str, body: &Value) -> RequestBuilder {
+        self.http.post(url).header("idempotency-key", "of-a-stranger").json(body)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("ida", json!(500)).await?;
+    let before = state(&shop).await?;
+    let token = token(&shop, "orders-operator", "orders-billing").await?;
+    let withdrawal = json!({"login": "ida", "balance": 100});
+    let message = json!({"login": "ida", "email": "ida@example.com", "text": "Hello"});
+    for (path, body) in [
+        ("/billing/withdraw", &withdrawal),
+        ("/billing/withdraw/", &withdrawal),
+        ("/billing//withdraw", &withdrawal),
+        ("/billing/Withdraw", &withdrawal),
+        ("/billing/withdraw?login=ida", &withdrawal),
+        ("/billing/register%2f..%2fwithdraw", &withdrawal),
+        ("/notify", &message),
+        ("/notify/", &message),
+    ] {
+        let request = || shop.request(Method::POST, path).header("idempotency-key", "of-a-stranger").json(body);
+        for request in [request(), request().bearer_auth(&token)] {
+            let answer = shop.send(request).await?;
+            assert!([401, 403, 404].contains(&answer.status), "{path}: {answer:?}");
+            answer.assert_problem(answer.status);
+        }
+        assert_eq!(state(&shop).await?, before, "{path}");
+    }
+    // As no client library would send it.
+    let body = withdrawal.to_string();
+    for path in [
+        "/billing/register/../withdraw",
+        "/billing/refill/../withdraw",
+        "/orders/../billing/withdraw",
+        "http://orders-billing/billing/withdraw",
+    ] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: of-a-stranger\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = raw::send(&shop.stack.api_server.url, request.as_bytes()).await?;
+        assert_eq!(answer.status, 404, "{path}: {answer:?}");
+        assert_eq!(state(&shop).await?, before, "{path}");
+    }
+    // What a stranger shows as a token is not what the service is shown.
+    let refill = shop.request(Method::POST, "/billing/refill").bearer_auth("garbage").json(&withdrawal);
+    shop.send(refill).await?.assert(200, r#"{"login":"ida","balance":600.0}"#);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("ida", json!(500)).await?;
+    let before = state(&shop).await?;
+
+    // Without a token that holds: 401, whatever else is wrong with the call.
+    let good = token(&shop, "orders-operator", "orders-billing").await?;
+    let (head, signature) = good.rsplit_once('.').expect("a JWT");
+    let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
+    let headers = [
+        None,
+        Some("Bearer".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some("Bearer garbage".to_owned()),
+        Some("Bearer a.b.c".to_owned()),
+        Some(format!("Bearer {}", "a".repeat(10_000))),
+        Some(format!("Bearer {forged}")),
+        Some(format!("Basic {good}")),
+        Some(good.clone()),
+    ];
+    for (call, url, body) in calls(&shop) {
+        for header in &headers {
+            let with_header =
+                |request: RequestBuilder| header.iter().fold(request, |request, value| request.header("authorization", value));
+            let case = format!("{call} with {}", header.as_deref().map_or("nothing", |header| &header[..header.len().min(30)]));
+            for request in [
+                shop.call(&url, &body),
+                shop.http.post(&url).json(&body),
+                shop.call(&url, &json!({"login": 7})),
+                shop.http.post(&url).body("x"),
+            ] {
+                let answer = shop.send(with_header(request)).await?;
+                assert_eq!(answer.status, 401, "{case}: {answer:?}");
+                answer.assert_problem(401);
+            }
+        }
+        assert_eq!(state(&shop).await?, before, "{call}");
+    }
+
+    // (account, audience, the calls for which it is a wrong account rather than a wrong token)
+    for (account, audience, known_to) in [
+        ("orders-operator", "orders-billing", ["refill", "register"].as_slice()),
+        ("orders-operator", "orders-notify", &[]),
+        ("orders-operator", "https://kubernetes.default.svc.cluster.local", &[]),
+        ("orders-api-server", "orders-billing", &["withdraw"]),
+        ("orders-api-server", "orders-notify", &["notify"]),
+        ("default", "orders-billing", &["withdraw", "refill", "register"]),
+        ("default", "orders-notify", &["notify"]),
+        ("default", "somebody-else", &[]),
+    ] {
+        let token = token(&shop, account, audience).await?;
+        for (call, url, body) in calls(&shop) {
+            let allowed = [
+                ("orders-operator", "orders-billing", "withdraw"),
+                ("orders-operator", "orders-notify", "notify"),
+                ("orders-api-server", "orders-billing", "refill"),
+                ("orders-api-server", "orders-billing", "register"),
+            ];
+            if allowed.contains(&(account, audience, call)) {
+                continue;
+            }
+            let expected = if known_to.contains(&call) { 403 } else { 401 };
+            // Twice: the second answer comes from the cache.
+            for _ in 0..2 {
+                let answer = shop.send(shop.call(&url, &body).bearer_auth(&token)).await?;
+                assert_eq!(answer.status, expected, "{call} by {account} for {audience}: {answer:?}");
+                answer.assert_problem(expected);
+            }
+        }
+    }
+    // An account of the same name in another namespace is another account.
+    let namespace = orders_testbed::Cluster::control_plane().await?.namespace("elsewhere").await?;
+    let file = shop.directory.path().join("elsewhere.token");
+    service_account_token(&shop.client, &namespace, "orders-operator", "orders-billing", &file).await?;
+    let elsewhere = std::fs::read_to_string(&file)?;
+    let (_, url, body) = &calls(&shop)[0];
+    shop.send(shop.call(url, body).bearer_auth(&elsewhere)).await?.assert_problem(403);
+
+    assert_eq!(state(&shop).await?, before);
+    shop.get("/billing/account/eve").await?.assert_problem(404);
+
+    // None of these calls is refused for another reason: with the right token each has its effect.
+    for (call, url, body) in calls(&shop) {
+        let (account, audience) = match call {
+            "withdraw" => ("orders-operator", "orders-billing"),
+            "notify" => ("orders-operator", "orders-notify"),
+            _ => ("orders-api-server", "orders-billing"),
+        };
+        let answer = shop.send(shop.call(&url, &body).bearer_auth(token(&shop, account, audience).await?)).await?;
+        assert_eq!(answer.status, 200, "{call}: {answer:?}");
+    }
+    assert_eq!(shop.messages("ida").await?.len(), before.2 + 1);
+    assert_eq!(shop.balance("ida").await?, "500.0", "100 withdrawn, 100 refilled");
+    assert_eq!(shop.balance("eve").await?, "0.0");
+    Ok(())
+}
+
+/// A token of an account in the shop's namespace, as the kubelet would ask for it.
+async fn token(shop: &Shop, account: &str, audience: &str) -> Result<String> {
+    let file = shop.directory.path().join("asked-for.token");
+    service_account_token(&shop.client, &shop.stack.namespace, account, audience, &file).await?;
+    Ok(std::fs::read_to_string(&file)?)
+}

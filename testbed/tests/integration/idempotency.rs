@@ -1,0 +1,265 @@
+//! Sending a request again, not waiting for its outcome, and finding the orders afterwards.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use kube::ResourceExt;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::shop::{Answer, SOON, Shop};
+use orders_testbed::wait_for;
+
+const KEY: &str = "idempotency-key";
+
+impl Shop {
+    fn refill(&self, login: &str, balance: Value) -> RequestBuilder {
+        self.request(Method::POST, "/billing/refill").json(&json!({"login": login, "balance": balance}))
+    }
+
+    async fn send_all(&self, requests: impl IntoIterator<Item = RequestBuilder>) -> Result<Vec<Answer>> {
+        try_join_all(requests.into_iter().map(|request| self.send(request))).await
+    }
+}
+
+#[track_caller]
+fn assert_key_was_used(answer: &Answer) {
+    answer.assert_problem(422);
+    assert_eq!(answer.json()["field"], "Idempotency-Key", "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    for login in ["alva", "bo"] {
+        shop.customer(login, json!(500)).await?;
+    }
+
+    // At once.
+    let answers = shop.send_all((0..20).map(|_| shop.order_request("alva", json!(100)).header(KEY, "at-once"))).await?;
+    let id = answers[0].id();
+    for answer in &answers {
+        answer.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    }
+    assert_eq!(shop.balance("alva").await?, "400.0");
+    assert_eq!(shop.messages("alva").await?.len(), 1);
+    assert_eq!(shop.inbox.messages_to("alva@example.com").await?.len(), 1);
+    assert_eq!(shop.all_orders().await?.len(), 1);
+
+    // Again after the outcome, spelled another way, and after a restart: nothing was kept in memory.
+    let again = |key: &'static str, amount| shop.order_request("alva", amount).header(KEY, key);
+    let same = [again("at-once", json!(100)), again("\"at-once\"", json!(100)), again("at-once", json!(100.0))];
+    for answer in shop.send_all(same).await? {
+        answer.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    }
+    shop.stack.api_server.kill()?;
+    shop.stack.api_server.start_again().await?;
+    let again = |key: &'static str, amount| shop.order_request("alva", amount).header(KEY, key);
+    shop.send(again("at-once", json!(100))).await?.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    assert_eq!(shop.balance("alva").await?, "400.0");
+
+    // With another body, whichever field differs.
+    let body = json!({"login": "alva", "e_mail": "alva@example.com", "id_cart": 0, "amount": 100});
+    for (field, value) in
+        [("e_mail", json!("eve@example.com")), ("id_cart", json!(1)), ("amount", json!(1)), ("amount", json!(1000))]
+    {
+        let mut other = body.clone();
+        other[field] = value;
+        let answer = shop.send(shop.request(Method::POST, "/orders/").json(&other).header(KEY, "at-once")).await?;
+        assert_key_was_used(&answer);
+        assert_eq!(answer.id(), id, "the problem names the order that has the key");
+    }
+    assert_eq!((shop.balance("alva").await?.as_str(), shop.all_orders().await?.len()), ("400.0", 1));
+
+    // At once with two bodies: one of them wins, for all.
+    let amounts = (0..20).map(|number| if number % 2 == 0 { 10 } else { 20 });
+    let answers = shop.send_all(amounts.clone().map(|amount| again("two-bodies", json!(amount)))).await?;
+    let winner = amounts.clone().zip(&answers).find(|(_, answer)| answer.status == 200).expect("one wins").0;
+    for (amount, answer) in amounts.zip(&answers) {
+        if amount == winner { assert_eq!(answer.status, 200, "{answer:?}") } else { assert_key_was_used(answer) }
+    }
+    assert_eq!(shop.balance("alva").await?, format!("{}.0", 400 - winner));
+    assert_eq!(shop.all_orders().await?.len(), 2);
+
+    // Another customer's key is another key; another key is another order; so is none at all.
+    let other = shop.send(shop.order_request("bo", json!(100)).header(KEY, "at-once")).await?;
+    assert_eq!((other.status, other.id() != id), (200, true), "{other:?}");
+    let other = shop.send(shop.order_request("bo", json!(100)).header(KEY, "at-once-2")).await?;
+    assert_eq!(other.status, 200);
+    assert_eq!([shop.order("bo", json!(100)).await?.status, shop.order("bo", json!(100)).await?.status], [200, 200]);
+    assert_eq!(shop.balance("bo").await?, "100.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_repeated_for_its_key_even_when_there_is_money_by_then() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("cleo", json!(50)).await?;
+    let order = || shop.order_request("cleo", json!(100)).header(KEY, "refused");
+    let refused = shop.send(order()).await?;
+    let text = format!(r#"{{"id":{},"status":0}}"#, refused.id());
+    refused.assert(400, &text);
+    let nobody = || shop.order_request("nobody", json!(100)).header(KEY, "unknown");
+    let unknown = shop.send(nobody()).await?;
+    unknown.assert_problem(404);
+
+    shop.send(shop.refill("cleo", json!(100))).await?.assert(200, r#"{"login":"cleo","balance":150.0}"#);
+    for answer in shop.send_all([order(), order(), order()]).await? {
+        answer.assert(400, &text);
+    }
+    let repeated = shop.send(nobody()).await?;
+    repeated.assert_problem(404);
+    assert_eq!(repeated.id(), unknown.id());
+    assert_eq!(shop.balance("cleo").await?, "150.0");
+    assert_eq!(shop.messages("cleo").await?.len(), 1, "told once");
+    assert_eq!(shop.order("cleo", json!(100)).await?.status, 200, "a new order is paid");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refill_sent_many_times_with_one_key_adds_once() -> Result<()> {
+    let shop = Shop::open().await?;
+    for login in ["dora", "egon"] {
+        shop.customer(login, json!(0)).await?;
+    }
+    let first = r#"{"login":"dora","balance":100.5}"#;
+    for answer in shop.send_all((0..20).map(|_| shop.refill("dora", json!(100.5)).header(KEY, "salary"))).await? {
+        answer.assert(200, first);
+    }
+    assert_eq!(shop.balance("dora").await?, "100.5");
+
+    shop.send(shop.refill("dora", json!(1)).header(KEY, "bonus")).await?.assert(200, r#"{"login":"dora","balance":101.5}"#);
+    shop.send(shop.refill("dora", json!(100.5)).header(KEY, "salary")).await?.assert(200, first);
+    assert_key_was_used(&shop.send(shop.refill("dora", json!(200)).header(KEY, "salary")).await?);
+    assert_key_was_used(&shop.send(shop.refill("egon", json!(100.5)).header(KEY, "salary")).await?);
+    assert_eq!([shop.balance("dora").await?, shop.balance("egon").await?], ["101.5", "0.0"]);
+
+    // The key of a refill says nothing about an order's.
+    assert_eq!(shop.send(shop.order_request("dora", json!(1.5)).header(KEY, "salary")).await?.status, 200);
+    // Without a key, two are two.
+    for answer in shop.send_all([shop.refill("dora", json!(1)), shop.refill("dora", json!(1))]).await? {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(shop.balance("dora").await?, "102.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_wait_finds_the_outcome_at_the_location() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("finn", json!(500)).await?;
+    let order = |shop: &Shop, amount, prefer: &str| shop.order_request("finn", amount).header("prefer", prefer);
+
+    // (amount, preference, status and reason in the end)
+    for (amount, prefer, status, reason, balance) in [
+        (100, "respond-async", 1, "Paid", "400.0"),
+        (100, "wait=0", 1, "Paid", "300.0"),
+        (1000, "respond-async, wait=20", 0, "InsufficientFunds", "300.0"),
+        (1000, "Wait=\"0\"", 0, "InsufficientFunds", "300.0"),
+    ] {
+        let answer = shop.send(order(&shop, json!(amount), prefer)).await?;
+        let id = answer.id();
+        answer.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
+        let location = answer.headers["location"].to_str()?.to_owned();
+        assert_eq!(location, format!("/orders/{id}"));
+        let shown = wait_for("the outcome", SOON, || async {
+            let shown = shop.get(&location).await.ok()?.json();
+            (shown["status"] != 2).then_some(shown)
+        })
+        .await?;
+        assert_eq!(
+            (&shown["id"], &shown["status"], &shown["reason"]),
+            (&json!(id), &json!(status), &json!(reason)),
+            "{prefer}: {shown}"
+        );
+        assert_eq!((&shown["amount"], shown["balance"].to_string().as_str()), (&json!(f64::from(amount)), balance), "{shown}");
+        let steps: Vec<_> =
+            shown["history"].as_array().into_iter().flatten().map(|entry| entry["step"].as_str().unwrap_or_default()).collect();
+        assert!(steps.contains(&"Paid") && steps.contains(&"Succeeded"), "{shown}");
+        assert_eq!(shop.balance("finn").await?, balance);
+    }
+    for prefer in ["wait=abc", "wait=-1", "return=minimal", "handling=strict; x"] {
+        assert_eq!(shop.send(order(&shop, json!(1), prefer)).await?.status, 200, "{prefer} is not understood, so ignored");
+    }
+
+    // Nobody decides: the answer comes when the client's patience ends, and is not a refusal.
+    shop.stack.operators[0].kill()?;
+    let start = Instant::now();
+    let answer = shop.send(order(&shop, json!(96), "wait=1").header(KEY, "patience")).await?;
+    let id = answer.id();
+    answer.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
+    let waited = start.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(5)).contains(&waited), "waited {waited:?}");
+    assert_eq!(shop.get(&format!("/orders/{id}")).await?.json()["reason"], "Processing");
+    shop.stack.operators[0].start_again().await?;
+    let again = shop.send(order(&shop, json!(96), "wait=30").header(KEY, "patience")).await?;
+    again.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    assert_eq!(shop.balance("finn").await?, "200.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_listed_page_by_page_newest_first() -> Result<()> {
+    let shop = Shop::open().await?;
+    for login in ["gus", "hal"] {
+        shop.customer(login, json!(500)).await?;
+    }
+    // Kubernetes keeps creation times to the second: orders of one second have no order among them.
+    let mut groups: Vec<BTreeSet<i64>> = Vec::new();
+    for _ in 0..3 {
+        let second = now_second();
+        let mut group = BTreeSet::new();
+        for _ in 0..2 {
+            group.insert(shop.order("gus", json!(1)).await?.id());
+        }
+        shop.order("hal", json!(1)).await?;
+        groups.push(group);
+        wait_for("the next second but one", SOON, || async move { (now_second() > second + 1).then_some(()) }).await?;
+    }
+    groups.reverse();
+
+    let mut found: Vec<i64> = Vec::new();
+    let mut path = "/orders?login=gus&limit=1".to_owned();
+    for page in 0..7 {
+        let answer = shop.get(&path).await?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        let items = answer["items"].as_array().cloned().unwrap_or_default();
+        assert_eq!(items.len(), 1, "page {page}: {answer}");
+        assert_eq!(items[0]["login"], "gus");
+        found.extend(items[0]["id"].as_i64());
+        let Some(cursor) = answer["next_cursor"].as_str() else { break };
+        path = format!("/orders?login=gus&limit=1&cursor={cursor}");
+        if page == 2 {
+            // It belongs before the pages that are still to come, so it does not shift them.
+            shop.order("gus", json!(1)).await?;
+        }
+    }
+    let in_groups: Vec<BTreeSet<i64>> = found.chunks(2).map(|chunk| chunk.iter().copied().collect()).collect();
+    assert_eq!(in_groups, groups, "each once, newest first");
+
+    let all = shop.get("/orders/").await?.json();
+    let created: Vec<_> =
+        all["items"].as_array().into_iter().flatten().map(|order| order["created"].as_str().unwrap_or_default()).collect();
+    assert_eq!((created.len(), &all["next_cursor"]), (10, &Value::Null), "{all}");
+    assert!(created.is_sorted_by(|a, b| a >= b), "{created:?}");
+    let names: BTreeSet<String> = shop.all_orders().await?.iter().map(|order| order.name_any()).collect();
+    let listed: BTreeSet<String> = all["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|order| order["name"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(listed, names);
+    let nobody = shop.get("/orders?login=nobody&limit=100").await?;
+    nobody.assert(200, r#"{"items":[],"next_cursor":null}"#);
+    Ok(())
+}
+
+fn now_second() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

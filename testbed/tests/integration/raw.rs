@@ -1,0 +1,42 @@
+//! Requests byte for byte, which an HTTP client would refuse to send or tidy up.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::shop::Answer;
+
+/// How long the whole exchange may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Sends these bytes to a base URL as they are, after which the sender says no
+/// more, and reads the answer. `Connection: close` has to be among them.
+pub async fn send(base_url: &str, request: &[u8]) -> Result<Answer> {
+    let address = base_url.trim_start_matches("http://");
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        read(&answer)
+    };
+    tokio::time::timeout(LIMIT, exchange).await.context("no answer in time")?
+}
+
+fn read(answer: &[u8]) -> Result<Answer> {
+    let answer = String::from_utf8(answer.to_vec())?;
+    let (head, text) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP answer: {answer:?}"))?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status line")?.parse()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value.trim())?);
+    }
+    let content_type = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    Ok(Answer { status, content_type, headers, text: text.to_owned() })
+}
