@@ -16,7 +16,7 @@ IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 OPENAPI    := api-server/openapi.json
 
-.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman
+.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ dev: testbed ## The four services on this machine against a bare control plane, 
 	@$(TESTBED) up control-plane
 	@cargo build --workspace
 	@$(TESTBED) dev
+
+measure: testbed ## Figures of the running demo: time from POST to answer, memory
+	@$(TESTBED) measure
 
 lint: ## Formatting, clippy, generated files, licences of dependencies
 	$(say) "Lint"

@@ -15,7 +15,7 @@ use crate::forward::{self, Route};
 use crate::gobuild::{self, Programs, Set};
 use crate::images::{self, TARGETS};
 use crate::other::{self, Target};
-use crate::{Cluster, control_plane, hosts, node, packages, recorded};
+use crate::{Cluster, control_plane, dev, hosts, measure, node, packages, recorded};
 
 /// Brings up a real Kubernetes on a bare machine, for trying and testing orders.
 ///
@@ -57,6 +57,17 @@ enum Command {
     Load(Load),
     /// Make a Service of the node answer at a name and a port of this machine
     Expose(Expose),
+    /// Run the four services on this machine against the control plane, until Ctrl-C
+    Dev,
+    /// Measure a running demo: time from POST to answer, memory of the services
+    Measure {
+        /// Where it answers
+        #[arg(long, default_value = "http://arch.homework")]
+        base_url: String,
+        /// How many orders to place, one after the other
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        orders: u32,
+    },
     /// Print exports of KUBECONFIG and PATH, for `eval "$(testbed env)"`
     Env,
     /// Pass connections on to a Service (what `expose` starts)
@@ -136,6 +147,8 @@ impl Cli {
             Command::Build { what } => build(&cache, what).await,
             Command::Load(load) => load.run(&cache).await,
             Command::Expose(expose) => expose.run(&cache).await,
+            Command::Dev => dev::run(&cache, interrupted()).await,
+            Command::Measure { base_url, orders } => measure::run(base_url.trim_end_matches('/'), orders as usize).await,
             Command::Env => env(&cache).await,
             Command::Forward(forward) => forward.run().await,
         }
