@@ -16,7 +16,7 @@ IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 OPENAPI    := api-server/openapi.json
 
-.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure
+.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure deny
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,10 +78,14 @@ dev: testbed ## The four services on this machine against a bare control plane, 
 measure: testbed ## Figures of the running demo: time from POST to answer, memory
 	@$(TESTBED) measure
 
-lint: ## Formatting, clippy, generated files, licences of dependencies
+lint: ## Formatting and clippy (generated files are checked by the tests)
 	$(say) "Lint"
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+deny: ## Licences, sources and bans of dependencies, by cargo-deny
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
+	@cargo deny check licenses bans sources
 
 generate: ## Write the files that are generated and committed: the CRD and the OpenAPI document
 	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)

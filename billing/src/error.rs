@@ -39,7 +39,9 @@ impl From<LedgerError> for Problem {
             LedgerError::KeyReused => Problem::invalid("Idempotency-Key", detail),
             LedgerError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");
-                Problem::unavailable("the ledger's database does not answer now; try again with the same key")
+                Problem::unavailable(
+                    "the ledger's database does not answer now; whether the call had its effect is not known. Repeat it with the same Idempotency-Key, or look at the balance first",
+                )
             }
             LedgerError::Database(error) => Problem::internal(&error),
         }

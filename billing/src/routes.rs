@@ -122,7 +122,7 @@ async fn refill(
     Json(refill): Json<Refill>,
 ) -> Result<Json<Account>, Problem> {
     let amount = positive(refill.balance)?;
-    let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| key.as_str().to_owned());
+    let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| format!("{}/{}", refill.login, key.as_str()));
     let movement = Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount };
     let recorded = billing.ledger.record(&movement).await?;
     match (recorded.outcome, recorded.balance) {

@@ -103,24 +103,16 @@ impl Delivery {
     }
 
     async fn sweep(&self) -> Result<(), NotifyError> {
-        loop {
-            let free = self.connections.available_permits();
-            let due = match free {
-                0 => return Ok(()),
-                free => self.log.claim_due(free as i64, LEASE).await?,
-            };
-            if due.is_empty() {
-                return Ok(());
-            }
-            for message in due {
-                let Ok(connection) = self.connections.clone().acquire_owned().await else { return Ok(()) };
-                let delivery = self.clone();
-                self.attempts.spawn(async move {
-                    delivery.attempt(&message).await;
-                    drop(connection);
-                });
-            }
+        // The connection first: the lease is for the attempt, not for waiting in line.
+        while let Ok(connection) = self.connections.clone().try_acquire_owned() {
+            let Some(message) = self.log.claim_due(1, LEASE).await?.pop() else { return Ok(()) };
+            let delivery = self.clone();
+            self.attempts.spawn(async move {
+                delivery.attempt(&message).await;
+                drop(connection);
+            });
         }
+        Ok(())
     }
 
     /// One attempt, and its result into the log.

@@ -6,23 +6,23 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    api::{DynamicObject, Patch, PatchParams},
+    core::{ApiResource, DeserializeGuard},
     runtime::{
         Controller, WatchStreamExt,
         controller::{Action, Config as ControllerConfig},
         reflector, watcher,
     },
 };
-use orders_crds::{Order, OrderStatus};
-use orders_service::shutdown::Shutdown;
+use orders_crds::{Order, OrderSpec, OrderStatus, Outcome};
+use orders_service::shutdown::{GRACE, Shutdown};
 use serde_json::{Value, json};
 
 use crate::{
     carry_out::carry_out,
     clients::{Billing, Notify},
     decide::{Step, decide},
-    events::Publisher,
+    events::{Happened, Publisher},
     purchase::Purchase,
     status::Progress,
 };
@@ -30,8 +30,8 @@ use crate::{
 /// An order as it comes: one that cannot be read must not stop the others.
 type Guarded = DeserializeGuard<Order>;
 
-/// How long the API server may take for a status write.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one call to the Kubernetes API may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Field manager of the status.
 const FIELD_MANAGER: &str = "orders-operator";
@@ -51,11 +51,11 @@ pub struct Context {
 /// Why an order could not be brought forward now.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The status was not written.
-    #[error("status: {0}")]
-    Status(#[from] kube::Error),
-    /// The API server did not answer a status write in time.
-    #[error("status: the API server did not answer in time")]
+    /// The Kubernetes API refused or failed.
+    #[error("Kubernetes API: {0}")]
+    Kube(#[from] kube::Error),
+    /// The Kubernetes API did not answer in time.
+    #[error("the Kubernetes API did not answer in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
 }
 
@@ -73,12 +73,19 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         .reflect(writer)
         .applied_objects()
         .try_filter(|order| ready(needs_work(order)));
-    Controller::for_stream(unfinished, store)
+    let work = Controller::for_stream(unfinished, store)
         .with_config(ControllerConfig::default().concurrency(concurrency))
-        .graceful_shutdown_on(shutdown.requested())
+        .graceful_shutdown_on(shutdown.clone().requested())
         .run(reconcile, retry_later, context)
-        .for_each(|_| ready(()))
-        .await;
+        .for_each(|_| ready(()));
+    let out_of_time = async {
+        shutdown.requested().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = out_of_time => tracing::warn!("stopped with orders under way; the next leader goes on with them"),
+    }
 }
 
 fn needs_work(order: &Guarded) -> bool {
@@ -93,10 +100,17 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     if !needs_work(&order) {
         return Ok(Action::await_change());
     }
-    let before = order.0.as_ref().ok().and_then(|order| order.status.clone()).unwrap_or_default();
+    let Some((spec, before)) = read(&order, &context.client).await? else { return Ok(Action::await_change()) };
     let mut progress = Progress::new(before.clone(), order.meta().generation);
-    let go_on = match read(&order) {
+    let purchase =
+        spec.and_then(|spec| Purchase::read(&order.uid().unwrap_or_default(), &spec).map_err(|error| error.to_string()));
+    let go_on = match purchase {
         Ok(purchase) => carry_out(&purchase, &mut progress, &*context.billing, &*context.notify).await,
+        // What was decided stays decided, whatever can be read of it now.
+        Err(problem) if before.outcome() != Outcome::Undecided => {
+            tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
+            None
+        }
         Err(problem) => {
             progress.invalid(&problem, Timestamp::now());
             None
@@ -106,17 +120,46 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
         if !write_status(&order, &progress.status, &context.client).await? {
             return Ok(Action::await_change());
         }
+        progress.story.iter().for_each(|happened| observe(&order, happened));
         context.events.publish(&progress.story, &order.object_ref(&())).await;
     }
     Ok(go_on.map_or_else(Action::await_change, requeue_at))
 }
 
-fn read(order: &Guarded) -> Result<Purchase, String> {
-    let uid = order.uid().unwrap_or_default();
-    match &order.0 {
-        Ok(order) => Purchase::read(&uid, &order.spec).map_err(|error| error.to_string()),
-        Err(InvalidObject { error, .. }) => Err(error.clone()),
+/// The order's spec, or why it cannot be read, and its status; `None` if it is
+/// gone. One that cannot be read as a whole is looked at part by part: a status
+/// that cannot be read must not turn into a refusal of what may be paid already.
+async fn read(order: &Guarded, client: &Client) -> Result<Option<(Result<OrderSpec, String>, OrderStatus)>, ReconcileError> {
+    if let Ok(order) = &order.0 {
+        return Ok(Some((Ok(order.spec.clone()), order.status.clone().unwrap_or_default())));
     }
+    let resource = ApiResource::erase::<Order>(&());
+    let orders: Api<DynamicObject> = Api::namespaced_with(client.clone(), &order.namespace().unwrap_or_default(), &resource);
+    let Some(object) = tokio::time::timeout(CALL_TIMEOUT, orders.get_opt(&order.name_any())).await?? else { return Ok(None) };
+    Ok(Some(parts(&object.data)))
+}
+
+/// What can be read of an order: its spec, or why it cannot; its status, or its
+/// conditions alone, or nothing. Without a status billing is asked again, under
+/// the same key, and gives the first outcome.
+fn parts(data: &Value) -> (Result<OrderSpec, String>, OrderStatus) {
+    let spec = serde_json::from_value(data["spec"].clone()).map_err(|error| format!("spec: {error}"));
+    let status = serde_json::from_value(data["status"].clone());
+    let status = status.unwrap_or_else(|_| match &spec {
+        Ok(_) => OrderStatus::default(),
+        Err(_) => OrderStatus {
+            conditions: serde_json::from_value(data["status"]["conditions"].clone()).unwrap_or_default(),
+            ..OrderStatus::default()
+        },
+    });
+    (spec, status)
+}
+
+/// Counts and logs what happened.
+fn observe(order: &Guarded, happened: &Happened) {
+    let (reason, action) = (happened.reason.as_str(), happened.action);
+    metrics::counter!("orders_steps_total", "action" => action, "reason" => reason).increment(1);
+    tracing::info!(order = order.name_any(), action, reason, note = happened.note);
 }
 
 /// Writes the status if the order is still the one that was looked at; false if
@@ -125,7 +168,7 @@ async fn write_status(order: &Guarded, status: &OrderStatus, client: &Client) ->
     let orders: Api<Guarded> = Api::namespaced(client.clone(), &order.namespace().unwrap_or_default());
     let patch = Patch::Merge(status_patch(order.resource_version(), status));
     let (name, params) = (order.name_any(), PatchParams::apply(FIELD_MANAGER));
-    match tokio::time::timeout(WRITE_TIMEOUT, orders.patch_status(&name, &params, &patch)).await? {
+    match tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await? {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() => {
             tracing::info!(order = name, "the order was deleted meanwhile");
@@ -154,11 +197,12 @@ fn requeue_at(time: Timestamp) -> Action {
 /// A status that could not be written. The order is unchanged, so everything is
 /// asked again, under the same keys.
 fn retry_later(order: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
-    let conflict = matches!(error, ReconcileError::Status(kube::Error::Api(status)) if status.is_conflict());
+    let conflict = matches!(error, ReconcileError::Kube(kube::Error::Api(status)) if status.is_conflict());
     if conflict {
         // Somebody else changed it; the watch brings the new version.
         return Action::requeue(Duration::from_millis(200));
     }
+    metrics::counter!("orders_reconcile_errors_total").increment(1);
     tracing::warn!(order = order.name_any(), %error, "order not brought forward; trying again");
     Action::requeue(Duration::from_secs(1))
 }
@@ -172,5 +216,21 @@ mod tests {
         let patch = status_patch(Some("7".into()), &OrderStatus::default());
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         assert_eq!(patch["status"], json!({ "balance": null, "charge": null, "retry": null }));
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_read_is_forgotten_and_the_spec_kept() {
+        let spec = json!({"login": "a", "email": "a@b.cd", "cartId": 0, "amount": "5"});
+        let (spec, status) = parts(&json!({"spec": spec, "status": {"balance": "n/a"}}));
+        assert!(spec.is_ok());
+        assert_eq!(status, OrderStatus::default(), "billing is asked again");
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_read_leaves_the_outcome_as_it_was() {
+        let paid = json!({"type": "Succeeded", "status": "True", "reason": "Paid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let (spec, status) = parts(&json!({"spec": {"login": 7}, "status": {"balance": "n/a", "conditions": [paid]}}));
+        assert!(spec.is_err());
+        assert_eq!(status.outcome(), Outcome::Paid);
     }
 }

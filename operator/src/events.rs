@@ -77,7 +77,8 @@ impl Publisher {
     }
 
     fn event(&self, happened: &Happened, order: &ObjectReference, now: Timestamp) -> Event {
-        let name = order.name.as_deref().unwrap_or_default();
+        // Names have 253 characters at most; the UID alone would do.
+        let name = order.name.as_deref().filter(|name| name.len() <= 200).unwrap_or("order");
         let uid = order.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
         let mut note = happened.note.clone();
         note.truncate(note.floor_char_boundary(MAX_NOTE));

@@ -48,6 +48,7 @@ where
         .await
         .with_context(|| format!("Lease {}/{}", election.namespace, election.lease))?;
     let (mut leading, task) = manager.watch().await;
+    metrics::gauge!("orders_leading").set(0.0);
     let end = shutdown.clone().requested();
     tokio::pin!(end);
     loop {
@@ -56,12 +57,14 @@ where
             won = leading.wait_for(|leads| *leads) => { won.context("the lease task ended")?; }
         }
         tracing::info!(identity = election.identity, "leading");
+        metrics::gauge!("orders_leading").set(1.0);
         tokio::select! {
             // Ends by itself after a shutdown, with the orders under way finished.
             () = work() => break,
             lost = leading.wait_for(|leads| !leads) => {
                 lost.context("the lease task ended")?;
                 tracing::warn!("lost the Lease; another replica leads");
+                metrics::gauge!("orders_leading").set(0.0);
             }
         }
     }

@@ -10,6 +10,7 @@ use axum::{
     http::StatusCode,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
+    serve::ListenerExt,
 };
 use axum_prometheus::{EndpointLabel, PrometheusMetricLayerBuilder};
 use futures::StreamExt;
@@ -108,6 +109,12 @@ async fn refused(error: BoxError) -> Response {
 /// Serves until shutdown, then lets requests that were begun finish, within [`GRACE`].
 pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let stop = shutdown.clone();
+    // Answers are small and written at once; Nagle's algorithm would only delay them.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+    });
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
     let out_of_time = async {
         shutdown.requested().await;

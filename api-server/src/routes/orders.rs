@@ -247,8 +247,7 @@ pub(super) async fn show(
 }
 
 /// Which orders to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Only orders of this login.
@@ -272,8 +271,7 @@ pub(super) struct OrderPage {
 }
 
 /// The place of an order in the list: everything after it is on the next page.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Cursor {
     created_second: i64,
     name: String,
@@ -297,18 +295,36 @@ impl TryFrom<String> for Cursor {
             let (second, name) = text.split_once(' ')?;
             Some(Cursor { created_second: second.parse().ok()?, name: name.to_owned() })
         };
-        decode().ok_or("cursor: use next_cursor of the page before")
+        decode().ok_or("use next_cursor of the page before")
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(query) = Query::<ListQuery>::from_request_parts(parts, state)
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
-        if query.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
-            return Err(Problem::invalid("limit", format!("limit: must be between 1 and {MAX_LIMIT}")));
+        let mut query = ListQuery { login: None, limit: None, cursor: None };
+        let twice = |name: &String| pairs.iter().filter(|(other, _)| other == name).count() > 1;
+        for (name, value) in pairs.clone() {
+            if twice(&name) {
+                let name: String = name.chars().take(64).collect();
+                return Err(Problem::invalid(name, "give each parameter once"));
+            }
+            let invalid = |why: &dyn std::fmt::Display| Problem::invalid(name.clone(), format!("{name}: {why}"));
+            match name.as_str() {
+                "login" => query.login = Some(Login::try_from(value).map_err(|error| invalid(&error))?),
+                "cursor" => query.cursor = Some(Cursor::try_from(value).map_err(|error| invalid(&error))?),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                    query.limit = Some(limit.ok_or_else(|| invalid(&format!("must be a number between 1 and {MAX_LIMIT}")))?);
+                }
+                _ => {
+                    let name: String = name.chars().take(64).collect();
+                    return Err(Problem::invalid(name, "unknown parameter; there are login, limit and cursor"));
+                }
+            }
         }
         Ok(query)
     }

@@ -61,7 +61,10 @@ impl Service {
     async fn pass_on(&self, call: Call<'_>) -> Result<Response, Problem> {
         self.send(call).await.map_err(|error| {
             tracing::warn!(service = self.name, %error, "no answer");
-            Problem::unavailable(format!("the {} service does not answer now; try again", self.name))
+            Problem::unavailable(format!(
+                "the {} service does not answer now; whether the call had its effect is not known. Repeat it with the same Idempotency-Key, or look first",
+                self.name
+            ))
         })
     }
 

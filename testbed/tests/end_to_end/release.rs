@@ -84,7 +84,8 @@ impl Release {
     /// Whether the service account may do this; the answer of `kubectl auth can-i`.
     pub fn can(&self, account: &str, verb: &str, resource: &str) -> bool {
         let user = format!("--as=system:serviceaccount:shop:orders-{account}");
-        self.kubectl(&["auth", "can-i", verb, resource, "-n", "shop", &user]).is_ok()
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        self.kubectl(&["auth", "can-i", verb, resource, "--subresource", subresource, "-n", "shop", &user]).is_ok()
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value)> {

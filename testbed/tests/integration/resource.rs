@@ -90,3 +90,21 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()>
     assert_eq!(shop.balance("jana").await?, "400.0");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_was_damaged_never_turns_a_paid_order_into_a_refused_one() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("kira", json!(500)).await?;
+    let paid = name(shop.order("kira", json!(100)).await?.id());
+    let damage = json!({"status": {"balance": "n/a", "retry": null}});
+    let resource = ApiResource::erase::<Order>(&());
+    let raw: Api<DynamicObject> = Api::namespaced_with(shop.client.clone(), &shop.stack.namespace, &resource);
+    raw.patch_status(&paid, &PatchParams::default(), &Patch::Merge(damage)).await?;
+
+    let healed = shop.wait_order(&paid, "healed", |order| order.status.as_ref().is_some_and(|s| s.balance.is_some())).await?;
+    assert_eq!(healed.outcome(), Outcome::Paid);
+    assert_eq!(healed.status.unwrap_or_default().balance.map(|balance| balance.to_string()).as_deref(), Some("400.00"));
+    assert_eq!(shop.balance("kira").await?, "400.0", "charged once");
+    assert_eq!(shop.messages("kira").await?.len(), 1);
+    Ok(())
+}
