@@ -14,7 +14,6 @@ say        = @printf '\n\033[1m== %s\033[0m\n'
 KUBE       = eval "$$($(TESTBED) env)";
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never)
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
-OPENAPI    := api-server/openapi.json
 
 .PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure deny
 
@@ -87,9 +86,11 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	@cargo deny check licenses bans sources
 
-generate: ## Write the files that are generated and committed: the CRD and the OpenAPI document
+generate: ## Write the files that are generated and committed: the CRD and the OpenAPI documents
 	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
-	@cargo run --quiet -p orders-api-server --bin openapi > $(OPENAPI).new && mv $(OPENAPI).new $(OPENAPI)
+	@for service in api-server billing notify; do \
+	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
+	  mv $$service/openapi.json.new $$service/openapi.json; done
 
 env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 	@$(TESTBED) env

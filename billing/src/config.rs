@@ -38,6 +38,10 @@ pub struct Config {
     #[arg(long, env = "API_SERVER_ACCOUNT")]
     pub api_server_account: String,
 
+    /// Account that may read the whole ledger, besides the operator's: that of the audit.
+    #[arg(long, env = "AUDIT_ACCOUNT")]
+    pub audit_account: Option<String>,
+
     /// Logs.
     #[command(flatten)]
     pub log: LogArgs,

@@ -22,6 +22,15 @@ pub enum LedgerError {
     /// The same key came with another login, amount or kind of movement.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// There is nothing under the key of the charge.
+    #[error("there is no charge with this key")]
+    ChargeNotFound,
+    /// The charge was refused or closed, so there is nothing to give back.
+    #[error("this charge took no money: there is nothing to refund")]
+    NotCharged,
+    /// More would be given back than was taken.
+    #[error("the refunds of this charge would be larger than the charge")]
+    RefundTooLarge,
     /// The database failed. Whether the call had its effect is unknown.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
@@ -36,6 +45,9 @@ impl From<LedgerError> for Problem {
                 Problem { field: Some("login".to_owned()), ..Problem::new(StatusCode::CONFLICT, detail) }
             }
             LedgerError::BalanceLimit => Problem::invalid("balance", detail),
+            LedgerError::ChargeNotFound => Problem { field: Some("charge".to_owned()), ..Problem::not_found(detail) },
+            LedgerError::NotCharged => Problem { field: Some("charge".to_owned()), ..Problem::new(StatusCode::CONFLICT, detail) },
+            LedgerError::RefundTooLarge => Problem::invalid("balance", detail),
             LedgerError::KeyReused => Problem::invalid("Idempotency-Key", detail),
             LedgerError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");

@@ -32,7 +32,11 @@ async fn main() -> anyhow::Result<()> {
     let billing = Billing {
         ledger: Ledger::new(database),
         authenticator: Authenticator::new(client, config.token_audience),
-        callers: Arc::new(Callers { operator: config.operator_account, api_server: config.api_server_account }),
+        callers: Arc::new(Callers {
+            operator: config.operator_account,
+            api_server: config.api_server_account,
+            audit: config.audit_account,
+        }),
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "billing is ready");

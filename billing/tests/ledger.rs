@@ -10,10 +10,10 @@ use anyhow::Result;
 use futures::{StreamExt, stream};
 use orders_billing::{
     error::LedgerError,
-    ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome, Recorded},
+    ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome, Recorded, Refund},
 };
 use orders_crds::Money;
-use orders_service::database::Database;
+use orders_service::database::{self, Database};
 use orders_testbed::Postgres;
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -31,11 +31,26 @@ where
 }
 
 fn charge<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
-    Movement { kind: Kind::Charge, key, login, amount: Money::from_minor(minor) }
+    Movement { kind: Kind::Charge, key, login, amount: Money::from_minor(minor), charge_key: None }
 }
 
 fn refill<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
-    Movement { kind: Kind::Refill, key, login, amount: Money::from_minor(minor) }
+    Movement { kind: Kind::Refill, key, login, amount: Money::from_minor(minor), charge_key: None }
+}
+
+fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64) -> Refund<'a> {
+    Refund { key, charge_key, login, amount: Money::from_minor(minor) }
+}
+
+/// Asks again while the database is busy, as every caller does: under the same key.
+async fn surely<T, F: Future<Output = Result<T, LedgerError>>>(ask: impl Fn() -> F) -> Result<T, LedgerError> {
+    for _ in 0..5 {
+        match ask().await {
+            Err(LedgerError::Database(error)) if database::is_unavailable(&error) => eprintln!("asking again: {error}"),
+            answer => return answer,
+        }
+    }
+    ask().await
 }
 
 /// What double entry promises, looked up in the tables themselves.
@@ -57,7 +72,7 @@ async fn assert_books_balance(database: &Database) -> Result<()> {
 async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
-        ledger.register("a").await?;
+        ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         let refused = ledger.record(&charge("dear", "a", 101)).await?;
@@ -81,8 +96,8 @@ async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
 async fn a_key_is_for_one_request_only() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
-        ledger.register("a").await?;
-        ledger.register("b").await?;
+        ledger.register("a", None).await?;
+        ledger.register("b", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&charge("k", "a", 10)).await?;
         for other in [charge("k", "a", 11), charge("k", "b", 10), refill("r", "b", 100)] {
@@ -103,8 +118,8 @@ async fn refusals_name_their_reason() -> Result<()> {
         let nobody = ledger.record(&charge("k", "nobody", 10)).await?;
         assert_eq!((nobody.outcome, nobody.balance), (Outcome::AccountNotFound, None));
         assert!(matches!(ledger.balance("nobody").await, Err(LedgerError::AccountNotFound)));
-        ledger.register("rich").await?;
-        assert!(matches!(ledger.register("rich").await, Err(LedgerError::AlreadyRegistered)));
+        ledger.register("rich", None).await?;
+        assert!(matches!(ledger.register("rich", None).await, Err(LedgerError::AlreadyRegistered)));
         ledger.record(&refill("1", "rich", Money::MAX.minor())).await?;
         assert_eq!(ledger.record(&refill("2", "rich", 1)).await?.outcome, Outcome::BalanceLimit);
         assert_eq!(ledger.balance("rich").await?, Money::MAX);
@@ -117,13 +132,13 @@ async fn refusals_name_their_reason() -> Result<()> {
 async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_nothing() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
-        ledger.register("hot").await?;
+        ledger.register("hot", None).await?;
         ledger.record(&refill("r", "hot", 600)).await?;
         // Each key twice, so that repeats race with their firsts.
         let outcomes: Vec<Recorded> = stream::iter(0..200)
             .map(|i| {
                 let ledger = &ledger;
-                async move { ledger.record(&charge(&format!("k{}", i / 2), "hot", 10)).await }
+                async move { surely(|| async { ledger.record(&charge(&format!("k{}", i / 2), "hot", 10)).await }).await }
             })
             .buffer_unordered(16)
             .collect::<Vec<_>>()
@@ -143,7 +158,7 @@ async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_noth
 async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
-        ledger.register("a").await?;
+        ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         for statement in [
             "UPDATE postings SET amount = amount + 1",
@@ -157,6 +172,152 @@ async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
         let overdraft = sqlx::query("UPDATE accounts SET balance = -1").execute(&database.pool).await;
         assert!(overdraft.is_err(), "a constraint forbids an overdraft");
         assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_charge_cannot_land_and_a_landed_one_cannot_be_closed() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a", None).await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        assert_eq!(ledger.charge("late").await?, None, "unknown to billing");
+        let amount = Money::from_minor(60);
+        assert_eq!(ledger.close("late", "a", amount).await?.outcome, Outcome::Closed);
+        assert_eq!(
+            ledger.close("late", "a", amount).await?,
+            Recorded { outcome: Outcome::Closed, balance: Some(Money::from_minor(100)), repeated: true }
+        );
+        assert_eq!(ledger.record(&charge("late", "a", 60)).await?.outcome, Outcome::Closed, "it came too late");
+        assert!(matches!(ledger.record(&charge("late", "a", 61)).await, Err(LedgerError::KeyReused)));
+
+        ledger.record(&charge("done", "a", 60)).await?;
+        assert_eq!(ledger.close("done", "a", amount).await?.outcome, Outcome::Done, "it stays charged");
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(40));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_is_closed_or_lands_never_both_however_they_race() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a", None).await?;
+        ledger.record(&refill("r", "a", 1000)).await?;
+        let mut landed = 0;
+        for round in 0..30 {
+            let key = format!("k{round}");
+            let movement = charge(&key, "a", 10);
+            let (charged, closed) =
+                tokio::join!(surely(|| ledger.record(&movement)), surely(|| ledger.close(&key, "a", Money::from_minor(10))));
+            let (charged, closed) = (charged?, closed?);
+            assert_eq!(charged.outcome, closed.outcome, "both are told the same");
+            landed += i64::from(charged.outcome == Outcome::Done);
+        }
+        assert_eq!(ledger.balance("a").await?.minor(), 1000 - 10 * landed);
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_is_given_back_once_for_its_key_and_never_beyond_what_it_took() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        for login in ["a", "b"] {
+            ledger.register(login, None).await?;
+        }
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&charge("k", "a", 60)).await?;
+        ledger.record(&charge("dear", "a", 1000)).await?;
+        ledger.close("closed", "a", Money::from_minor(5)).await?;
+
+        let first = ledger.refund(&refund("f1", "k", "a", 40)).await?;
+        assert_eq!(first, Recorded { outcome: Outcome::Done, balance: Some(Money::from_minor(80)), repeated: false });
+        assert_eq!(ledger.refund(&refund("f1", "k", "a", 40)).await?, Recorded { repeated: true, ..first });
+        assert!(matches!(ledger.refund(&refund("f1", "k", "a", 20)).await, Err(LedgerError::KeyReused)));
+        assert!(matches!(ledger.refund(&refund("f2", "k", "a", 21)).await, Err(LedgerError::RefundTooLarge)));
+        assert!(matches!(ledger.refund(&refund("f3", "k", "b", 1)).await, Err(LedgerError::ChargeNotFound)), "another's charge");
+        assert!(matches!(ledger.refund(&refund("f4", "nothing", "a", 1)).await, Err(LedgerError::ChargeNotFound)));
+        for charge in ["dear", "closed"] {
+            assert!(matches!(ledger.refund(&refund("f5", charge, "a", 1)).await, Err(LedgerError::NotCharged)), "{charge}");
+        }
+        assert_eq!(ledger.refund(&refund("f2", "k", "a", 20)).await?.balance, Some(Money::from_minor(100)), "the rest");
+        let state = ledger.charge("k").await?.expect("the charge");
+        assert_eq!((state.outcome, state.refunded), (Outcome::Done, Money::from_minor(60)));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_refunds_at_once_give_a_charge_back_once() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a", None).await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&charge("k", "a", 60)).await?;
+        // Five with one key, five with a key each: one of all these gives the money back.
+        let keys: Vec<String> = (0..10).map(|i| if i < 5 { "same".to_owned() } else { format!("f{i}") }).collect();
+        let results: Vec<_> = stream::iter(&keys)
+            .map(|key| {
+                let ledger = &ledger;
+                async move { surely(|| async { ledger.refund(&refund(key, "k", "a", 60)).await }).await }
+            })
+            .buffer_unordered(10)
+            .collect()
+            .await;
+        let moved = results.iter().filter(|result| matches!(result, Ok(recorded) if !recorded.repeated)).count();
+        assert_eq!(moved, 1, "{results:?}");
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(100));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registering_again_is_a_repeat_only_with_the_key_that_opened_the_account() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        assert!(!ledger.register("a", Some("k")).await?);
+        assert!(ledger.register("a", Some("k")).await?);
+        for key in [None, Some("other")] {
+            assert!(matches!(ledger.register("a", key).await, Err(LedgerError::AlreadyRegistered)), "{key:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_export_has_every_row_over_all_pages() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        for login in ["a", "b", "c"] {
+            ledger.register(login, None).await?;
+        }
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&charge("k", "a", 60)).await?;
+        ledger.record(&charge("dear", "b", 1)).await?;
+        let mut transactions = Vec::new();
+        while let page = ledger
+            .transactions(transactions.last().map_or(0, |last: &orders_billing::ledger::ExportedTransaction| last.id), 2)
+            .await?
+            && !page.is_empty()
+        {
+            transactions.extend(page);
+        }
+        let legs: Vec<_> = transactions.iter().map(|transaction| (&*transaction.key, transaction.postings.len())).collect();
+        assert_eq!(legs, [("r", 2), ("k", 2), ("dear", 0)]);
+        let accounts = ledger.accounts("a", 10).await?;
+        assert_eq!(accounts.iter().map(|account| &*account.login).collect::<Vec<_>>(), ["b", "c"], "after a");
+        let first = &ledger.accounts("", 1).await?[0];
+        assert_eq!((first.balance, first.posted), (Money::from_minor(40), Money::from_minor(40)));
+        let summary = ledger.summary().await?;
+        assert_eq!((summary.transactions, summary.postings, summary.sum), (3, 4, 0));
+        Ok(())
     })
     .await
 }
@@ -224,12 +385,14 @@ async fn any_sequence_of_requests_comes_out_as_in_the_model() -> Result<()> {
                     // Two accounts are registered, the third is not.
                     let mut model = Model { balances: [(0, 0), (1, 0)].into(), ..Model::default() };
                     for login in [0, 1] {
-                        ledger.register(&format!("case{case}-{login}")).await.expect("a new account");
+                        ledger.register(&format!("case{case}-{login}"), None).await.expect("a new account");
                     }
                     for request in &requests {
                         let (key, login) = (format!("case{case}-{}", request.key), format!("case{case}-{}", request.login));
                         let amount = Money::from_minor(request.minor);
-                        let actual = match ledger.record(&Movement { kind: request.kind, key: &key, login: &login, amount }).await
+                        let actual = match ledger
+                            .record(&Movement { kind: request.kind, key: &key, login: &login, amount, charge_key: None })
+                            .await
                         {
                             Ok(recorded) => Some((recorded.outcome, recorded.balance.map(Money::minor))),
                             Err(LedgerError::KeyReused) => None,

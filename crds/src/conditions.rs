@@ -31,6 +31,8 @@ pub enum Reason {
     InsufficientFunds,
     /// `Succeeded=False`, `Paid=False`: there is no account with this login.
     AccountNotFound,
+    /// `Succeeded=False`, `Paid=False`: the charge was closed before it could land.
+    Cancelled,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
     /// `Paid=Unknown`: billing has not given a definite answer; it is asked again.
@@ -58,11 +60,12 @@ impl ConditionType {
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Processing,
         Reason::Paid,
         Reason::InsufficientFunds,
         Reason::AccountNotFound,
+        Reason::Cancelled,
         Reason::InvalidOrder,
         Reason::PaymentUnknown,
         Reason::Sent,
@@ -78,6 +81,7 @@ impl Reason {
             Reason::Paid => "Paid",
             Reason::InsufficientFunds => "InsufficientFunds",
             Reason::AccountNotFound => "AccountNotFound",
+            Reason::Cancelled => "Cancelled",
             Reason::InvalidOrder => "InvalidOrder",
             Reason::PaymentUnknown => "PaymentUnknown",
             Reason::Sent => "Sent",

@@ -46,6 +46,10 @@ pub struct Config {
     #[arg(long, env = "OPERATOR_ACCOUNT")]
     pub operator_account: String,
 
+    /// Account that may read all messages, besides the operator's: that of the audit.
+    #[arg(long, env = "AUDIT_ACCOUNT")]
+    pub audit_account: Option<String>,
+
     /// Logs.
     #[command(flatten)]
     pub log: LogArgs,

@@ -118,6 +118,15 @@ impl Log {
         Ok(latest)
     }
 
+    /// Up to `limit` messages after the one numbered `after`, in order.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn page(&self, after: i64, limit: i64) -> Result<Vec<Message>, NotifyError> {
+        let page = sqlx::query_as("SELECT * FROM messages WHERE id > $1 ORDER BY id LIMIT $2").bind(after).bind(limit);
+        Ok(page.fetch_all(&self.database.pool).await?)
+    }
+
     /// Takes up to `limit` messages that are due, for `lease`: nobody else gets
     /// them before it is over.
     ///

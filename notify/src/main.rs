@@ -39,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
         delivery,
         authenticator: Authenticator::new(client, config.token_audience),
         operator_account: Arc::from(config.operator_account),
+        audit_account: config.audit_account.map(Arc::from),
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "notify is ready");

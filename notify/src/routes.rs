@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path, Query, State},
     http::request::Parts,
-    routing::{get, post},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use orders_crds::{EMail, Login};
 use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     delivery::Delivery,
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The longest text of a message, in characters.
 const MAX_TEXT: usize = 2000;
 
+/// Messages on a page for the audit, at most.
+const PAGE: i64 = 1000;
+
 /// What the routes work with.
 #[derive(Clone)]
 pub struct Notify {
@@ -36,11 +40,33 @@ pub struct Notify {
     pub authenticator: Authenticator,
     /// The account that may have customers notified.
     pub operator_account: Arc<str>,
+    /// The account that may read all messages, besides the operator's.
+    pub audit_account: Option<Arc<str>>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "orders-notify",
+        description = "Messages to customers: stored once for their key, delivered over SMTP, logged. For the order services only: calls that change or reveal something need a service-account token of audience `orders-notify`. Errors are `application/problem+json` (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags((name = "messages", description = "Messages to customers"))
+)]
+struct ApiDoc;
+
+fn documented() -> OpenApiRouter<Notify> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi()).routes(routes!(send)).routes(routes!(log)).routes(routes!(all))
+}
+
+/// The OpenAPI document of this API.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
 }
 
 /// The routes.
 pub fn router(notify: Notify) -> Router {
-    Router::new().route("/notify", post(send)).route("/notify/log/{login}", get(log)).with_state(notify)
+    documented().split_for_parts().0.with_state(notify)
 }
 
 /// The operator calls. As the first of a handler's parameters it has nothing
@@ -55,16 +81,33 @@ impl FromRequestParts<Notify> for Operator {
     }
 }
 
-#[derive(Deserialize)]
+/// The operator or an audit calls.
+struct Auditor;
+
+impl FromRequestParts<Notify> for Auditor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, notify: &Notify) -> Result<Self, Problem> {
+        let (operator, audit) = (&notify.operator_account, &notify.audit_account);
+        notify.authenticator.require(&parts.headers, &[operator, audit.as_ref().unwrap_or(operator)]).await.map(|()| Auditor)
+    }
+}
+
+/// A message to deliver.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NotifyRequest {
+    #[schema(value_type = String, example = "Aurore56")]
     login: Login,
+    #[schema(value_type = String, format = Email, example = "Gage_Lind@gmail.com")]
     email: EMail,
+    /// 1 to 2000 characters, no control characters but line feeds.
+    #[schema(example = "Заказ успешно оформлен")]
     text: String,
 }
 
 /// A message and how its delivery stands.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Delivered {
     #[serde(flatten)]
     entry: LogEntry,
@@ -76,7 +119,7 @@ struct Delivered {
 }
 
 /// A message as the log shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct LogEntry {
     id: i64,
     login: String,
@@ -102,6 +145,25 @@ impl From<Message> for LogEntry {
     }
 }
 
+/// Have a customer told, once for the key.
+///
+/// Answers when the mail server accepted the message, or after half a second as it stands;
+/// delivery goes on either way.
+#[utoipa::path(
+    post,
+    path = "/notify",
+    tag = "messages",
+    params(("Idempotency-Key" = String, Header, description = "The message's key: the order's UID. The Message-ID follows from it")),
+    request_body = NotifyRequest,
+    responses(
+        (status = 200, description = "Stored; `is_sended` says whether the mail server accepted it", body = Delivered),
+        (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is invalid, or the key was used for another message", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is busy or away; whether the message is stored is unknown", body = Problem, content_type = "application/problem+json")
+    )
+)]
 async fn send(
     _: Operator,
     State(notify): State<Notify>,
@@ -131,10 +193,61 @@ fn check_text(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Show a customer's messages: the latest 1000, oldest first.
+#[utoipa::path(
+    get,
+    path = "/notify/log/{login}",
+    tag = "messages",
+    params(("login" = String, Path, description = "Login of the account")),
+    responses(
+        (status = 200, description = "The messages", body = Vec<LogEntry>),
+        (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+    )
+)]
 async fn log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<Json<Vec<LogEntry>>, Problem> {
     let login = Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))?;
     let messages = notify.log.of_login(login.as_ref()).await?;
     Ok(Json(messages.into_iter().map(LogEntry::from).collect()))
+}
+
+/// Where a page of messages begins.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct After {
+    /// The last `id` of the page before; 0 for the first page.
+    #[serde(default)]
+    after: i64,
+}
+
+/// A message with its key, for the audit.
+#[derive(Serialize, ToSchema)]
+struct KeyedEntry {
+    #[serde(flatten)]
+    entry: LogEntry,
+    key: String,
+}
+
+/// List all messages in the order of their arrival, 1000 a page.
+#[utoipa::path(
+    get,
+    path = "/notify/messages",
+    tag = "messages",
+    params(After),
+    responses(
+        (status = 200, description = "A page; the last one is empty", body = Vec<KeyedEntry>),
+        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Neither the operator's nor the audit's token", body = Problem, content_type = "application/problem+json")
+    )
+)]
+async fn all(
+    _: Auditor,
+    State(notify): State<Notify>,
+    Query(After { after }): Query<After>,
+) -> Result<Json<Vec<KeyedEntry>>, Problem> {
+    let messages = notify.log.page(after, PAGE).await?;
+    let keyed = |message: Message| KeyedEntry { key: message.key.clone(), entry: message.into() };
+    Ok(Json(messages.into_iter().map(keyed).collect()))
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl Progress {
 fn refusal(purchase: &Purchase, reason: Reason, balance: Option<Money>) -> String {
     match reason {
         Reason::AccountNotFound => format!("There is no account {}; register it first.", purchase.login),
+        Reason::Cancelled => "The charge was closed before it could land; nothing was charged.".to_owned(),
         _ => format!(
             "The balance of {} is {}, the order's amount {}; nothing was charged.",
             purchase.login,

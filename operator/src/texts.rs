@@ -12,6 +12,7 @@ pub fn for_outcome(outcome: Outcome, purchase: &Purchase, balance: Option<Money>
         Outcome::Refused(Some(Reason::AccountNotFound)) => {
             Some(format!("Заказ не оформлен: пользователь {} не зарегистрирован.", purchase.login))
         }
+        Outcome::Refused(Some(Reason::Cancelled)) => Some("Заказ отменён".to_owned()),
         Outcome::Refused(_) => Some(format!(
             "Недостаточно средств для оформления заказа. Текущий баланс: {}.  Сумма заказа: {} ",
             balance.unwrap_or_default().to_short_string(),

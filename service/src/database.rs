@@ -129,7 +129,7 @@ const fn settings(kind: Kind) -> &'static [&'static str] {
     match kind {
         // FULL: what was committed survives a power cut; WAL alone syncs only at checkpoints.
         Kind::Sqlite => {
-            &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 3000", "PRAGMA foreign_keys = ON"]
+            &["PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
         }
         Kind::Postgres => &["SET statement_timeout = '5s'", "SET lock_timeout = '3s'"],
     }

@@ -21,19 +21,21 @@ impl IdempotencyKey {
         &self.0
     }
 
+    /// Reads a key; `None` if the text cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        let well_formed = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+        well_formed.then(|| IdempotencyKey(text.to_owned()))
+    }
+
     fn from_parts(parts: &Parts) -> Result<Option<Self>, Problem> {
         let mut values = parts.headers.get_all(HEADER).iter();
         let Some(value) = values.next() else { return Ok(None) };
-        let text = value.to_str().unwrap_or_default();
-        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        let well_formed = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
-        if !well_formed || values.next().is_some() {
-            return Err(Problem {
-                field: Some("Idempotency-Key".to_owned()),
-                ..Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key: send one key of 1 to 255 visible ASCII characters")
-            });
-        }
-        Ok(Some(IdempotencyKey(text.to_owned())))
+        let key = value.to_str().ok().and_then(Self::parse).filter(|_| values.next().is_none());
+        key.map(Some).ok_or_else(|| Problem {
+            field: Some("Idempotency-Key".to_owned()),
+            ..Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key: send one key of 1 to 255 visible ASCII characters")
+        })
     }
 }
 

@@ -1,23 +1,26 @@
 -- Customers' accounts. The balance is kept, and always equals the sum of the
 -- account's postings. Amounts are whole minor units (hundredths).
 CREATE TABLE accounts (
-    login   TEXT   PRIMARY KEY,
-    balance BIGINT NOT NULL DEFAULT 0 CHECK (balance BETWEEN 0 AND 99999999999999)
+    login        TEXT   PRIMARY KEY,
+    balance      BIGINT NOT NULL DEFAULT 0 CHECK (balance BETWEEN 0 AND 99999999999999),
+    register_key TEXT            -- the Idempotency-Key that the account was opened with
 );
 
 -- Every request to move money and what became of it, refusals included: one row
 -- a key, so that a repeat is answered with the first outcome.
 CREATE TABLE transactions (
     id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind       TEXT   NOT NULL CHECK (kind IN ('refill', 'charge')),
+    kind       TEXT   NOT NULL CHECK (kind IN ('refill', 'charge', 'refund')),
     key        TEXT   NOT NULL,
     login      TEXT   NOT NULL,
     amount     BIGINT NOT NULL CHECK (amount > 0),
-    outcome    TEXT   NOT NULL CHECK (outcome IN ('done', 'insufficient_funds', 'account_not_found', 'balance_limit')),
+    outcome    TEXT   NOT NULL CHECK (outcome IN ('done', 'insufficient_funds', 'account_not_found', 'balance_limit', 'closed')),
+    charge_key TEXT,            -- of a refund: the key of the charge that it gives back, in part or whole
     balance    BIGINT,          -- right after the movement, or at the refusal; null without an account
     created_at BIGINT NOT NULL, -- microseconds since 1970-01-01 UTC
     UNIQUE (kind, key)
 );
+CREATE INDEX refunds_of_charge ON transactions (charge_key) WHERE charge_key IS NOT NULL;
 
 -- Double entry: the two postings of a done transaction sum to zero. Accounts
 -- are 'customer:LOGIN', 'cash' (what customers paid in) and 'revenue'.

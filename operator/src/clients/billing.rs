@@ -54,6 +54,7 @@ enum AnsweredOutcome {
     Charged,
     InsufficientFunds,
     AccountNotFound,
+    Closed,
 }
 
 impl HttpBilling {
@@ -102,6 +103,7 @@ fn read(body: &[u8], purchase: &Purchase) -> Result<Payment, NoAnswer> {
         (AnsweredOutcome::Charged, Some(balance)) => Ok(Payment::Charged { balance }),
         (AnsweredOutcome::Charged, None) => Err(NoAnswer("billing's answer has no balance".to_owned())),
         (AnsweredOutcome::InsufficientFunds, balance) => Ok(Payment::Refused { reason: Reason::InsufficientFunds, balance }),
+        (AnsweredOutcome::Closed, balance) => Ok(Payment::Refused { reason: Reason::Cancelled, balance }),
         (AnsweredOutcome::AccountNotFound, balance) => Ok(Payment::Refused { reason: Reason::AccountNotFound, balance }),
     }
 }

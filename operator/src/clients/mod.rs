@@ -19,7 +19,7 @@ pub enum Payment {
     },
     /// The account was not and will not be charged for this key.
     Refused {
-        /// [`Reason::InsufficientFunds`] or [`Reason::AccountNotFound`].
+        /// [`Reason::InsufficientFunds`], [`Reason::AccountNotFound`] or [`Reason::Cancelled`].
         reason: Reason,
         /// The balance at the refusal, if there is an account.
         balance: Option<Money>,

@@ -5,6 +5,12 @@
 //! ever updated or deleted but the kept balance, which changes in the same
 //! database transaction.
 
+mod charges;
+mod export;
+
+pub use charges::{ChargeState, Refund};
+pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
+
 use jiff::Timestamp;
 use orders_crds::Money;
 use orders_service::database::{Database, Migrations};
@@ -23,6 +29,8 @@ pub enum Kind {
     Refill,
     /// An order is charged: the customer's account to `revenue`.
     Charge,
+    /// A charge is given back: `revenue` to the customer's account.
+    Refund,
 }
 
 /// What became of a movement. Refusals are final for their key.
@@ -36,6 +44,8 @@ pub enum Outcome {
     AccountNotFound,
     /// The balance would have become larger than [`Money::MAX`].
     BalanceLimit,
+    /// The charge was closed before it could land; no money moved or ever will.
+    Closed,
 }
 
 /// A request to move money.
@@ -49,6 +59,8 @@ pub struct Movement<'a> {
     pub login: &'a str,
     /// How much; greater than zero.
     pub amount: Money,
+    /// Of a refund: the key of the charge that is given back.
+    pub charge_key: Option<&'a str>,
 }
 
 /// What the ledger holds about a movement.
@@ -74,16 +86,26 @@ impl Ledger {
         Ledger { database }
     }
 
-    /// Opens an account with a balance of zero.
+    /// Opens an account with a balance of zero. With the key that opened it, it
+    /// is no error that it is there; the result says whether it was.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyRegistered`], or the database's.
-    pub async fn register(&self, login: &str) -> Result<Money, LedgerError> {
-        let done = sqlx::query("INSERT INTO accounts (login, balance) VALUES ($1, 0) ON CONFLICT (login) DO NOTHING")
+    pub async fn register(&self, login: &str, key: Option<&str>) -> Result<bool, LedgerError> {
+        let done =
+            sqlx::query("INSERT INTO accounts (login, balance, register_key) VALUES ($1, 0, $2) ON CONFLICT (login) DO NOTHING")
+                .bind(login)
+                .bind(key)
+                .execute(&self.database.pool)
+                .await?;
+        if done.rows_affected() == 1 {
+            return Ok(false);
+        }
+        let opened_with: Option<String> = sqlx::query_scalar("SELECT register_key FROM accounts WHERE login = $1")
             .bind(login)
-            .execute(&self.database.pool)
+            .fetch_one(&self.database.pool)
             .await?;
-        if done.rows_affected() == 0 { Err(LedgerError::AlreadyRegistered) } else { Ok(Money::ZERO) }
+        if key.is_some() && opened_with.as_deref() == key { Ok(true) } else { Err(LedgerError::AlreadyRegistered) }
     }
 
     /// The balance of an account.
@@ -124,20 +146,18 @@ impl Ledger {
 /// What is recorded under the movement's key already.
 async fn find(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<Option<Recorded>, LedgerError> {
     let row: Option<AnyRow> =
-        sqlx::query("SELECT login, amount, outcome, balance FROM transactions WHERE kind = $1 AND key = $2")
+        sqlx::query("SELECT login, amount, outcome, balance, charge_key FROM transactions WHERE kind = $1 AND key = $2")
             .bind(movement.kind.as_str())
             .bind(movement.key)
             .fetch_optional(&mut **transaction)
             .await?;
     let Some(row) = row else { return Ok(None) };
     let (login, amount): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-    if login != movement.login || amount != movement.amount.minor() {
+    let charge_key: Option<String> = row.try_get(4)?;
+    if login != movement.login || amount != movement.amount.minor() || charge_key.as_deref() != movement.charge_key {
         return Err(LedgerError::KeyReused);
     }
-    let outcome: String = row.try_get(2)?;
-    let outcome = Outcome::parse(&outcome).ok_or_else(|| {
-        sqlx::Error::Decode(format!("transactions.outcome holds {outcome:?}, which this version does not know").into())
-    })?;
+    let outcome = Outcome::read(&row.try_get::<String, _>(2)?)?;
     let balance: Option<i64> = row.try_get(3)?;
     Ok(Some(Recorded { outcome, balance: balance.map(Money::from_minor), repeated: true }))
 }
@@ -184,8 +204,8 @@ async fn insert(
     balance: Option<Money>,
 ) -> Result<bool, sqlx::Error> {
     let id: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, key) DO NOTHING RETURNING id",
+        "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at, charge_key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (kind, key) DO NOTHING RETURNING id",
     )
     .bind(movement.kind.as_str())
     .bind(movement.key)
@@ -194,6 +214,7 @@ async fn insert(
     .bind(outcome.as_str())
     .bind(balance.map(Money::minor))
     .bind(Timestamp::now().as_microsecond())
+    .bind(movement.charge_key)
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(id) = id else { return Ok(false) };
@@ -214,7 +235,7 @@ impl Movement<'_> {
     /// What the customer's balance changes by, in minor units.
     fn change(&self) -> i64 {
         match self.kind {
-            Kind::Refill => self.amount.minor(),
+            Kind::Refill | Kind::Refund => self.amount.minor(),
             Kind::Charge => -self.amount.minor(),
         }
     }
@@ -225,6 +246,7 @@ impl Kind {
         match self {
             Kind::Refill => "refill",
             Kind::Charge => "charge",
+            Kind::Refund => "refund",
         }
     }
 
@@ -232,13 +254,14 @@ impl Kind {
     const fn against(self) -> &'static str {
         match self {
             Kind::Refill => "cash",
-            Kind::Charge => "revenue",
+            Kind::Charge | Kind::Refund => "revenue",
         }
     }
 }
 
 impl Outcome {
-    const ALL: [Outcome; 4] = [Outcome::Done, Outcome::InsufficientFunds, Outcome::AccountNotFound, Outcome::BalanceLimit];
+    const ALL: [Outcome; 5] =
+        [Outcome::Done, Outcome::InsufficientFunds, Outcome::AccountNotFound, Outcome::BalanceLimit, Outcome::Closed];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -246,10 +269,13 @@ impl Outcome {
             Outcome::InsufficientFunds => "insufficient_funds",
             Outcome::AccountNotFound => "account_not_found",
             Outcome::BalanceLimit => "balance_limit",
+            Outcome::Closed => "closed",
         }
     }
 
-    fn parse(text: &str) -> Option<Outcome> {
-        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    fn read(text: &str) -> Result<Outcome, sqlx::Error> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(|| {
+            sqlx::Error::Decode(format!("transactions.outcome holds {text:?}, which this version does not know").into())
+        })
     }
 }
