@@ -2,7 +2,7 @@
 #
 #   docker build --target api-server -t orders-api-server:0.1.0 .
 #
-# Targets: api-server, operator, billing, notify, smoke (the client that `helm test` runs),
+# Targets: api-server, operator, billing, notify, audit (proves that the money adds up), smoke (the client that `helm test` runs),
 # inbox (a mail server for trials).
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
@@ -19,9 +19,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --workspace \
         --bin orders-api-server --bin orders-operator --bin orders-billing --bin orders-notify \
-        --bin orders-smoke --bin orders-inbox \
+        --bin orders-audit --bin orders-smoke --bin orders-inbox \
     && cp target/release/orders-api-server target/release/orders-operator target/release/orders-billing \
-        target/release/orders-notify target/release/orders-smoke target/release/orders-inbox /usr/local/bin/
+        target/release/orders-notify target/release/orders-audit target/release/orders-smoke target/release/orders-inbox /usr/local/bin/
 
 FROM ${BINARIES} AS binaries
 # buildah 1.28 leaves a container behind for a stage without instructions.
@@ -50,6 +50,10 @@ FROM runtime AS notify
 COPY --from=binaries /usr/local/bin/orders-notify /usr/local/bin/
 EXPOSE 8080 9090
 ENTRYPOINT ["/usr/local/bin/orders-notify"]
+
+FROM runtime AS audit
+COPY --from=binaries /usr/local/bin/orders-audit /usr/local/bin/
+ENTRYPOINT ["/usr/local/bin/orders-audit"]
 
 FROM runtime AS smoke
 COPY --from=binaries /usr/local/bin/orders-smoke /usr/local/bin/

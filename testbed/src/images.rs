@@ -26,7 +26,7 @@ const BINARIES: &str = "localhost/orders-binaries:testbed";
 
 /// The Dockerfile's targets. `orders-<target>` is the name of the image, and
 /// that of the program in it.
-pub const TARGETS: [&str; 6] = ["api-server", "operator", "billing", "notify", "smoke", "inbox"];
+pub const TARGETS: [&str; 7] = ["api-server", "operator", "billing", "notify", "audit", "smoke", "inbox"];
 
 /// How images are built.
 #[derive(Clone, Debug)]

@@ -157,6 +157,7 @@ impl Stack {
                 ("DATABASE_URL", options.billing_database.unwrap_or_else(|| sqlite("billing.db"))),
                 ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
                 ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
+                ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
             ],
         )?;
         let notify = start(
@@ -167,6 +168,7 @@ impl Stack {
                 ("DATABASE_URL", options.notify_database.unwrap_or_else(|| sqlite("notify.db"))),
                 ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
                 ("SMTP_URL", options.smtp_url),
+                ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
             ],
         )?;
         let services =
@@ -202,6 +204,7 @@ struct Tokens {
     directory: PathBuf,
     operator_account: String,
     api_server_account: String,
+    audit_account: String,
 }
 
 impl Tokens {
@@ -212,9 +215,11 @@ impl Tokens {
             async move { service_account_token(client, namespace, &format!("orders-{account}"), &audience, &file).await }
         };
         tokens("operator", "notify").await?;
+        tokens("audit", "notify").await?;
         Ok(Tokens {
             operator_account: tokens("operator", "billing").await?,
             api_server_account: tokens("api-server", "billing").await?,
+            audit_account: tokens("audit", "billing").await?,
             directory: directory.to_owned(),
         })
     }

@@ -11,6 +11,7 @@ use std::{fs, process::Command, time::Duration};
 use anyhow::Result;
 use futures::{StreamExt, stream};
 use orders_crds::Outcome;
+use orders_testbed::wait_for;
 use release::{LIMIT, Release, repository, run};
 use reqwest::Method;
 use serde_json::json;
@@ -134,6 +135,35 @@ async fn an_upgrade_and_the_death_of_a_pod_of_each_service_lose_no_order_and_cha
     assert_eq!(settled.len(), 60, "one resource a key");
     assert!(settled.iter().all(|order| order.outcome() == Outcome::Paid));
     assert_eq!(release.balance("steady").await?, 10_000.0 - 600.0, "each charged once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
+    let release = Release::installed().await?;
+    release.customer("audited", 100).await?;
+    assert_eq!(release.order_surely("audited", 60, "audited-1").await?, 200);
+    assert_eq!(release.order_surely("audited", 60, "audited-2").await?, 400);
+    release.settled("audited").await?;
+    // Orders that other tests deleted after they were paid are no evidence against the service.
+    release.upgrade(&["--set", "audit.enabled=true"])?;
+    let job = release.kubectl(&["get", "jobs", "-n", "shop", "-o", "name"])?;
+    let job = job.lines().last().unwrap_or_default().to_owned();
+    let said = wait_for("the audit to say something", LIMIT, || async {
+        release.kubectl(&["logs", "-n", "shop", &job]).ok().filter(|log| log.contains("holds") || log.contains("violations"))
+    })
+    .await?;
+    println!("{said}");
+    for holds in [
+        "ok   all postings sum to zero",
+        "ok   every balance is",
+        "ok   each paid order",
+        "ok   no refused order",
+        "ok   each order that was told",
+    ] {
+        assert!(said.contains(holds), "{said}");
+    }
+    release.upgrade(&["--set", "audit.enabled=false"])?;
     Ok(())
 }
 

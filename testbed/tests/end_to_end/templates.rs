@@ -34,6 +34,7 @@ fn values_that_make_sense_render() -> Result<()> {
         "--set crds.keep=false",
         "--set rbac.create=false,rbac.aggregateRoles=false",
         "--set networkPolicy.enabled=false",
+        "--set audit.enabled=true",
         "--set ingress.enabled=true,ingress.className=nginx,ingress.tls.enabled=true",
         "--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never",
         "--set apiServer.service.type=NodePort,apiServer.service.nodePort=30080,apiServer.service.port=8000",

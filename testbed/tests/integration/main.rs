@@ -1,6 +1,7 @@
 //! The services as processes, on a real API server, with real databases and a
 //! real mail server: what a user would notice.
 
+mod audit;
 mod bad_input;
 mod callers;
 mod contract;

@@ -1,0 +1,370 @@
+//! What must hold, checked over a snapshot: pure.
+
+use std::collections::HashMap;
+
+use orders_crds::{Money, Outcome, Reason};
+use serde::Serialize;
+
+use crate::collect::{Message, OrderFacts, Snapshot, Transaction};
+
+/// A promise of the order service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Rule {
+    /// The postings of the whole ledger, and of each transaction, sum to zero.
+    PostingsSumToZero,
+    /// A transaction that is done has two postings of its amount; one that is not has none.
+    PostingsMatchTransaction,
+    /// Every balance is the sum of its postings.
+    BalanceIsSumOfPostings,
+    /// No balance is negative.
+    NoNegativeBalance,
+    /// A paid order has exactly one charge, of its amount and its login.
+    PaidOrderHasOneCharge,
+    /// A refused order has no charge that was not given back.
+    RefusedOrderHasNoCharge,
+    /// A charge that was not given back belongs to an order.
+    ChargeHasOrder,
+    /// A charge is never given back beyond what it took.
+    RefundWithinCharge,
+    /// An order whose message was sent has exactly one in the log.
+    OrderHasOneMessage,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Rule; 9] = [
+        Rule::PostingsSumToZero,
+        Rule::PostingsMatchTransaction,
+        Rule::BalanceIsSumOfPostings,
+        Rule::NoNegativeBalance,
+        Rule::PaidOrderHasOneCharge,
+        Rule::RefusedOrderHasNoCharge,
+        Rule::ChargeHasOrder,
+        Rule::RefundWithinCharge,
+        Rule::OrderHasOneMessage,
+    ];
+
+    /// The promise in words.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Rule::PostingsSumToZero => "all postings sum to zero",
+            Rule::PostingsMatchTransaction => "each transaction has the postings of its amount",
+            Rule::BalanceIsSumOfPostings => "every balance is the sum of its postings",
+            Rule::NoNegativeBalance => "no balance is negative",
+            Rule::PaidOrderHasOneCharge => "each paid order has exactly one charge of its amount",
+            Rule::RefusedOrderHasNoCharge => "no refused order has a charge outstanding",
+            Rule::ChargeHasOrder => "no charge is without an order",
+            Rule::RefundWithinCharge => "no charge is given back beyond what it took",
+            Rule::OrderHasOneMessage => "each order that was told has its one message",
+        }
+    }
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// The order (`NAMESPACE/NAME`), if it is one's.
+    pub order: Option<String>,
+    /// What was found instead, with the keys to look it up.
+    pub detail: String,
+}
+
+/// Checks every rule.
+pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
+    let ledger = Index::of(snapshot);
+    let mut violations = Vec::new();
+    let mut found = |rule, order: Option<&OrderFacts>, detail: String| {
+        violations.push(Violation { rule, order: order.map(|order| order.name.clone()), detail });
+    };
+
+    if snapshot.summary.sum != Money::ZERO {
+        found(Rule::PostingsSumToZero, None, format!("the ledger's postings sum to {}", snapshot.summary.sum));
+    }
+    for transaction in &snapshot.transactions {
+        check_postings(transaction, &mut found);
+    }
+    for account in &snapshot.accounts {
+        if account.balance != account.posted {
+            let detail =
+                format!("account {}: the balance is {}, its postings sum to {}", account.login, account.balance, account.posted);
+            found(Rule::BalanceIsSumOfPostings, None, detail);
+        }
+        if account.balance < Money::ZERO {
+            found(Rule::NoNegativeBalance, None, format!("account {}: the balance is {}", account.login, account.balance));
+        }
+    }
+    for order in &snapshot.orders {
+        check_order(order, &ledger, &mut found);
+    }
+    for (key, charges) in &ledger.charges {
+        for charge in charges.iter().filter(|charge| charge.outcome == "done") {
+            let refunded = ledger.refunded(key);
+            if refunded > charge.amount {
+                found(
+                    Rule::RefundWithinCharge,
+                    None,
+                    format!("charge {key} of {} took {}, and {refunded} was given back", charge.login, charge.amount),
+                );
+            }
+            if !snapshot.known.contains(*key) && refunded < charge.amount {
+                found(
+                    Rule::ChargeHasOrder,
+                    None,
+                    format!("charge {key} of {}: {} was taken, and there is no order with this UID", charge.login, charge.amount),
+                );
+            }
+        }
+    }
+    violations
+}
+
+fn check_postings(transaction: &Transaction, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
+    let sum: i64 = transaction.postings.iter().map(|posting| posting.amount.minor()).sum();
+    let name = || format!("transaction {} ({} {} of {})", transaction.id, transaction.kind, transaction.key, transaction.login);
+    if sum != 0 {
+        found(Rule::PostingsSumToZero, None, format!("{}: its postings sum to {}", name(), Money::from_minor(sum)));
+    }
+    let customer = format!("customer:{}", transaction.login);
+    let change = if transaction.kind == "charge" { -transaction.amount.minor() } else { transaction.amount.minor() };
+    let of_customer: i64 =
+        transaction.postings.iter().filter(|posting| posting.account == customer).map(|posting| posting.amount.minor()).sum();
+    let expected = if transaction.outcome == "done" { (2, change) } else { (0, 0) };
+    if (transaction.postings.len(), of_customer) != expected {
+        let detail = format!(
+            "{}: {} of {}, but {} postings that change the account by {}",
+            name(),
+            transaction.outcome,
+            transaction.amount,
+            transaction.postings.len(),
+            Money::from_minor(of_customer)
+        );
+        found(Rule::PostingsMatchTransaction, None, detail);
+    }
+}
+
+fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
+    let done: Vec<&Transaction> = ledger.charges_of(&order.uid).filter(|charge| charge.outcome == "done").collect();
+    match order.outcome {
+        Outcome::Undecided => return,
+        Outcome::Paid => match &*done {
+            [charge] if Some(charge.amount) == order.amount && charge.login == order.login => {}
+            [charge] => found(
+                Rule::PaidOrderHasOneCharge,
+                Some(order),
+                format!(
+                    "UID {}: charged {} to {}, not {:?} to {}",
+                    order.uid,
+                    charge.amount,
+                    charge.login,
+                    order.amount.map(|a| a.to_string()),
+                    order.login
+                ),
+            ),
+            charges => found(Rule::PaidOrderHasOneCharge, Some(order), format!("UID {}: {} charges", order.uid, charges.len())),
+        },
+        Outcome::Refused(reason) => {
+            let taken: i64 = done.iter().map(|charge| charge.amount.minor()).sum();
+            let outstanding = taken - ledger.refunded(&order.uid).minor();
+            if outstanding > 0 {
+                let reason = reason.map_or("of an unknown reason", Reason::as_str);
+                found(
+                    Rule::RefusedOrderHasNoCharge,
+                    Some(order),
+                    format!("UID {}: refused because {reason}, but {} was taken", order.uid, Money::from_minor(outstanding)),
+                );
+            }
+        }
+    }
+    if order.notified {
+        match ledger.messages.get(&*order.uid).map(Vec::as_slice).unwrap_or_default() {
+            [message] if message.is_sended && message.login == order.login && message.email == order.email => {}
+            [message] => found(
+                Rule::OrderHasOneMessage,
+                Some(order),
+                format!(
+                    "UID {}: message {} to {} <{}>, sent: {}",
+                    order.uid, message.id, message.login, message.email, message.is_sended
+                ),
+            ),
+            messages => found(Rule::OrderHasOneMessage, Some(order), format!("UID {}: {} messages", order.uid, messages.len())),
+        }
+    }
+}
+
+/// The ledger and the log by key. A key that stands twice is a violation, not
+/// an impossibility: the audit does not rely on the services' constraints.
+struct Index<'a> {
+    charges: HashMap<&'a str, Vec<&'a Transaction>>,
+    refunds: HashMap<&'a str, i64>,
+    messages: HashMap<&'a str, Vec<&'a Message>>,
+}
+
+impl<'a> Index<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let mut index = Index { charges: HashMap::new(), refunds: HashMap::new(), messages: HashMap::new() };
+        for transaction in &snapshot.transactions {
+            match (&*transaction.kind, &transaction.charge_key) {
+                ("charge", _) => index.charges.entry(&transaction.key).or_default().push(transaction),
+                ("refund", Some(charge)) if transaction.outcome == "done" => {
+                    *index.refunds.entry(charge).or_default() += transaction.amount.minor()
+                }
+                _ => {}
+            }
+        }
+        for message in &snapshot.messages {
+            index.messages.entry(&message.key).or_default().push(message);
+        }
+        index
+    }
+
+    fn charges_of(&self, key: &str) -> impl Iterator<Item = &'a Transaction> {
+        self.charges.get(key).into_iter().flatten().copied()
+    }
+
+    fn refunded(&self, key: &str) -> Money {
+        Money::from_minor(self.refunds.get(key).copied().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::{Account, Posting, Summary};
+
+    fn money(text: &str) -> Money {
+        text.parse().unwrap()
+    }
+
+    fn transaction(id: i64, kind: &str, key: &str, amount: &str, outcome: &str) -> Transaction {
+        let (amount, customer) = (money(amount), "customer:anna".to_owned());
+        let change = if kind == "charge" { Money::from_minor(-amount.minor()) } else { amount };
+        let against = if kind == "refill" { "cash" } else { "revenue" };
+        let postings = vec![
+            Posting { account: customer, amount: change },
+            Posting { account: against.to_owned(), amount: Money::from_minor(-change.minor()) },
+        ];
+        Transaction {
+            id,
+            kind: kind.to_owned(),
+            key: key.to_owned(),
+            charge_key: None,
+            login: "anna".to_owned(),
+            amount,
+            outcome: outcome.to_owned(),
+            postings: if outcome == "done" { postings } else { Vec::new() },
+        }
+    }
+
+    fn order(uid: &str, amount: &str, outcome: Outcome) -> OrderFacts {
+        OrderFacts {
+            name: format!("shop/{uid}"),
+            uid: uid.to_owned(),
+            login: "anna".to_owned(),
+            email: "anna@example.com".to_owned(),
+            amount: Some(money(amount)),
+            outcome,
+            notified: true,
+        }
+    }
+
+    fn message(id: i64, key: &str) -> Message {
+        Message { id, key: key.to_owned(), login: "anna".to_owned(), email: "anna@example.com".to_owned(), is_sended: true }
+    }
+
+    /// One order paid, one refused, one not decided.
+    fn sound() -> Snapshot {
+        let waiting = OrderFacts { notified: false, ..order("waiting", "1.00", Outcome::Undecided) };
+        let orders = vec![
+            order("paid", "100.00", Outcome::Paid),
+            order("refused", "1000.00", Outcome::Refused(Some(Reason::InsufficientFunds))),
+            waiting,
+        ];
+        Snapshot {
+            known: orders.iter().map(|order| order.uid.clone()).collect(),
+            orders,
+            transactions: vec![
+                transaction(1, "refill", "r", "900.00", "done"),
+                transaction(2, "charge", "paid", "100.00", "done"),
+                transaction(3, "charge", "refused", "1000.00", "insufficient_funds"),
+                transaction(4, "charge", "waiting", "1.00", "done"),
+            ],
+            accounts: vec![Account { login: "anna".to_owned(), balance: money("799.00"), posted: money("799.00") }],
+            summary: Summary { sum: Money::ZERO },
+            messages: vec![message(1, "paid"), message(2, "refused")],
+        }
+    }
+
+    fn broken(damage: impl FnOnce(&mut Snapshot)) -> Vec<Rule> {
+        let mut snapshot = sound();
+        damage(&mut snapshot);
+        let mut rules: Vec<Rule> = check(&snapshot).into_iter().map(|violation| violation.rule).collect();
+        rules.dedup();
+        rules
+    }
+
+    #[test]
+    fn a_sound_installation_has_no_violation() {
+        assert_eq!(check(&sound()), []);
+    }
+
+    #[test]
+    fn each_rule_finds_what_breaks_it_and_names_the_order() {
+        use Rule::*;
+        assert_eq!(broken(|s| s.summary.sum = money("0.01")), [PostingsSumToZero]);
+        assert_eq!(
+            broken(|s| s.transactions[0].postings[0].amount = money("901")),
+            [PostingsSumToZero, PostingsMatchTransaction]
+        );
+        assert_eq!(broken(|s| s.transactions[1].postings.clear()), [PostingsMatchTransaction]);
+        assert_eq!(broken(|s| s.transactions[2].postings = s.transactions[1].postings.clone()), [PostingsMatchTransaction]);
+        assert_eq!(broken(|s| s.accounts[0].balance = money("800")), [BalanceIsSumOfPostings]);
+        assert_eq!(broken(|s| s.accounts[0].balance = money("-1")), [BalanceIsSumOfPostings, NoNegativeBalance]);
+        assert_eq!(broken(|s| drop(s.transactions.remove(1))), [PaidOrderHasOneCharge]);
+        assert_eq!(broken(|s| s.transactions.push(transaction(9, "charge", "paid", "100.00", "done"))), [PaidOrderHasOneCharge]);
+        assert_eq!(broken(|s| s.orders[0].amount = Some(money("99"))), [PaidOrderHasOneCharge]);
+        assert_eq!(
+            broken(|s| s.transactions[2] = transaction(3, "charge", "refused", "1000.00", "done")),
+            [RefusedOrderHasNoCharge]
+        );
+        assert_eq!(broken(|s| s.transactions.push(transaction(9, "charge", "nobody", "5.00", "done"))), [ChargeHasOrder]);
+        assert_eq!(broken(|s| drop(s.messages.remove(0))), [OrderHasOneMessage]);
+        assert_eq!(broken(|s| s.messages.push(message(9, "refused"))), [OrderHasOneMessage]);
+        assert_eq!(broken(|s| s.messages[1].is_sended = false), [OrderHasOneMessage]);
+
+        let mut snapshot = sound();
+        snapshot.transactions.remove(1);
+        assert_eq!(check(&snapshot)[0].order.as_deref(), Some("shop/paid"));
+    }
+
+    #[test]
+    fn what_was_given_back_is_not_outstanding() {
+        let refund = |amount: &str| Transaction {
+            charge_key: Some("refused".to_owned()),
+            ..transaction(9, "refund", "f", amount, "done")
+        };
+        let charge = || transaction(3, "charge", "refused", "1000.00", "done");
+        assert_eq!(
+            broken(|s| {
+                s.transactions[2] = charge();
+                s.transactions.push(refund("1000.00"))
+            }),
+            []
+        );
+        assert_eq!(
+            broken(|s| {
+                s.transactions[2] = charge();
+                s.transactions.push(refund("999.99"))
+            }),
+            [Rule::RefusedOrderHasNoCharge]
+        );
+        assert_eq!(
+            broken(|s| {
+                s.transactions[2] = charge();
+                s.transactions.push(refund("1000.01"))
+            }),
+            [Rule::RefundWithinCharge]
+        );
+    }
+}

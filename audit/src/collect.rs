@@ -1,0 +1,207 @@
+//! Reading everything that is compared.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use orders_crds::{Money, Order, Outcome, money::json_number};
+use orders_service::{http_client, token_file::TokenFile};
+use reqwest::header::AUTHORIZATION;
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// Orders read in one go from the Kubernetes API.
+const ORDERS_PAGE: u32 = 500;
+
+/// Larger than any right page, in bytes.
+const MAX_PAGE: usize = 8 * 1024 * 1024;
+
+/// An order, as far as money and messages go.
+#[derive(Clone, Debug)]
+pub struct OrderFacts {
+    /// `NAMESPACE/NAME`.
+    pub name: String,
+    /// Its UID: the key of its charge and of its message.
+    pub uid: String,
+    /// The customer.
+    pub login: String,
+    /// Where its message goes.
+    pub email: String,
+    /// Its amount; `None` if it cannot be read.
+    pub amount: Option<Money>,
+    /// What its status says.
+    pub outcome: Outcome,
+    /// Whether its status says that its message was sent.
+    pub notified: bool,
+}
+
+/// A transaction of the ledger.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Transaction {
+    /// Number in order of recording.
+    pub id: i64,
+    /// `refill`, `charge` or `refund`.
+    pub kind: String,
+    /// Its key; of a charge the order's UID.
+    pub key: String,
+    /// Of a refund: the charge's key.
+    pub charge_key: Option<String>,
+    /// The customer.
+    pub login: String,
+    /// How much was asked for.
+    #[serde(with = "json_number")]
+    pub amount: Money,
+    /// `done`, or why not.
+    pub outcome: String,
+    /// Its legs.
+    pub postings: Vec<Posting>,
+}
+
+/// One leg of a transaction.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Posting {
+    /// `customer:LOGIN`, `cash` or `revenue`.
+    pub account: String,
+    /// What the account changed by.
+    #[serde(with = "json_number")]
+    pub amount: Money,
+}
+
+/// An account of the ledger.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Account {
+    /// The customer.
+    pub login: String,
+    /// The kept balance.
+    #[serde(with = "json_number")]
+    pub balance: Money,
+    /// The sum of its postings.
+    #[serde(with = "json_number")]
+    pub posted: Money,
+}
+
+/// The whole ledger in one number.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Summary {
+    /// The sum of all postings.
+    #[serde(with = "json_number")]
+    pub sum: Money,
+}
+
+/// A message of the log.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Message {
+    /// Number in order of arrival.
+    pub id: i64,
+    /// Its key: the order's UID.
+    pub key: String,
+    /// The customer.
+    pub login: String,
+    /// Where it goes.
+    pub email: String,
+    /// Whether the mail server accepted it.
+    pub is_sended: bool,
+}
+
+/// Everything that is compared.
+///
+/// Read while the installation works on, so the order of reading matters: the
+/// orders first, then the ledger and the messages. What an order of `orders` says
+/// is done was recorded before it said so, and so is found. `known` has orders
+/// that were placed meanwhile as well.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The orders as they were first.
+    pub orders: Vec<OrderFacts>,
+    /// UIDs of all orders, also of those that came during the reading.
+    pub known: BTreeSet<String>,
+    /// The ledger.
+    pub transactions: Vec<Transaction>,
+    /// Its accounts.
+    pub accounts: Vec<Account>,
+    /// Its sum.
+    pub summary: Summary,
+    /// The message log.
+    pub messages: Vec<Message>,
+}
+
+/// A service to read from.
+pub struct Source {
+    /// Base URL.
+    pub url: String,
+    /// Shown with each request.
+    pub token: TokenFile,
+    /// For the requests.
+    pub http: reqwest::Client,
+}
+
+/// Reads everything.
+///
+/// # Errors
+/// If a part cannot be reached or does not answer as it should; the error names it.
+pub async fn snapshot(client: Client, namespace: Option<&str>, billing: &Source, notify: &Source) -> Result<Snapshot> {
+    let orders: Api<Order> = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let first = list(&orders).await?;
+    let transactions = billing.pages("/billing/ledger/transactions", |last: &Transaction| last.id.to_string()).await?;
+    let accounts = billing.pages("/billing/ledger/accounts", |last: &Account| last.login.clone()).await?;
+    let summary = billing.read("/billing/ledger/summary").await?;
+    let messages = notify.pages("/notify/messages", |last: &Message| last.id.to_string()).await?;
+    let mut known: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
+    known.extend(list(&orders).await?.into_iter().map(|order| order.uid));
+    Ok(Snapshot { orders: first, known, transactions, accounts, summary, messages })
+}
+
+async fn list(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
+    let mut all = Vec::new();
+    let mut page = ListParams::default().limit(ORDERS_PAGE);
+    loop {
+        let listed = orders.list(&page).await.context("the Orders cannot be listed")?;
+        all.extend(listed.items.iter().map(facts));
+        tracing::debug!(orders = all.len(), "read");
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn facts(order: &Order) -> OrderFacts {
+    OrderFacts {
+        name: format!("{}/{}", order.namespace().unwrap_or_default(), order.name_any()),
+        uid: order.uid().unwrap_or_default(),
+        login: order.spec.login.clone(),
+        email: order.spec.email.clone(),
+        amount: Money::positive(&order.spec.amount).ok(),
+        outcome: order.outcome(),
+        notified: order.status.as_ref().is_some_and(|status| status.is_notified()),
+    }
+}
+
+impl Source {
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let token = self.token.bearer().await.context("the service-account token cannot be read")?;
+        let response = self.http.get(&url).header(AUTHORIZATION, token).send().await.with_context(|| url.clone())?;
+        let status = response.status();
+        let body = http_client::body(response, MAX_PAGE).await.with_context(|| url.clone())?;
+        ensure!(status.is_success(), "{url} answered {status}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).with_context(|| format!("{url}: the answer cannot be read"))
+    }
+
+    /// Reads page after page until one is empty. `key` names the last row of a page.
+    async fn pages<T: DeserializeOwned>(&self, path: &str, key: impl Fn(&T) -> String) -> Result<Vec<T>> {
+        let mut all: Vec<T> = Vec::new();
+        loop {
+            let after = all.last().map(&key).unwrap_or_default();
+            let query = if after.is_empty() { String::new() } else { format!("?after={after}") };
+            let page: Vec<T> = self.read(&format!("{path}{query}")).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+            tracing::debug!(path, rows = all.len(), "read");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `orders-audit`.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+use orders_audit::{
+    check::check,
+    collect::{self, Source},
+    config::{Config, Output},
+    report::Report,
+};
+use orders_service::{http_client, token_file::TokenFile};
+
+/// How long one page may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Config::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("the audit could not be made: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<bool> {
+    config.log.init()?;
+    let client = kube::Client::try_default().await?;
+    let http = http_client::client(TIMEOUT)?;
+    let source = |url, token| Source { url, token: TokenFile::new(token), http: http.clone() };
+    let billing = source(config.billing_url, config.billing_token_file);
+    let notify = source(config.notify_url, config.notify_token_file);
+    let snapshot = collect::snapshot(client, config.namespace.as_deref(), &billing, &notify).await?;
+    let report = Report::new(&snapshot, check(&snapshot));
+    match config.output {
+        Output::Text => print!("{}", report.to_text()),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(report.holds)
+}
