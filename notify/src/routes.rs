@@ -9,7 +9,7 @@ use axum::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use orders_crds::{EMail, Login};
-use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator};
+use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator, problem::ServiceCallProblems};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -158,10 +158,8 @@ impl From<Message> for LogEntry {
     responses(
         (status = 200, description = "Stored; `is_sended` says whether the mail server accepted it", body = Delivered),
         (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another message", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away; whether the message is stored is unknown", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 async fn send(
@@ -236,8 +234,7 @@ struct KeyedEntry {
     params(After),
     responses(
         (status = 200, description = "A page; the last one is empty", body = Vec<KeyedEntry>),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Neither the operator's nor the audit's token", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 async fn all(

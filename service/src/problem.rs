@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// The content type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -90,4 +90,19 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// What each call between services may be answered, for the OpenAPI documents.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "describes answers")]
+pub enum ServiceCallProblems {
+    /// No token that is valid for this service.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The token of an account that may not make this call.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// The database, or the check of the token, is busy or away. Whether the call had its effect is not known.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
 }

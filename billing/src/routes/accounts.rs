@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use orders_crds::{Login, Money, money::json_number};
-use orders_service::{IdempotencyKey, Json, Problem};
+use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -56,11 +56,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginQuery {
     ),
     responses(
         (status = 200, description = "Opened", body = Account),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the api-server's token", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Registered already; the balance is unchanged", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn register(
@@ -94,11 +92,9 @@ pub(super) struct Refill {
     request_body = Refill,
     responses(
         (status = 200, description = "The balance right after", body = Account),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the api-server's token", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, the balance would be larger than 999999999999.99, or the key was used for another refill", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn refill(

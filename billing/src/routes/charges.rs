@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use orders_crds::{Login, Money, money::json_number};
-use orders_service::{IdempotencyKey, Json, Problem};
+use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -91,10 +91,8 @@ fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Respo
     responses(
         (status = 200, description = "Charged, or refused for good", body = Charge),
         (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another charge", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away; the outcome is unknown", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn withdraw(
@@ -137,10 +135,8 @@ pub(super) struct ChargeState {
     params(("key" = String, Path, description = "The charge's key")),
     responses(
         (status = 200, description = "Charged, refused or closed", body = ChargeState),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown to billing: it may still come", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn state(
@@ -171,10 +167,8 @@ pub(super) async fn state(
     request_body = Withdrawal,
     responses(
         (status = 200, description = "Closed, or decided before", body = Charge),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key is another charge's", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away; the outcome is unknown", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn close(
@@ -235,12 +229,10 @@ pub(super) struct RefundAnswer {
     responses(
         (status = 200, description = "Given back", body = RefundAnswer),
         (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not the operator's token", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "This login has no such charge", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The charge was refused or closed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, more than the charge would be given back, or the key was used for another refund", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away; the outcome is unknown", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn refund(

@@ -2,7 +2,7 @@
 
 use axum::extract::{Query, State};
 use orders_crds::{Money, money::json_number};
-use orders_service::{Json, Problem};
+use orders_service::{Json, Problem, problem::ServiceCallProblems};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -107,8 +107,7 @@ impl From<ExportedTransaction> for Transaction {
     params(AfterId),
     responses(
         (status = 200, description = "A page; the last one is empty", body = Vec<Transaction>),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Neither the operator's nor the audit's token", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn transactions(
@@ -128,8 +127,7 @@ pub(super) async fn transactions(
     params(AfterLogin),
     responses(
         (status = 200, description = "A page; the last one is empty", body = Vec<AuditedAccount>),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Neither the operator's nor the audit's token", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn accounts(
@@ -149,8 +147,7 @@ pub(super) async fn accounts(
     tag = "ledger",
     responses(
         (status = 200, description = "The ledger in a few numbers", body = LedgerSummary),
-        (status = 401, description = "No valid token", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Neither the operator's nor the audit's token", body = Problem, content_type = "application/problem+json")
+        ServiceCallProblems
     )
 )]
 pub(super) async fn summary(_: Auditor, State(billing): State<Billing>) -> Result<Json<LedgerSummary>, Problem> {
