@@ -19,6 +19,8 @@ CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '%s\n' 'Variables: NAMESPACE=shop, HELM_ARGS, ORDERS_CACHE=~/.cache/orders,' \
+	  '  CLUSTER=kind (a node in Docker), KUBE_CONTEXT=NAME (a cluster of your own)'
 
 demo: testbed ## Bring up a real Kubernetes, install the chart, run the Postman scenario, show the orders
 	$(say) "1/5 A Kubernetes node on this machine (built from source the first time: about 11 minutes)"
@@ -31,23 +33,24 @@ demo: testbed ## Bring up a real Kubernetes, install the chart, run the Postman 
 	$(say) "4/5 The Postman scenario by newman, through http://arch.homework"
 	@$(MAKE) --no-print-directory newman
 	$(say) "5/5 What Kubernetes says"
-	@$(KUBE) kubectl get orders -n $(NAMESPACE)
+	@$(KUBE) kubectl get orders -n $(NAMESPACE) --sort-by=.metadata.creationTimestamp | { IFS= read -r head; echo "$$head"; tail -n 10; }
 	@$(KUBE) kubectl describe orders -n $(NAMESPACE) "$$(kubectl get orders -n $(NAMESPACE) --sort-by=.metadata.creationTimestamp -o name | tail -n 1 | cut -d/ -f2)"
 	$(say) "It runs at http://arch.homework (docs: http://arch.homework/docs/)"
 	@printf '%s\n' 'To look around:      eval "$$(make -s env)"; kubectl get orders -n $(NAMESPACE)' \
+	  'To read the mail:    kubectl port-forward -n $(NAMESPACE) service/orders-inbox 1080:1080, then http://localhost:1080/' \
 	  'Report of newman:    postman/report/index.html' 'To end it:           make down'
 
-install: # What `demo` installs
-	@$(KUBE) helm upgrade --install orders ./$(CHART) --namespace $(NAMESPACE) --create-namespace $(IMAGES) --wait --timeout 5m $(HELM_ARGS)
+install: testbed ## What demo installs; HELM_ARGS='--set …' adds to it
+	@$(KUBE) helm upgrade --install orders ./$(CHART) --namespace $(NAMESPACE) --create-namespace $(IMAGES) --wait --timeout 5m --hide-notes $(HELM_ARGS)
 
-newman: # The Postman scenario
+newman: ## The Postman scenario against http://arch.homework
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer (Debian: apt-get install npm)" >&2; exit 1; }
 	@cd postman && { [ -d node_modules/newman ] || npm ci --no-audit --no-fund --loglevel=error; } && npm test --silent
 
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-e2e ## Prove all of it (about 15 minutes warm); replaces a running demo
+test: lint test-unit test-integration test-e2e ## Prove all of it (about 5 minutes warm); ends a running demo and its orders
 	@$(TESTBED) down
 	$(say) "All tests passed"
 

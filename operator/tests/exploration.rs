@@ -5,7 +5,7 @@
 //! The parts outside are modelled by what they promise: billing and notify do a
 //! thing once for its key and remember what they did.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use jiff::Timestamp;
 use orders_crds::{Money, OrderSpec, OrderStatus, Outcome, Reason};
@@ -185,8 +185,8 @@ fn the_promises_hold_in_every_reachable_state_and_each_has_a_way_to_the_end() {
         for next in successors(&world, clock) {
             assert_promises(&next);
             edges.entry(shape(&world)).or_default().insert(shape(&next));
-            if !seen.contains_key(&shape(&next)) {
-                seen.insert(shape(&next), next.clone());
+            if let Entry::Vacant(unseen) = seen.entry(shape(&next)) {
+                unseen.insert(next.clone());
                 queue.push_back(next);
             }
         }

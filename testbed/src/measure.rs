@@ -31,6 +31,7 @@ pub async fn run(base_url: &str, orders: usize) -> Result<()> {
     client.post(format!("{base_url}/billing/refill")).json(&refill).send().await?.error_for_status()?;
 
     let order = json!({"login": login, "e_mail": "measure@example.com", "id_cart": 0, "amount": 1});
+    println!("placing {orders} orders as {login}, one after the other …");
     let mut times = Vec::with_capacity(orders);
     for _ in 0..orders {
         let started = Instant::now();
@@ -51,6 +52,7 @@ pub async fn run(base_url: &str, orders: usize) -> Result<()> {
     for (name, kibibytes) in memory()? {
         println!("  {name:18} {:6.1} MiB", kibibytes as f64 / 1024.0);
     }
+    println!("the orders stay; to delete them: kubectl delete orders -n shop --field-selector spec.login={login}");
     Ok(())
 }
 

@@ -68,11 +68,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// The routes, with their documentation at `/openapi.json` and `/docs`.
 pub fn router(front_door: FrontDoor) -> Router {
     let (router, openapi) = documented().split_for_parts();
+    // No badge of an outside validator: it would be told this installation's address.
+    let page = utoipa_swagger_ui::Config::default().validator_url("none");
     router
         // Each with and without the trailing slash.
         .route("/orders", post(orders::create))
         .route("/orders/", get(orders::list))
         .route("/", get(async |_: Uri| Redirect::temporary("/docs/")))
         .with_state(front_door)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi).config(page))
 }

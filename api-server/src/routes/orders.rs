@@ -84,7 +84,7 @@ pub(super) struct OrderAnswer {
             (OrderAnswer = "application/json", example = json!({"id": 15, "status": 0})),
             (Problem = "application/problem+json")
         )),
-        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "Where to ask for the outcome"))),
+        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "Where to ask for the outcome")), example = json!({"id": 16, "status": 2})),
         (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The order was deleted before it was decided", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
