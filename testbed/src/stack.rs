@@ -28,6 +28,8 @@ pub struct StackOptions {
     pub smtp_url: String,
     /// Operators, of which one works at a time.
     pub operators: usize,
+    /// Port of this machine where the operator finds billing; billing's own if not given.
+    pub billing_port_for_operator: Option<u16>,
     /// Port of the public API; a free one if not given.
     pub port: Option<u16>,
 }
@@ -35,7 +37,14 @@ pub struct StackOptions {
 impl StackOptions {
     /// SQLite, this mail server, one operator.
     pub fn new(smtp_url: String) -> Self {
-        StackOptions { billing_database: None, notify_database: None, smtp_url, operators: 1, port: None }
+        StackOptions {
+            billing_database: None,
+            notify_database: None,
+            smtp_url,
+            operators: 1,
+            billing_port_for_operator: None,
+            port: None,
+        }
     }
 }
 
@@ -177,6 +186,9 @@ impl Stack {
         for number in 0..options.operators {
             let name = format!("operator-{number}");
             let mut env = services.to_vec();
+            if let Some(port) = options.billing_port_for_operator {
+                env.push(("BILLING_URL", format!("http://127.0.0.1:{port}")));
+            }
             env.extend([
                 ("BILLING_TOKEN_FILE", tokens.path("operator-billing")),
                 ("NOTIFY_TOKEN_FILE", tokens.path("operator-notify")),

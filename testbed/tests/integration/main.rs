@@ -7,6 +7,7 @@ mod callers;
 mod contract;
 mod crowd;
 mod idempotency;
+mod lossy;
 mod outages;
 mod raw;
 mod resource;

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use orders_crds::{ConditionType, Outcome, RetryStep, conditions};
-use orders_testbed::{Cluster, Signal, wait_for};
+use orders_testbed::{Cluster, StackOptions, wait_for};
 use serde_json::json;
 
-use crate::shop::{SOON, Shop, name, reasons};
+use crate::{
+    lossy::Lossy,
+    shop::{SOON, Shop, name, reasons},
+};
 
 const PAID: &str = "Заказ успешно оформлен";
 
@@ -39,18 +42,24 @@ async fn an_order_placed_while_billing_is_down_is_undecided_and_then_paid_once()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_whose_answer_never_came_is_asked_for_again_and_made_once() -> Result<()> {
-    let shop = Shop::open().await?;
+async fn a_charge_whose_answer_was_lost_is_asked_for_again_and_made_once() -> Result<()> {
+    let (lossy, port) = Lossy::listen().await?;
+    let through_it = |options| StackOptions { billing_port_for_operator: Some(port), ..options };
+    let shop = Shop::open_with(&Cluster::control_plane().await?, through_it).await?;
+    lossy.lead_to(&shop.stack.billing.url);
     shop.customer("bert", json!(500)).await?;
-    shop.stack.billing.process.signal(Signal::STOP)?;
+
+    lossy.lose(2);
     let answer = shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=0")).await?;
     assert_eq!(answer.status, 202, "{answer:?}");
     let id = answer.id();
-    // The operator gives up waiting; the request it sent is still in billing's socket.
     shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
-    shop.stack.billing.process.signal(Signal::CONT)?;
+    assert_eq!(shop.balance("bert").await?, "400.0", "it was charged; only the answer is missing");
+
     shop.settled().await?;
-    assert_eq!(shop.balance("bert").await?, "400.0", "charged once, though asked for twice");
+    assert_eq!(lossy.left_to_lose(), 0, "both answers were lost");
+    assert_eq!(shop.orders().get(&name(id)).await?.outcome(), Outcome::Paid);
+    assert_eq!(shop.balance("bert").await?, "400.0", "charged once, though asked for three times");
     Ok(())
 }
 
@@ -141,7 +150,7 @@ async fn orders_in_flight_survive_the_operator_being_killed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_one_that_dies() -> Result<()> {
     let cluster = Cluster::control_plane().await?;
-    let shop = Shop::open_with(&cluster, |options| orders_testbed::StackOptions { operators: 2, ..options }).await?;
+    let shop = Shop::open_with(&cluster, |options| StackOptions { operators: 2, ..options }).await?;
     shop.customer("gina", json!(1000)).await?;
     assert_eq!(shop.order("gina", json!(10)).await?.status, 200);
 
