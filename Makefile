@@ -4,6 +4,10 @@ export ORDERS_CACHE ?= $(HOME)/.cache/orders
 # Outside the checkout, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
+# Which checkout the project's own crates in there were built from.
+BUILT_FROM := $(CARGO_TARGET_DIR)/checkout
+PACKAGES    = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml | cut -d'"' -f2))
+
 NAMESPACE ?= shop
 CHART     := helm/orders
 TESTBED   := $(CARGO_TARGET_DIR)/debug/testbed
@@ -15,7 +19,7 @@ KUBE       = eval "$$($(TESTBED) env)";
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never)
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 
-.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure deny
+.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure deny checkout
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +58,7 @@ test: lint test-unit test-integration test-e2e ## Prove all of it (about 5 minut
 	@$(TESTBED) down
 	$(say) "All tests passed"
 
-test-unit: ## Rules, parsers, decisions: no cluster
+test-unit: checkout ## Rules, parsers, decisions: no cluster
 	$(say) "Unit tests"
 	@cargo test --workspace --lib --bins --quiet
 
@@ -80,7 +84,7 @@ dev: testbed ## The four services on this machine against a bare control plane, 
 measure: testbed ## Figures of the running demo: time from POST to answer, memory
 	@$(TESTBED) measure
 
-lint: ## Formatting and clippy (generated files are checked by the tests)
+lint: checkout ## Formatting and clippy (generated files are checked by the tests)
 	$(say) "Lint"
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -89,7 +93,7 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	@cargo deny check licenses bans sources
 
-generate: ## Write the files that are generated and committed: the CRD and the OpenAPI documents
+generate: checkout ## Write the files that are generated and committed: the CRD and the OpenAPI documents
 	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
 	@for service in api-server billing notify; do \
 	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
@@ -98,7 +102,14 @@ generate: ## Write the files that are generated and committed: the CRD and the O
 env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 	@$(TESTBED) env
 
-testbed:
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer, https://rustup.rs" >&2; exit 1; }
+testbed: checkout
 	@[ -x $(TESTBED) ] || echo "building the testbed's own tool (about 3 minutes the first time)"
 	@cargo build --quiet -p orders-testbed
+
+# Checkouts share what was built of the dependencies, never of the project: cargo
+# tells by time and not by content whether a source was built, so that an older
+# checkout would be given a newer one's programs.
+checkout:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer, https://rustup.rs" >&2; exit 1; }
+	@[ "$$(cat $(BUILT_FROM) 2>/dev/null)" = "$(CURDIR)" ] || { mkdir -p $(CARGO_TARGET_DIR) && \
+	  cargo clean --quiet $(PACKAGES) && cargo clean --quiet --release $(PACKAGES) && echo "$(CURDIR)" > $(BUILT_FROM); }
