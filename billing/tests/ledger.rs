@@ -316,7 +316,7 @@ async fn the_export_has_every_row_over_all_pages() -> Result<()> {
         let first = &ledger.accounts("", 1).await?[0];
         assert_eq!((first.balance, first.posted), (Money::from_minor(40), Money::from_minor(40)));
         let summary = ledger.summary().await?;
-        assert_eq!((summary.transactions, summary.postings, summary.sum), (3, 4, 0));
+        assert_eq!((summary.transactions, summary.postings, summary.sum), (3, 4, Money::ZERO));
         Ok(())
     })
     .await

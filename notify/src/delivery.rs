@@ -7,7 +7,11 @@
 use std::{sync::Arc, time::Duration};
 
 use orders_service::shutdown::{GRACE, Shutdown};
-use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -61,14 +65,7 @@ impl Delivery {
         }
         match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
-                let attempt: JoinHandle<()> = {
-                    let (delivery, message) = (self.clone(), message.clone());
-                    self.attempts.spawn(async move {
-                        delivery.attempt(&message).await;
-                        drop(connection);
-                    })
-                };
-                let _ = tokio::time::timeout_at(deadline, attempt).await;
+                let _ = tokio::time::timeout_at(deadline, self.begin(message.clone(), connection)).await;
             }
             // All connections are busy for longer than the caller waits: leave it to the sweep.
             _ => self.log.release(message.id).await?,
@@ -106,13 +103,18 @@ impl Delivery {
         // The connection first: the lease is for the attempt, not for waiting in line.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
             let Some(message) = self.log.claim_due(1, LEASE).await?.pop() else { return Ok(()) };
-            let delivery = self.clone();
-            self.attempts.spawn(async move {
-                delivery.attempt(&message).await;
-                drop(connection);
-            });
+            self.begin(message, connection);
         }
         Ok(())
+    }
+
+    /// Begins an attempt, which goes on whether or not anybody waits for it.
+    fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<()> {
+        let delivery = self.clone();
+        self.attempts.spawn(async move {
+            delivery.attempt(&message).await;
+            drop(connection);
+        })
     }
 
     /// One attempt, and its result into the log.

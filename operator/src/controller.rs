@@ -15,7 +15,7 @@ use kube::{
     },
 };
 use orders_crds::{Order, OrderSpec, OrderStatus, Outcome};
-use orders_service::shutdown::{GRACE, Shutdown};
+use orders_service::shutdown::Shutdown;
 use serde_json::{Value, json};
 
 use crate::{
@@ -78,13 +78,9 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         .graceful_shutdown_on(shutdown.clone().requested())
         .run(reconcile, retry_later, context)
         .for_each(|_| ready(()));
-    let out_of_time = async {
-        shutdown.requested().await;
-        tokio::time::sleep(GRACE).await;
-    };
     tokio::select! {
         () = work => {}
-        () = out_of_time => tracing::warn!("stopped with orders under way; the next leader goes on with them"),
+        () = shutdown.out_of_time() => tracing::warn!("stopped with orders under way; the next leader goes on with them"),
     }
 }
 

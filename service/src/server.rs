@@ -18,10 +18,7 @@ use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
-use crate::{
-    Problem,
-    shutdown::{GRACE, Shutdown},
-};
+use crate::{Problem, shutdown::Shutdown};
 
 /// The largest request body, in bytes. The bodies of this API are a few hundred.
 pub const MAX_BODY: usize = 16 * 1024;
@@ -106,7 +103,7 @@ async fn refused(error: BoxError) -> Response {
     }
 }
 
-/// Serves until shutdown, then lets requests that were begun finish, within [`GRACE`].
+/// Serves until shutdown, then lets requests that were begun finish, within [`GRACE`](crate::shutdown::GRACE).
 pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let stop = shutdown.clone();
     // Answers are small and written at once; Nagle's algorithm would only delay them.
@@ -116,12 +113,8 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
         }
     });
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
-    let out_of_time = async {
-        shutdown.requested().await;
-        tokio::time::sleep(GRACE).await;
-    };
     tokio::select! {
         result = serving => if let Err(error) = result { tracing::error!(%error, "the HTTP server failed") },
-        () = out_of_time => tracing::warn!("some requests did not finish in time"),
+        () = shutdown.out_of_time() => tracing::warn!("some requests did not finish in time"),
     }
 }

@@ -23,8 +23,7 @@ impl Shutdown {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
-            let wait = async || tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} };
-            let mut wait = wait;
+            let mut wait = async || tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} };
             wait().await;
             tracing::info!("asked to stop; finishing what was begun");
             let _ = stop.send(true);
@@ -38,5 +37,12 @@ impl Shutdown {
     /// Resolves once the process was asked to stop.
     pub async fn requested(mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// Resolves [`GRACE`] after the process was asked to stop: what is still
+    /// under way is to be given up.
+    pub async fn out_of_time(self) {
+        self.requested().await;
+        tokio::time::sleep(GRACE).await;
     }
 }

@@ -306,16 +306,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
             .await
             .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
         let mut query = ListQuery { login: None, limit: None, cursor: None };
-        let twice = |name: &String| pairs.iter().filter(|(other, _)| other == name).count() > 1;
-        for (name, value) in pairs.clone() {
-            if twice(&name) {
+        for (name, value) in &pairs {
+            if pairs.iter().filter(|(other, _)| other == name).count() > 1 {
                 let name: String = name.chars().take(64).collect();
                 return Err(Problem::invalid(name, "give each parameter once"));
             }
             let invalid = |why: &dyn std::fmt::Display| Problem::invalid(name.clone(), format!("{name}: {why}"));
             match name.as_str() {
-                "login" => query.login = Some(Login::try_from(value).map_err(|error| invalid(&error))?),
-                "cursor" => query.cursor = Some(Cursor::try_from(value).map_err(|error| invalid(&error))?),
+                "login" => query.login = Some(Login::try_from(value.clone()).map_err(|error| invalid(&error))?),
+                "cursor" => query.cursor = Some(Cursor::try_from(value.clone()).map_err(|error| invalid(&error))?),
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                     query.limit = Some(limit.ok_or_else(|| invalid(&format!("must be a number between 1 and {MAX_LIMIT}")))?);

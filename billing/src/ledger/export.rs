@@ -1,13 +1,15 @@
 //! The ledger's rows as they are, page by page, for an audit that does its own sums.
 
-use orders_crds::Money;
-use sqlx::{FromRow, Row, any::AnyRow};
+use orders_crds::{Money, money::json_number};
+use serde::Serialize;
+use sqlx::{Row, any::AnyRow};
+use utoipa::ToSchema;
 
 use super::Ledger;
 use crate::error::LedgerError;
 
 /// A transaction with its postings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExportedTransaction {
     /// Number in order of recording.
     pub id: i64,
@@ -20,42 +22,52 @@ pub struct ExportedTransaction {
     /// The customer.
     pub login: String,
     /// How much was asked for.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
     pub amount: Money,
-    /// What became of it, as stored.
+    /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit` or `closed`.
     pub outcome: String,
     /// The postings.
     pub postings: Vec<ExportedPosting>,
 }
 
 /// One leg of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExportedPosting {
     /// `customer:LOGIN`, `cash` or `revenue`.
     pub account: String,
     /// What the account changed by.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
     pub amount: Money,
 }
 
 /// An account: the kept balance beside the sum of its postings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExportedAccount {
     /// The customer.
     pub login: String,
     /// The kept balance.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
     pub balance: Money,
     /// The sum of the account's postings, taken in the same statement.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
     pub posted: Money,
 }
 
 /// The whole ledger in a few numbers, taken in one statement.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Summary {
     /// How many transactions there are.
     pub transactions: i64,
     /// How many postings there are.
     pub postings: i64,
-    /// The sum of all postings in minor units: zero if the books balance.
-    pub sum: i64,
+    /// The sum of all postings: zero if the books balance.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    pub sum: Money,
 }
 
 impl Ledger {
@@ -125,10 +137,11 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn summary(&self) -> Result<Summary, LedgerError> {
-        let summary = sqlx::query_as(
-            "SELECT (SELECT COUNT(*) FROM transactions) AS transactions, COUNT(*) AS postings,
-                    CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS sum FROM postings",
-        );
-        Ok(summary.fetch_one(&self.database.pool).await?)
+        let (transactions, postings, sum) = sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM transactions), COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings",
+        )
+        .fetch_one(&self.database.pool)
+        .await?;
+        Ok(Summary { transactions, postings, sum: Money::from_minor(sum) })
     }
 }

@@ -1,13 +1,12 @@
 //! The ledger's rows for an audit, page by page.
 
 use axum::extract::{Query, State};
-use orders_crds::{Money, money::json_number};
 use orders_service::{Json, Problem, problem::ServiceCallProblems};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{Auditor, Billing};
-use crate::ledger::{ExportedAccount, ExportedPosting, ExportedTransaction};
+use crate::ledger::{ExportedAccount, ExportedTransaction, Summary};
 
 /// Rows on a page, at most.
 const PAGE: i64 = 1000;
@@ -30,75 +29,6 @@ pub(super) struct AfterLogin {
     after: String,
 }
 
-/// A transaction with its postings.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Transaction {
-    id: i64,
-    /// `refill`, `charge` or `refund`.
-    kind: String,
-    key: String,
-    /// Of a refund: the charge's key.
-    charge_key: Option<String>,
-    login: String,
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    amount: Money,
-    /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit` or `closed`.
-    outcome: String,
-    postings: Vec<Posting>,
-}
-
-/// One leg of a transaction.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Posting {
-    /// `customer:LOGIN`, `cash` or `revenue`.
-    account: String,
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    amount: Money,
-}
-
-/// An account: its balance as kept, and as its postings have it.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AuditedAccount {
-    login: String,
-    /// The kept balance.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    balance: Money,
-    /// The sum of the account's postings.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    posted: Money,
-}
-
-/// The whole ledger in a few numbers.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LedgerSummary {
-    transactions: i64,
-    postings: i64,
-    /// The sum of all postings: zero if the books balance.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    sum: Money,
-}
-
-impl From<ExportedTransaction> for Transaction {
-    fn from(transaction: ExportedTransaction) -> Self {
-        let posting = |ExportedPosting { account, amount }| Posting { account, amount };
-        Transaction {
-            id: transaction.id,
-            kind: transaction.kind,
-            key: transaction.key,
-            charge_key: transaction.charge_key,
-            login: transaction.login,
-            amount: transaction.amount,
-            outcome: transaction.outcome,
-            postings: transaction.postings.into_iter().map(posting).collect(),
-        }
-    }
-}
-
 /// List transactions in the order of their recording, 1000 a page.
 #[utoipa::path(
     get,
@@ -106,7 +36,7 @@ impl From<ExportedTransaction> for Transaction {
     tag = "ledger",
     params(AfterId),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<Transaction>),
+        (status = 200, description = "A page; the last one is empty", body = Vec<ExportedTransaction>),
         ServiceCallProblems
     )
 )]
@@ -114,9 +44,8 @@ pub(super) async fn transactions(
     _: Auditor,
     State(billing): State<Billing>,
     Query(AfterId { after }): Query<AfterId>,
-) -> Result<Json<Vec<Transaction>>, Problem> {
-    let page = billing.ledger.transactions(after, PAGE).await?;
-    Ok(Json(page.into_iter().map(Transaction::from).collect()))
+) -> Result<Json<Vec<ExportedTransaction>>, Problem> {
+    Ok(Json(billing.ledger.transactions(after, PAGE).await?))
 }
 
 /// List accounts by login, 1000 a page.
@@ -126,7 +55,7 @@ pub(super) async fn transactions(
     tag = "ledger",
     params(AfterLogin),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<AuditedAccount>),
+        (status = 200, description = "A page; the last one is empty", body = Vec<ExportedAccount>),
         ServiceCallProblems
     )
 )]
@@ -134,10 +63,8 @@ pub(super) async fn accounts(
     _: Auditor,
     State(billing): State<Billing>,
     Query(AfterLogin { after }): Query<AfterLogin>,
-) -> Result<Json<Vec<AuditedAccount>>, Problem> {
-    let page = billing.ledger.accounts(&after, PAGE).await?;
-    let account = |ExportedAccount { login, balance, posted }| AuditedAccount { login, balance, posted };
-    Ok(Json(page.into_iter().map(account).collect()))
+) -> Result<Json<Vec<ExportedAccount>>, Problem> {
+    Ok(Json(billing.ledger.accounts(&after, PAGE).await?))
 }
 
 /// Sum up the ledger.
@@ -146,15 +73,10 @@ pub(super) async fn accounts(
     path = "/billing/ledger/summary",
     tag = "ledger",
     responses(
-        (status = 200, description = "The ledger in a few numbers", body = LedgerSummary),
+        (status = 200, description = "The ledger in a few numbers", body = Summary),
         ServiceCallProblems
     )
 )]
-pub(super) async fn summary(_: Auditor, State(billing): State<Billing>) -> Result<Json<LedgerSummary>, Problem> {
-    let summary = billing.ledger.summary().await?;
-    Ok(Json(LedgerSummary {
-        transactions: summary.transactions,
-        postings: summary.postings,
-        sum: Money::from_minor(summary.sum),
-    }))
+pub(super) async fn summary(_: Auditor, State(billing): State<Billing>) -> Result<Json<Summary>, Problem> {
+    Ok(Json(billing.ledger.summary().await?))
 }
