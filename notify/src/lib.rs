@@ -8,3 +8,4 @@ pub mod error;
 pub mod log;
 pub mod mailer;
 pub mod routes;
+pub mod smtp;

@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport, Tokio1Executor,
+    Address,
     message::{Mailbox, header::ContentType},
-    transport::smtp::PoolConfig,
 };
 
-use crate::log::Message;
+use crate::{
+    log::Message,
+    smtp::{MailServer, SmtpError},
+};
 
-/// How long each step of an SMTP conversation may take.
+/// How long a whole SMTP conversation may take.
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SUBJECT: &str = "Ваш заказ";
 
 /// Sends messages to one mail server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    server: MailServer,
     from: Address,
 }
 
@@ -33,8 +35,8 @@ pub enum MailError {
     #[error("message: {0}")]
     Message(#[from] lettre::error::Error),
     /// The server refused it, or was not reached.
-    #[error("{}", with_causes(.0))]
-    Smtp(#[from] lettre::transport::smtp::Error),
+    #[error(transparent)]
+    Smtp(#[from] SmtpError),
     /// The whole conversation took too long.
     #[error("the mail server did not finish in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
@@ -46,14 +48,11 @@ impl Mailer {
     /// # Errors
     /// If the URL or the sender's address cannot be read. The message does not
     /// show the URL, which may hold a password.
-    pub fn new(smtp_url: &str, from: &str, max_connections: u32) -> anyhow::Result<Self> {
+    pub fn new(smtp_url: &str, from: &str) -> anyhow::Result<Self> {
         let from = from.parse().with_context(|| format!("MAIL_FROM={from} is not an address"))?;
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp_url)
-            .context("SMTP_URL cannot be read; it looks like smtp://host:port or smtps://user:password@host")?
-            .timeout(Some(SMTP_TIMEOUT))
-            .pool_config(PoolConfig::new().max_size(max_connections).idle_timeout(Duration::from_secs(30)))
-            .build();
-        Ok(Mailer { transport, from })
+        let server = MailServer::new(smtp_url)
+            .context("SMTP_URL cannot be read; it looks like smtp://host:port or smtps://user:password@host")?;
+        Ok(Mailer { server, from })
     }
 
     /// Has the server accept the message. It may arrive more than once (SMTP
@@ -71,14 +70,7 @@ impl Mailer {
             .subject(SUBJECT)
             .header(ContentType::TEXT_PLAIN)
             .body(message.text.clone())?;
-        tokio::time::timeout(SMTP_TIMEOUT, self.transport.send(email)).await??;
+        tokio::time::timeout(SMTP_TIMEOUT, self.server.send(&email)).await??;
         Ok(())
-    }
-}
-
-fn with_causes(error: &lettre::transport::smtp::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

@@ -37,7 +37,7 @@ async fn a_message_is_delivered_once_for_its_key_with_an_id_that_follows_from_it
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework", 2)?, 2);
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2);
         let first = delivery.deliver(message("k1"), PATIENCE).await?;
         assert!(first.sent_at.is_some(), "{first:?}");
         let again = delivery.deliver(message("k1"), PATIENCE).await?;
@@ -60,7 +60,7 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let mut inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework", 2)?, 2);
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         inbox.stop()?;
         let stored = delivery.deliver(message("k2"), PATIENCE).await?;
@@ -77,6 +77,27 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
         Ok(())
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_given_up_half_way_leaves_nothing_behind_for_the_next() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let log = Log::new(Database::open(&format!("sqlite://{}/n.db", directory.path().display()), 2, MIGRATIONS).await?);
+    let inbox = Inbox::start(directory.path()).await?;
+    let mailer = Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?;
+    let mut messages = Vec::new();
+    for key in ["k1", "k2", "k3"] {
+        messages.push(log.store(message(key), LEASE).await?.0);
+    }
+    mailer.send(&messages[0]).await?;
+    inbox.freeze()?;
+    let given_up = tokio::time::timeout(Duration::from_millis(200), mailer.send(&messages[1])).await;
+    assert!(given_up.is_err(), "a frozen server accepts nothing");
+    inbox.thaw()?;
+    mailer.send(&messages[2]).await?;
+    let arrived: Vec<_> = inbox.messages().await?.into_iter().map(|mail| mail.message_id).collect();
+    assert_eq!(arrived, ["k1@arch.homework", "k3@arch.homework"], "what counts as sent has arrived");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@ pub mod database;
 pub mod http_client;
 pub mod idempotency;
 pub mod json;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod problem;
 pub mod server;
 pub mod shutdown;

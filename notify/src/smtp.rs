@@ -1,0 +1,193 @@
+//! Connections to one mail server, kept for the next message only after a whole
+//! conversation.
+//!
+//! The mail library's own pool takes a connection back whose message was given
+//! up half-way, in the middle of the conversation: the next message then hangs,
+//! or takes a reply that was meant for the last one as its own. It also leaves
+//! Nagle's algorithm on, which holds the end of each message back until the
+//! server's delayed acknowledgement, some 40 ms.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use lettre::{
+    Message,
+    transport::smtp::{
+        Error,
+        authentication::{Credentials, DEFAULT_MECHANISMS},
+        client::{AsyncSmtpConnection, TlsParameters},
+        extension::ClientId,
+    },
+};
+use percent_encoding::percent_decode_str;
+use tokio::net::TcpStream;
+use url::Url;
+
+/// How long an unused connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mail server, and connections to it that are free.
+#[derive(Clone)]
+pub struct MailServer {
+    host: String,
+    port: u16,
+    encryption: Encryption,
+    credentials: Option<Credentials>,
+    free: Arc<Mutex<Vec<Free>>>,
+}
+
+/// When a connection is encrypted.
+#[derive(Clone)]
+enum Encryption {
+    Never,
+    /// STARTTLS (RFC 3207), if the server has it.
+    IfOffered(TlsParameters),
+    /// STARTTLS, or no mail.
+    Required(TlsParameters),
+    /// From the first byte on (RFC 8314).
+    Implicit(TlsParameters),
+}
+
+struct Free {
+    connection: AsyncSmtpConnection,
+    since: Instant,
+}
+
+/// Why a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SmtpError {
+    /// The server is not reached.
+    #[error("cannot connect to the mail server: {0}")]
+    Connect(#[from] std::io::Error),
+    /// The server is not reached in time.
+    #[error("cannot connect to the mail server in time")]
+    ConnectTimeout,
+    /// The server refused it, or the conversation broke off.
+    #[error("{}", with_cause(.0))]
+    Smtp(#[from] Error),
+    /// Encryption is required, and the server does not have it.
+    #[error("the mail server does not offer STARTTLS")]
+    NoEncryption,
+}
+
+impl MailServer {
+    /// The server at this URL: `smtp://[USER:PASSWORD@]HOST[:PORT][?tls=required|opportunistic]`,
+    /// or `smtps://…`. The port is 25 if not given, 587 with `tls`, 465 for `smtps`.
+    ///
+    /// # Errors
+    /// If it is another kind of URL. The message does not show it, as it may hold a password.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let url = Url::parse(url)?;
+        let host = url.host_str().context("the host is missing")?.to_owned();
+        let parameters = || TlsParameters::new(host.trim_matches(['[', ']']).to_owned());
+        let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+        ensure!(matches!(url.scheme(), "smtp" | "smtps"), "the scheme is neither smtp nor smtps");
+        let (port, encryption) = match (url.scheme(), tls.as_deref()) {
+            ("smtps", _) => (465, Encryption::Implicit(parameters()?)),
+            (_, None) => (25, Encryption::Never),
+            (_, Some("required")) => (587, Encryption::Required(parameters()?)),
+            (_, Some("opportunistic")) => (587, Encryption::IfOffered(parameters()?)),
+            (_, Some(_)) => anyhow::bail!("tls is neither required nor opportunistic"),
+        };
+        let decoded = |text| percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
+        let credentials = match url.password() {
+            Some(password) => Some(Credentials::new(decoded(url.username())?, decoded(password)?)),
+            None => None,
+        };
+        Ok(MailServer { port: url.port().unwrap_or(port), host, encryption, credentials, free: Arc::default() })
+    }
+
+    /// Has the server accept the message. Dropped half-way, it drops its connection.
+    ///
+    /// # Errors
+    /// [`SmtpError`]. If the conversation broke off at its end, the message may have been accepted.
+    pub async fn send(&self, message: &Message) -> Result<(), SmtpError> {
+        let mut connection = match self.free_connection().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        connection.send(message.envelope(), &message.formatted()).await?;
+        // Only now: a connection is at the beginning of a conversation, or it is not used again.
+        self.free().push(Free { connection, since: Instant::now() });
+        Ok(())
+    }
+
+    /// A free connection that still works.
+    async fn free_connection(&self) -> Option<AsyncSmtpConnection> {
+        loop {
+            let mut connection = {
+                let mut free = self.free();
+                free.retain(|free| free.since.elapsed() < IDLE_TIMEOUT);
+                free.pop()?.connection
+            };
+            if connection.test_connected().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.begin());
+        connecting.await.map_err(|_| SmtpError::ConnectTimeout)?
+    }
+
+    async fn begin(&self) -> Result<AsyncSmtpConnection, SmtpError> {
+        let (name, address) = (ClientId::default(), (self.host.trim_matches(['[', ']']), self.port));
+        let mut connection = match &self.encryption {
+            Encryption::Implicit(parameters) => {
+                AsyncSmtpConnection::connect_tokio1(address, None, &name, Some(parameters.clone()), None).await?
+            }
+            _ => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &name).await?
+            }
+        };
+        match &self.encryption {
+            Encryption::Required(_) if !connection.can_starttls() => return Err(SmtpError::NoEncryption),
+            Encryption::Required(parameters) => connection.starttls(parameters.clone(), &name).await?,
+            Encryption::IfOffered(parameters) if connection.can_starttls() => {
+                connection.starttls(parameters.clone(), &name).await?;
+            }
+            _ => {}
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Free>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_have_the_usual_ports() {
+        let port = |url: &str| MailServer::new(url).map(|server| server.port).ok();
+        assert_eq!(port("smtp://mail.example.com"), Some(25));
+        assert_eq!(port("smtp://user:p%40ss@mail.example.com?tls=required"), Some(587));
+        assert_eq!(port("smtps://mail.example.com"), Some(465));
+        assert_eq!(port("smtp://10.0.0.1:2525?tls=opportunistic"), Some(2525));
+        for url in ["http://mail.example.com", "smtp://mail?tls=maybe", "mail.example.com", "smtp:///"] {
+            assert_eq!(port(url), None, "{url}");
+        }
+    }
+}
