@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use orders_billing::{
     error::LedgerError,
     ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome, Recorded, Refund},
@@ -149,6 +149,38 @@ async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_noth
         assert_eq!(done, 60);
         assert_eq!(outcomes.iter().filter(|recorded| recorded.repeated).count(), 100);
         assert_eq!(ledger.balance("hot").await?, Money::ZERO);
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_charges_on_one_account_and_on_many_come_out_to_the_last_cent() -> Result<()> {
+    const CHARGES: i64 = 2000;
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        for accounts in [1, 200] {
+            let login = |number: i64| format!("of-{accounts}-{}", number % accounts);
+            for number in 0..accounts {
+                let login = login(number);
+                ledger.register(&login, None).await?;
+                // Enough for all but the last charge of each.
+                ledger.record(&refill(&login, &login, CHARGES / accounts - 1)).await?;
+            }
+            let charges = stream::iter(0..CHARGES).map(|number| {
+                let (ledger, login, key) = (&ledger, login(number), format!("{accounts}-{number}"));
+                async move {
+                    let charge = charge(&key, &login, 1);
+                    surely(|| ledger.record(&charge)).await.map(|recorded| recorded.outcome)
+                }
+            });
+            let outcomes: Vec<Outcome> = charges.buffer_unordered(64).try_collect().await?;
+            let refused = outcomes.iter().filter(|outcome| **outcome == Outcome::InsufficientFunds).count();
+            assert_eq!(refused as i64, accounts, "one of each account's");
+            for number in 0..accounts {
+                assert_eq!(ledger.balance(&login(number)).await?, Money::ZERO);
+            }
+        }
         assert_books_balance(&database).await
     })
     .await

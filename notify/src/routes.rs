@@ -174,6 +174,10 @@ async fn send(
         return Err(Problem::invalid("email", format!("email: {error}")));
     }
     let new = NewMessage { key: key.as_str(), login: request.login.as_ref(), email: request.email.as_ref(), text: &request.text };
+    #[cfg(feature = "planted-bugs")]
+    if orders_service::planted::is("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
+        notify.delivery.deliver(NewMessage { key: &orders_service::planted::another(key.as_str()), ..new }, PATIENCE).await?;
+    }
     let message = notify.delivery.deliver(new, PATIENCE).await?;
     Ok(Json(Delivered {
         key: message.key.clone(),

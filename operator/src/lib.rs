@@ -13,6 +13,8 @@ pub mod controller;
 pub mod decide;
 pub mod events;
 pub mod leader;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod purchase;
 pub mod status;
 pub mod texts;

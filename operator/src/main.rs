@@ -22,8 +22,11 @@ async fn main() -> anyhow::Result<()> {
 
     admin::serve(config.admin_addr, admin::ready_when(async || Ok(())), shutdown.clone()).await?;
 
+    let billing = HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file))?;
+    #[cfg(feature = "planted-bugs")]
+    let billing = orders_operator::planted::Planted::new(billing, client.clone());
     let context = Arc::new(Context {
-        billing: Box::new(HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file))?),
+        billing: Box::new(billing),
         notify: Box::new(HttpNotify::new(&config.notify_url, TokenFile::new(config.notify_token_file))?),
         events: Publisher::new(client.clone(), identity.clone()),
         client: client.clone(),

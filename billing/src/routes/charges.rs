@@ -102,6 +102,12 @@ pub(super) async fn withdraw(
     Json(withdrawal): Json<Withdrawal>,
 ) -> Result<Response, Problem> {
     let amount = positive(withdrawal.balance)?;
+    #[cfg(feature = "planted-bugs")]
+    if orders_service::planted::is("no-unique-key") && billing.ledger.charge(key.as_str()).await?.is_some() {
+        let key = orders_service::planted::another(key.as_str());
+        let movement = Movement { kind: Kind::Charge, key: &key, login: withdrawal.login.as_ref(), amount, charge_key: None };
+        billing.ledger.record(&movement).await?;
+    }
     let movement = Movement { kind: Kind::Charge, key: key.as_str(), login: withdrawal.login.as_ref(), amount, charge_key: None };
     let recorded = billing.ledger.record(&movement).await?;
     charge(key.as_str(), withdrawal, recorded)

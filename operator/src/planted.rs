@@ -1,0 +1,86 @@
+//! Deliberate faults of the operator, as a billing service that is used wrongly.
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use orders_crds::{Money, Order, OrderStatus, Reason};
+use orders_service::planted;
+use serde_json::json;
+
+use crate::{
+    clients::{Billing, NoAnswer, Payment},
+    purchase::Purchase,
+    status::Progress,
+};
+
+/// Billing, with what `PLANTED_BUG` says done wrong.
+pub struct Planted<B> {
+    billing: B,
+    client: Client,
+}
+
+impl<B: Billing> Planted<B> {
+    /// Around this billing service.
+    pub fn new(billing: B, client: Client) -> Self {
+        Planted { billing, client }
+    }
+
+    async fn order(&self, purchase: &Purchase) -> Option<Order> {
+        let orders = Api::<Order>::all(self.client.clone()).list(&ListParams::default()).await.ok()?;
+        orders.into_iter().find(|order| order.uid().as_deref() == Some(&*purchase.key))
+    }
+
+    /// Writes that the order is paid, and only then has it paid.
+    async fn write_status_first(&self, purchase: &Purchase) -> Option<()> {
+        let order = self.order(purchase).await?;
+        let mut progress = Progress::new(OrderStatus::default(), order.metadata.generation);
+        progress.paid(purchase, Ok(Payment::Charged { balance: Money::ZERO }), jiff::Timestamp::now());
+        let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace()?);
+        let patch = Patch::Merge(json!({ "status": progress.status }));
+        orders.patch_status(&order.name_any(), &PatchParams::default(), &patch).await.ok().map(drop)
+    }
+
+    /// Notes by an Event that the charge was asked for; whether it was noted before.
+    async fn is_in_the_events(&self, purchase: &Purchase) -> Option<bool> {
+        use k8s_openapi::api::events::v1::Event;
+        let order = self.order(purchase).await?;
+        let ObjectReference { namespace, name, .. } = order.object_ref(&());
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {"name": format!("{}.charging", purchase.key), "namespace": namespace},
+            "type": "Normal", "reason": "Charging", "action": "Charge", "eventTime": order.metadata.creation_timestamp.map(|_| "2026-01-01T00:00:00.000000Z"),
+            "regarding": {"kind": "Order", "namespace": namespace, "name": name},
+            "reportingController": "arch.homework/orders-operator", "reportingInstance": "planted",
+        }))
+        .ok()?;
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace?);
+        let made = events.create(&Default::default(), &event).await;
+        Some(matches!(made, Err(kube::Error::Api(status)) if status.is_already_exists()))
+    }
+}
+
+#[async_trait]
+impl<B: Billing> Billing for Planted<B> {
+    async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+        // Only where the charge will succeed: elsewhere it would show without any fault.
+        let affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);
+        if planted::is("status-before-charge") && affordable {
+            self.write_status_first(purchase).await;
+        }
+        if planted::is("event-as-memory") && self.is_in_the_events(purchase).await == Some(true) {
+            return Ok(Payment::Charged { balance: Money::ZERO });
+        }
+        match self.billing.charge(purchase).await {
+            Err(_) if planted::is("timeout-as-refusal") => {
+                Ok(Payment::Refused { reason: Reason::InsufficientFunds, balance: Some(Money::ZERO) })
+            }
+            Err(_) if planted::is("new-key-per-retry") => {
+                let again = Purchase { key: planted::another(&purchase.key), ..purchase.clone() };
+                self.billing.charge(&again).await
+            }
+            answer => answer,
+        }
+    }
+}
