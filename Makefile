@@ -11,6 +11,8 @@ PACKAGES    = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml | cut -d
 NAMESPACE ?= shop
 CHART     := helm/orders
 TESTBED   := $(CARGO_TARGET_DIR)/debug/testbed
+FAULTS    := $(CARGO_TARGET_DIR)/debug/orders-faults
+PLANTED   := $(CARGO_TARGET_DIR)/debug/planted
 BIN       := $(ORDERS_CACHE)/bin/current
 say        = @printf '\n\033[1m== %s\033[0m\n'
 
@@ -19,7 +21,7 @@ KUBE       = eval "$$($(TESTBED) env)";
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never)
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 
-.PHONY: help demo down test test-unit test-integration test-e2e dev lint generate env testbed install newman measure deny checkout
+.PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint generate env testbed install newman measure deny checkout
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +56,7 @@ newman: ## The Postman scenario against http://arch.homework
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-e2e ## Prove all of it (about 5 minutes warm); ends a running demo and its orders
+test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 13 minutes warm); ends a running demo and its orders
 	@$(TESTBED) down
 	$(say) "All tests passed"
 
@@ -68,6 +70,23 @@ test-integration: testbed ## The services as processes on a real API server, wit
 	@cargo build --workspace --quiet
 	@cargo test --workspace --exclude orders-testbed --test '*'
 	@cargo test -p orders-testbed --test servers --test integration -- --test-threads=3
+
+test-faults: fault-programs ## Every fault at every effect (about 30 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
+	$(say) "Faults"
+	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),all) $(if $(SEED),--seed $(SEED)))
+	$(if $(CASE)$(SCENARIO),,@$(FAULTS) planted --programs $(PLANTED))
+
+test-faults-short: fault-programs
+	$(say) "Faults: a selection, and planted bugs that it has to find (about 7 minutes)"
+	@$(FAULTS) short
+	@$(FAULTS) planted --programs $(PLANTED)
+
+# The services twice: as they are, and with deliberate faults, set aside before the others take their place.
+fault-programs: testbed
+	@$(TESTBED) up control-plane
+	@cargo build --workspace --quiet --features orders-operator/planted-bugs,orders-billing/planted-bugs,orders-notify/planted-bugs
+	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,api-server operator billing notify) $(PLANTED)
+	@cargo build --workspace --quiet
 
 test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
 	$(say) "End-to-end tests"

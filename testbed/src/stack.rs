@@ -28,10 +28,13 @@ pub struct StackOptions {
     pub smtp_url: String,
     /// Operators, of which one works at a time.
     pub operators: usize,
-    /// Port of this machine where the operator finds billing; billing's own if not given.
-    pub billing_port_for_operator: Option<u16>,
     /// Port of the public API; a free one if not given.
     pub port: Option<u16>,
+    /// More environment, which goes before the stack's own: service (`billing`, `notify`,
+    /// `api-server`, `operator` for all of them, `operator-0` …), variable, value.
+    pub env: Vec<(&'static str, &'static str, String)>,
+    /// Where the services' programs are; beside the running one if not given.
+    pub programs: Option<PathBuf>,
 }
 
 impl StackOptions {
@@ -42,8 +45,25 @@ impl StackOptions {
             notify_database: None,
             smtp_url,
             operators: 1,
-            billing_port_for_operator: None,
             port: None,
+            env: Vec::new(),
+            programs: None,
+        }
+    }
+
+    /// The additional environment of a service.
+    fn env_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
+        let kind = service.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit());
+        self.env
+            .iter()
+            .filter(move |(of, ..)| *of == service || *of == kind)
+            .map(|(_, variable, value)| ((*variable).to_owned(), value.clone()))
+    }
+
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(directory) => Ok(directory.join(name)),
+            None => binary(name),
         }
     }
 }
@@ -154,7 +174,9 @@ impl Stack {
             let mut all =
                 vec![kubeconfig.clone(), ("LISTEN_ADDR".to_owned(), listen.clone()), ("ADMIN_ADDR".to_owned(), admin.clone())];
             all.extend(env.into_iter().map(|(key, value)| (key.to_owned(), value)));
-            let start = Start { name: name.to_owned(), program: binary(program)?, directory: directory.to_owned(), env: all };
+            all.extend(options.env_of(name));
+            let program = options.program(program)?;
+            let start = Start { name: name.to_owned(), program, directory: directory.to_owned(), env: all };
             Ok(Service { process: start.spawn()?, url: format!("http://{listen}"), admin, start })
         };
 
@@ -163,7 +185,7 @@ impl Stack {
             "orders-billing",
             None,
             vec![
-                ("DATABASE_URL", options.billing_database.unwrap_or_else(|| sqlite("billing.db"))),
+                ("DATABASE_URL", options.billing_database.clone().unwrap_or_else(|| sqlite("billing.db"))),
                 ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
                 ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
                 ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
@@ -174,9 +196,9 @@ impl Stack {
             "orders-notify",
             None,
             vec![
-                ("DATABASE_URL", options.notify_database.unwrap_or_else(|| sqlite("notify.db"))),
+                ("DATABASE_URL", options.notify_database.clone().unwrap_or_else(|| sqlite("notify.db"))),
                 ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
-                ("SMTP_URL", options.smtp_url),
+                ("SMTP_URL", options.smtp_url.clone()),
                 ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
             ],
         )?;
@@ -186,9 +208,6 @@ impl Stack {
         for number in 0..options.operators {
             let name = format!("operator-{number}");
             let mut env = services.to_vec();
-            if let Some(port) = options.billing_port_for_operator {
-                env.push(("BILLING_URL", format!("http://127.0.0.1:{port}")));
-            }
             env.extend([
                 ("BILLING_TOKEN_FILE", tokens.path("operator-billing")),
                 ("NOTIFY_TOKEN_FILE", tokens.path("operator-notify")),

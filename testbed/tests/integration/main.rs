@@ -4,6 +4,7 @@
 mod audit;
 mod bad_input;
 mod callers;
+mod charges;
 mod contract;
 mod crowd;
 mod idempotency;

@@ -44,7 +44,8 @@ async fn an_order_placed_while_billing_is_down_is_undecided_and_then_paid_once()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_whose_answer_was_lost_is_asked_for_again_and_made_once() -> Result<()> {
     let (lossy, port) = Lossy::listen().await?;
-    let through_it = |options| StackOptions { billing_port_for_operator: Some(port), ..options };
+    let through_it =
+        |options| StackOptions { env: vec![("operator", "BILLING_URL", format!("http://127.0.0.1:{port}"))], ..options };
     let shop = Shop::open_with(&Cluster::control_plane().await?, through_it).await?;
     lossy.lead_to(&shop.stack.billing.url);
     shop.customer("bert", json!(500)).await?;

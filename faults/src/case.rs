@@ -1,0 +1,191 @@
+//! One fault at one effect, and what it must not do.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    effect::{Channel, Effect},
+    fault::Fault,
+    shop::{Database, Shop},
+    workload::{self, Ending},
+};
+
+/// Nothing may have an effect for so long before the parts count as at rest.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How long the parts may take to come to rest once everything is done.
+const REST_LIMIT: Duration = Duration::from_secs(30);
+
+/// A fault at the effect with this number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// In which kind of shop.
+    pub database: Database,
+    /// The effect's place among those of a run without faults, from 1.
+    pub number: usize,
+    /// The effect.
+    pub effect: Effect,
+    /// What it meets.
+    pub fault: Fault,
+}
+
+/// A case's name, as printed and as given to `case`: `postgres/17/kill-after`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaseName {
+    /// In which kind of shop.
+    pub database: Database,
+    /// The number of the effect.
+    pub number: usize,
+    /// What it meets.
+    pub fault: Fault,
+}
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that is promised holds.
+    Holds,
+    /// Something that is promised does not hold.
+    Violated(String),
+    /// It did not come to an end within the bound.
+    Unsettled(String),
+    /// The effect did not come about, so nothing was tried.
+    NotReached,
+}
+
+/// A run without faults.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// How it ends.
+    pub ending: Ending,
+    /// Its effects, of which the first has the number 1.
+    pub effects: Vec<Effect>,
+}
+
+impl Verdict {
+    /// What a result in words amounts to: only waiting in vain leaves it open.
+    pub fn of(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Verdict::Holds,
+            Err(error) if format!("{error:#}").contains("in vain") => Verdict::Unsettled(format!("{error:#}")),
+            Err(error) => Verdict::Violated(format!("{error:#}")),
+        }
+    }
+}
+
+impl Learned {
+    /// Runs without faults.
+    ///
+    /// # Errors
+    /// If that does not settle, or the audit fails.
+    pub async fn from(shop: &Shop) -> Result<Self> {
+        shop.board.begin(Vec::new());
+        let ending = workload::run(shop, "learning").await.context("a run without faults")?;
+        shop.board.rest(QUIET, REST_LIMIT).await?;
+        shop.audit().await.context("after a run without faults")?;
+        Ok(Learned { ending, effects: shop.board.seen() })
+    }
+
+    /// Every fault at every effect.
+    pub fn cases(&self, database: Database) -> Vec<Case> {
+        let numbered = self.effects.iter().zip(1..);
+        numbered
+            .flat_map(|(effect, number)| {
+                Fault::of(effect).map(move |fault| Case { database, number, effect: effect.clone(), fault })
+            })
+            .collect()
+    }
+}
+
+impl Case {
+    /// Tries it in a shop, for a customer of this login, who must be new.
+    pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
+        shop.board.begin(vec![(self.effect.clone(), self.fault)]);
+        let ending = workload::run(shop, login).await;
+        if shop.board.fired().is_empty() {
+            return Verdict::NotReached;
+        }
+        let rested = shop.board.rest(QUIET, REST_LIMIT).await;
+        let audited = shop.audit().await;
+        match (ending, rested, audited) {
+            (_, _, Err(error)) => Verdict::Violated(format!("{error:#}")),
+            (Err(error), ..) | (_, Err(error), _) => Verdict::Unsettled(format!("{error:#}")),
+            (Ok(ending), Ok(()), Ok(())) => match self.difference(&ending, &learned.ending) {
+                Some(difference) => Verdict::Violated(difference),
+                None => Verdict::Holds,
+            },
+        }
+    }
+
+    /// What ended in another way than without the fault.
+    fn difference(&self, ending: &Ending, expected: &Ending) -> Option<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, got: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
+            let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
+            if got != wanted {
+                differences.push(format!("{what}: {got} instead of {wanted}"));
+            }
+        };
+        for (got, wanted) in ending.orders.iter().zip(&expected.orders) {
+            compare("an order", got, wanted);
+        }
+        compare("the balance", &ending.balance, &expected.balance);
+        compare("the messages", &ending.messages, &expected.messages);
+        for (got, wanted) in ending.answers.iter().zip(&expected.answers) {
+            // Not decided yet is always true.
+            if *got != 202 {
+                compare("an answer", got, wanted);
+            }
+        }
+        for (got, wanted) in ending.mails.iter().zip(&expected.mails) {
+            if *got == 0 || !self.may_send_mail_again() {
+                compare("mails of an order", got, wanted);
+            }
+        }
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+
+    /// Whether notify may be left not knowing that the mail server took a message:
+    /// then SMTP knows no better way than to send it again, under the same Message-ID.
+    fn may_send_mail_again(&self) -> bool {
+        matches!(self.effect.channel, Channel::NotifyToMail | Channel::NotifyToDatabase)
+    }
+
+    /// The case's name.
+    pub fn name(&self) -> CaseName {
+        CaseName { database: self.database, number: self.number, fault: self.fault }
+    }
+}
+
+impl fmt::Display for CaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.database.as_str(), self.number, self.fault)
+    }
+}
+
+impl FromStr for CaseName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(3, '/');
+        let mut next = || parts.next().ok_or("expected DATABASE/NUMBER/FAULT, such as postgres/17/kill-after".to_owned());
+        let database = Database::parse(next()?).ok_or("the database is postgres or sqlite")?;
+        let number = next()?.parse().map_err(|_| "the effect's number is none")?;
+        let fault = Fault::parse(next()?).ok_or("there is no such fault")?;
+        Ok(CaseName { database, number, fault })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["postgres/17/kill-after", "sqlite/3/answer-503"] {
+            assert_eq!(name.parse::<CaseName>().unwrap().to_string(), name);
+        }
+        assert!("postgres/17".parse::<CaseName>().is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    case::{CaseName, Learned},
+    planted,
+    report::Tally,
+    scenarios::{self, Scenario},
+    shop::{Database, Setup, Shop},
+    sweep::{self, Plan, Selection},
+};
+
+/// Tries to break the promises of orders: every fault at every effect, on real parts.
+///
+/// Exit code 0 only if nothing broke.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every fault at every effect, on PostgreSQL and on SQLite, and all scenarios
+    All {
+        #[command(flatten)]
+        how: How,
+    },
+    /// A fixed selection of a few minutes
+    Short {
+        #[command(flatten)]
+        how: How,
+    },
+    /// List the effects of a run without faults, with their numbers
+    Effects {
+        /// Of which kind of shop
+        #[arg(long, value_enum, default_value_t = Database::Postgres)]
+        database: Database,
+    },
+    /// One case, named as in a report: postgres/17/kill-after
+    Case {
+        /// Which one
+        name: CaseName,
+    },
+    /// One scenario, or all of them
+    Scenario {
+        /// Which one; all unless given
+        name: Option<Scenario>,
+        /// Seed of the storm
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Show that deliberate faults of the services themselves are found
+    Planted {
+        /// Where the services' programs with the feature `planted-bugs` are
+        #[arg(long)]
+        programs: PathBuf,
+        /// Which one; all unless given
+        #[arg(long)]
+        bug: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct How {
+    /// Shuffles the cases, so that each follows another
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Shops at once
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    jobs: u16,
+    /// Only this kind of shop
+    #[arg(long, value_enum)]
+    database: Option<Database>,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// If the parts cannot be started at all.
+    pub async fn run(self) -> Result<ExitCode> {
+        let mut tally = Tally::default();
+        let done = {
+            let work = self.command.run(&mut tally);
+            tokio::select! {
+                done = work => Some(done),
+                _ = tokio::signal::ctrl_c() => None,
+            }
+        };
+        if tally.tried() > 0 {
+            tally.print();
+        }
+        match done {
+            None => Ok(ExitCode::from(130)),
+            Some(done) => {
+                done?;
+                Ok(if tally.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
+    }
+}
+
+fn setup(database: Database) -> Setup {
+    Setup { database, planted: None, data: None }
+}
+
+impl Command {
+    async fn run(self, tally: &mut Tally) -> Result<()> {
+        match self {
+            Command::All { how } => {
+                sweep_all(how, Selection::All, tally).await?;
+                scenarios::run_all(how.seed, tally).await
+            }
+            Command::Short { how } => {
+                sweep_all(how, Selection::Short, tally).await?;
+                scenarios::run_all(how.seed, tally).await
+            }
+            Command::Effects { database } => {
+                let learned = Learned::from(&Shop::open(&setup(database)).await?).await?;
+                for (effect, number) in learned.effects.iter().zip(1..) {
+                    println!("{number:>4}  {effect}");
+                }
+                Ok(())
+            }
+            Command::Case { name } => {
+                let shop = Shop::open(&setup(name.database)).await?;
+                let learned = Learned::from(&shop).await?;
+                let case = learned.cases(name.database).into_iter().find(|case| case.name() == name);
+                let case = case.with_context(|| format!("there is no case {name}; see `orders-faults effects`"))?;
+                let verdict = case.run(&shop, &learned, "once").await;
+                tally.add(&case, &verdict, 0);
+                if tally.failed() > 0 {
+                    println!("{}", shop.actors().logs().await);
+                }
+                Ok(())
+            }
+            Command::Scenario { name: None, seed } => scenarios::run_all(seed, tally).await,
+            Command::Scenario { name: Some(scenario), seed } => {
+                let verdict = scenario.run(seed).await?;
+                tally.add_scenario(&scenario.to_string(), seed, &verdict);
+                Ok(())
+            }
+            Command::Planted { programs, bug } => planted::run(&programs, bug.as_deref()).await,
+        }
+    }
+}
+
+async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
+    for database in [Database::Postgres, Database::Sqlite] {
+        if how.database.is_none_or(|only| only == database) {
+            let plan = Plan { setup: setup(database), selection, seed: how.seed, jobs: how.jobs.into(), stop_at_first: false };
+            sweep::run(&plan, tally).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The effects of a run: what one part does to another, numbered.
+
+use std::fmt;
+
+/// A process that acts and may be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// The public API.
+    ApiServer,
+    /// An operator, by its number.
+    Operator(usize),
+    /// The billing service.
+    Billing,
+    /// The notify service.
+    Notify,
+}
+
+/// From which part to which an effect goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Channel {
+    /// The public API creates orders.
+    ApiServerToKube,
+    /// The public API passes on registrations and refills.
+    ApiServerToBilling,
+    /// The operator writes status and events.
+    OperatorToKube,
+    /// The operator charges.
+    OperatorToBilling,
+    /// The operator has customers told.
+    OperatorToNotify,
+    /// Billing keeps its books.
+    BillingToDatabase,
+    /// Notify keeps its messages.
+    NotifyToDatabase,
+    /// Notify delivers.
+    NotifyToMail,
+}
+
+impl Channel {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Channel::ApiServerToKube => "api-server>kube",
+            Channel::ApiServerToBilling => "api-server>billing",
+            Channel::OperatorToKube => "operator>kube",
+            Channel::OperatorToBilling => "operator>billing",
+            Channel::OperatorToNotify => "operator>notify",
+            Channel::BillingToDatabase => "billing>database",
+            Channel::NotifyToDatabase => "notify>database",
+            Channel::NotifyToMail => "notify>mail",
+        }
+    }
+}
+
+/// One effect: the n-th time that this is done over this channel. Equal in every
+/// run of the same workload up to the fault.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Effect {
+    /// Between whom.
+    pub channel: Channel,
+    /// What is done, such as `POST orders` or `COMMIT`.
+    pub operation: String,
+    /// Counted from 1.
+    pub occurrence: u32,
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} #{}", self.channel, self.operation, self.occurrence)
+    }
+}

@@ -1,0 +1,63 @@
+//! A check that cannot fail is no check: services with deliberate faults, each
+//! of which has to be found.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    case::Verdict,
+    effect::Channel,
+    report::Tally,
+    scenarios::Scenario,
+    shop::{Database, Setup},
+    sweep::{self, Plan, Selection},
+};
+
+/// The deliberate faults: name, what is wrong.
+const BUGS: [(&str, &str); 7] = [
+    ("no-unique-key", "billing makes each charge that it is asked for"),
+    ("timeout-as-refusal", "the operator takes no answer for a refusal"),
+    ("status-before-charge", "the operator writes that an order is paid before it is"),
+    ("new-key-per-retry", "the operator asks for each charge under a new key"),
+    ("event-as-memory", "the operator takes a charge that it noted in an Event for made"),
+    ("message-not-deduplicated", "notify takes each request for a new message"),
+    ("status-without-version", "the operator writes a status whatever became of the order meanwhile"),
+];
+
+/// Looks for each of them with the short selection, until it is found.
+///
+/// # Errors
+/// If one is not found.
+pub async fn run(programs: &Path, only: Option<&str>) -> Result<()> {
+    let mut missed = Vec::new();
+    for (bug, wrong) in BUGS.into_iter().filter(|(bug, _)| only.is_none_or(|only| only == *bug)) {
+        println!("planted: {bug} ({wrong})");
+        let found = find(bug, programs).await?;
+        println!("  {}", if found { "found" } else { "NOT FOUND" });
+        if !found {
+            missed.push(bug);
+        }
+    }
+    if !missed.is_empty() {
+        bail!("planted and not found: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+async fn find(bug: &str, programs: &Path) -> Result<bool> {
+    let planted = Some((bug.to_owned(), programs.to_owned()));
+    if bug == "status-without-version" {
+        return Ok(Scenario::RecreatedMeanwhile.run_with(planted, 1).await? != Verdict::Holds);
+    }
+    let mut tally = Tally::default();
+    let plan = Plan {
+        setup: Setup { database: Database::Postgres, planted, data: None },
+        selection: Selection::ShortOn(&[Channel::OperatorToBilling, Channel::OperatorToNotify]),
+        seed: 1,
+        jobs: 1,
+        stop_at_first: true,
+    };
+    sweep::run(&plan, &mut tally).await?;
+    Ok(tally.failed() > 0)
+}

@@ -1,0 +1,209 @@
+//! Between a part and an HTTP service or the Kubernetes API.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, Uri,
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use serde_json::json;
+
+use super::{Door, Refusal, listen};
+use crate::{effect::Channel, switchboard::Watches};
+
+type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
+
+/// Where requests go on to.
+#[derive(Clone)]
+pub enum Upstream {
+    /// The Kubernetes API, as an administrator.
+    Kube(kube::Client),
+    /// A service; its `host:port` is known once it runs.
+    Service(Arc<OnceLock<String>>, Client<HttpConnector, Full<Bytes>>),
+}
+
+impl Upstream {
+    /// The service whose `host:port` will be set.
+    pub fn service(address: Arc<OnceLock<String>>) -> Self {
+        Upstream::Service(address, Client::builder(TokioExecutor::new()).build_http())
+    }
+
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
+        match self {
+            Upstream::Kube(client) => {
+                // The administrator's own credentials and address instead.
+                request.headers_mut().remove("authorization");
+                request.headers_mut().remove("host");
+                let response = client.send(request.map(kube::client::Body::from)).await?;
+                Ok(response.map(|body| body.map_err(anyhow::Error::from).boxed_unsync()))
+            }
+            Upstream::Service(address, client) => {
+                let address = address.get().context("the service does not run yet")?;
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                *request.uri_mut() = format!("http://{address}{path}").parse::<Uri>()?;
+                let response = client.request(request.map(Full::new)).await?;
+                Ok(response.map(|body| body.map_err(anyhow::Error::from).boxed_unsync()))
+            }
+        }
+    }
+}
+
+/// Serves on a free port, which is returned.
+///
+/// # Errors
+/// If no port can be had.
+pub async fn serve(door: Door, upstream: Upstream) -> Result<u16> {
+    listen(move |stream| {
+        let (door, upstream) = (door.clone(), upstream.clone());
+        async move {
+            let answer = service_fn(move |request| {
+                // A task of its own: what was begun takes effect even if the actor does not wait for it.
+                let answering = tokio::spawn(answer(door.clone(), upstream.clone(), request));
+                async move { answering.await? }
+            });
+            Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await?)
+        }
+    })
+    .await
+}
+
+/// An error breaks the connection without an answer.
+async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> Result<Response<Body>> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = parts.uri.path_and_query().map_or("/", |path| path.as_str()).parse()?;
+    let request = Request::from_parts(parts, body.collect().await?.to_bytes());
+    let Some(operation) = effect(door.channel, request.method(), request.uri().path()) else {
+        return look(&door, &upstream, request).await;
+    };
+    let (fault, _under_way) = door.board.arrives(door.channel, &operation, door.by);
+    door.board.pass(door.channel).await;
+    match door.before(fault).await {
+        Some(Refusal::Cut) => return Err(anyhow!("cut")),
+        Some(Refusal::Answer(code)) => return refusal(door.channel, code),
+        None => {}
+    }
+    let response = upstream.send(request).await?;
+    let (parts, body) = response.into_parts();
+    // The effect has happened once the answer is complete.
+    let body = body.collect().await?.to_bytes();
+    match door.after(fault).await {
+        true => Ok(Response::from_parts(parts, whole(body))),
+        false => Err(anyhow!("the reply is lost")),
+    }
+}
+
+/// What a request changes; `None` if nothing that counts: leases are renewed by the clock.
+fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
+    if method == Method::GET {
+        return None;
+    }
+    if !matches!(channel, Channel::ApiServerToKube | Channel::OperatorToKube) {
+        return Some(format!("{method} {path}"));
+    }
+    let after_namespace =
+        path.split_once("/namespaces/").and_then(|(_, rest)| rest.split_once('/')).map_or(path, |(_, rest)| rest);
+    let mut segments = after_namespace.split('/');
+    let (resource, subresource) = (segments.next()?, segments.nth(1));
+    match (resource, subresource) {
+        ("leases", _) => None,
+        (resource, None) => Some(format!("{method} {resource}")),
+        (resource, Some(subresource)) => Some(format!("{method} {resource}/{subresource}")),
+    }
+}
+
+/// A request that changes nothing.
+async fn look(door: &Door, upstream: &Upstream, request: Request<Bytes>) -> Result<Response<Body>> {
+    let query = request.uri().query().unwrap_or_default();
+    let of_orders = door.channel == Channel::OperatorToKube && request.uri().path().ends_with("/orders");
+    let is_watch = query.contains("watch=");
+    if of_orders
+        && !is_watch
+        && let Some(list) = door.board.stale_list()
+    {
+        return Ok(Response::builder().header("content-type", "application/json").body(whole(list))?);
+    }
+    let response = upstream.send(request).await?;
+    Ok(if of_orders && is_watch { response.map(|body| gated(body, door)) } else { response })
+}
+
+/// A watch whose events come as the switchboard says.
+fn gated(body: Body, door: &Door) -> Body {
+    let watches = door.board.watches();
+    let frames = stream::unfold(Some((body, watches)), |state| async {
+        let (mut body, mut watches) = state?;
+        loop {
+            let now = *watches.borrow_and_update();
+            match now {
+                Watches::Expired => return Some((Ok(Frame::data(expired())), None)),
+                Watches::Paused => watches.changed().await.ok()?,
+                Watches::Open => tokio::select! {
+                    changed = watches.changed() => changed.ok()?,
+                    frame = body.frame() => return Some((frame?, Some((body, watches)))),
+                },
+            }
+        }
+    });
+    StreamBody::new(frames.map(|frame: Result<Frame<Bytes>>| frame)).boxed_unsync()
+}
+
+fn expired() -> Bytes {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
+        "message": "too old resource version", "metadata": {}});
+    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status})))
+}
+
+fn refusal(channel: Channel, code: u16) -> Result<Response<Body>> {
+    let kube = matches!(channel, Channel::ApiServerToKube | Channel::OperatorToKube);
+    let reason = match code {
+        409 => "Conflict",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        _ => "InternalError",
+    };
+    let (content_type, body) = match kube {
+        true => (
+            "application/json",
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code,
+                "message": "a planned fault", "metadata": {}}),
+        ),
+        false => ("application/problem+json", json!({"status": code, "title": reason, "detail": "a planned fault"})),
+    };
+    let body = whole(Bytes::from(body.to_string()));
+    Ok(Response::builder().status(code).header("content-type", content_type).body(body)?)
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_named_by_what_they_change() {
+        let kube = |method: Method, path: &str| effect(Channel::OperatorToKube, &method, path);
+        let orders = "/apis/arch.homework/v1/namespaces/shop/orders";
+        assert_eq!(kube(Method::GET, orders), None);
+        assert_eq!(kube(Method::POST, orders).as_deref(), Some("POST orders"));
+        assert_eq!(kube(Method::PATCH, &format!("{orders}/order-1/status")).as_deref(), Some("PATCH orders/status"));
+        assert_eq!(kube(Method::PATCH, "/apis/coordination.k8s.io/v1/namespaces/shop/leases/l"), None);
+        assert_eq!(
+            effect(Channel::OperatorToBilling, &Method::POST, "/billing/withdraw").as_deref(),
+            Some("POST /billing/withdraw")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Between notify and the mail server (RFC 5321, without extensions that change
+//! the conversation).
+
+use anyhow::{Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use super::{Door, Refusal, listen};
+
+/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+///
+/// # Errors
+/// If no port can be had.
+pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+    listen(move |client| {
+        let (door, upstream) = (door.clone(), upstream.clone());
+        async move { converse(&door, client, TcpStream::connect(upstream).await?).await }
+    })
+    .await
+}
+
+async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<()> {
+    server.set_nodelay(true)?;
+    let (mut client, mut server) = (BufReader::new(client), BufReader::new(server));
+    let greeting = reply(&mut server).await?;
+    client.write_all(&greeting).await?;
+    loop {
+        let mut request = line(&mut client).await?;
+        let mut operation = effect(&request);
+        let is_data = operation == Some("DATA");
+        loop {
+            let Some(name) = operation else {
+                server.write_all(&request).await?;
+                client.write_all(&reply(&mut server).await?).await?;
+                break;
+            };
+            let (fault, _under_way) = door.board.arrives(door.channel, name, door.by);
+            door.board.pass(door.channel).await;
+            match door.before(fault).await {
+                Some(Refusal::Cut) => return Ok(()),
+                Some(Refusal::Answer(code)) => {
+                    client.write_all(format!("{code} a planned fault\r\n").as_bytes()).await?;
+                    // The server was not told; a new conversation is simpler than a repaired one.
+                    return client.shutdown().await.map_err(Into::into);
+                }
+                None => {}
+            }
+            server.write_all(&request).await?;
+            let answer = reply(&mut server).await?;
+            if !door.after(fault).await {
+                return Ok(());
+            }
+            client.write_all(&answer).await?;
+            if !(is_data && name == "DATA" && answer.starts_with(b"354")) {
+                break;
+            }
+            // The message as a whole is the effect, not its lines.
+            request = message(&mut client).await?;
+            operation = Some("message");
+        }
+    }
+}
+
+fn effect(request: &[u8]) -> Option<&'static str> {
+    let verb = request.get(..4)?.to_ascii_uppercase();
+    match verb.as_slice() {
+        b"MAIL" => Some("MAIL"),
+        b"RCPT" => Some("RCPT"),
+        b"DATA" => Some("DATA"),
+        _ => None,
+    }
+}
+
+async fn line(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+    let mut line = Vec::new();
+    if stream.read_until(b'\n', &mut line).await? == 0 {
+        bail!("the connection ended");
+    }
+    Ok(line)
+}
+
+/// A reply of one line or several.
+async fn reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+    let mut reply = Vec::new();
+    loop {
+        let line = line(stream).await?;
+        reply.extend_from_slice(&line);
+        if line.get(3) != Some(&b'-') {
+            return Ok(reply);
+        }
+    }
+}
+
+/// A message with the line that ends it.
+async fn message(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+    let mut message = Vec::new();
+    loop {
+        let line = line(stream).await?;
+        message.extend_from_slice(&line);
+        if line == b".\r\n" {
+            return Ok(message);
+        }
+    }
+}

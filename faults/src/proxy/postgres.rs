@@ -1,0 +1,181 @@
+//! Between a service and PostgreSQL: reads the frontend's messages (protocol
+//! version 3.0, PostgreSQL documentation chapter "Frontend/Backend Protocol")
+//! as far as is needed to know which statement is executed when.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+use super::{Door, Refusal, listen};
+use crate::{fault::Fault, switchboard::UnderWay};
+
+/// The largest message that is passed on, in bytes.
+const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+///
+/// # Errors
+/// If no port can be had.
+pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+    listen(move |client| {
+        let (door, upstream) = (door.clone(), upstream.clone());
+        async move {
+            let server = TcpStream::connect(upstream).await?;
+            server.set_nodelay(true)?;
+            converse(&door, client, server).await
+        }
+    })
+    .await
+}
+
+/// A message with its type; the start-up message has none.
+struct Message {
+    kind: u8,
+    bytes: Vec<u8>,
+}
+
+async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<()> {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    start_up(&mut from_client, &mut to_client, &mut to_server).await?;
+    let (mut from_client, mut from_server) = (messages(from_client), messages(from_server));
+    let (mut statements, mut bound, mut session) = (HashMap::new(), None::<String>, 0);
+    let mut pending: Option<(Option<Fault>, UnderWay<'_>)> = None;
+    loop {
+        tokio::select! {
+            message = from_client.recv() => {
+                let Some(message) = message else { return Ok(()) };
+                let executed = match message.kind {
+                    b'P' => { let (name, sql) = two_texts(&message.bytes[5..])?; statements.insert(name, sql); None }
+                    b'B' => { let (_, name) = two_texts(&message.bytes[5..])?; bound = statements.get(&name).cloned(); None }
+                    b'E' => bound.take(),
+                    b'Q' => Some(text(&message.bytes[5..])?.0),
+                    _ => None,
+                };
+                if let Some(operation) = executed.as_deref().and_then(effect) {
+                    let (fault, under_way) = door.board.arrives(door.channel, &operation, door.by);
+                    door.board.pass(door.channel).await;
+                    if matches!(door.before(fault).await, Some(Refusal::Cut)) {
+                        return Ok(());
+                    }
+                    if let Some(actors) = door.actors.get() {
+                        match fault {
+                            Some(Fault::TerminateSession) => actors.terminate_session(session)?,
+                            Some(Fault::CrashDatabase) => actors.crash_database(session)?,
+                            _ => {}
+                        }
+                    }
+                    pending = Some((fault, under_way));
+                }
+                to_server.write_all(&message.bytes).await?;
+            }
+            message = from_server.recv() => {
+                let Some(message) = message else { return Ok(()) };
+                match message.kind {
+                    b'K' => session = i32::from_be_bytes(message.bytes[5..9].try_into()?),
+                    // The statement is done, for good or ill.
+                    b'Z' => if let Some((fault, _under_way)) = pending.take() && !door.after(fault).await { return Ok(()) },
+                    _ => {}
+                }
+                to_client.write_all(&message.bytes).await?;
+            }
+        }
+    }
+}
+
+/// Passes on what comes before messages have types. Encryption is declined.
+async fn start_up(
+    from_client: &mut (impl AsyncRead + Unpin),
+    to_client: &mut (impl AsyncWrite + Unpin),
+    to_server: &mut (impl AsyncWrite + Unpin),
+) -> Result<()> {
+    const SSL_REQUEST: u32 = 80_877_103;
+    loop {
+        let length = from_client.read_u32().await?;
+        let code = from_client.read_u32().await?;
+        if code == SSL_REQUEST {
+            to_client.write_all(b"N").await?;
+            continue;
+        }
+        let rest = (length as usize).checked_sub(8).context("a start-up message has 8 bytes")?;
+        if rest > LARGEST_MESSAGE {
+            bail!("a start-up message of {rest} bytes");
+        }
+        let mut body = vec![0; rest];
+        from_client.read_exact(&mut body).await?;
+        to_server.write_all(&[&length.to_be_bytes()[..], &code.to_be_bytes(), &body].concat()).await?;
+        return Ok(());
+    }
+}
+
+/// The messages of one side, read apart from what is done about them: reading
+/// must not be given up half-way through one.
+fn messages(mut stream: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Message> {
+    let (sender, messages) = mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok(message) = read(&mut stream).await {
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    messages
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Message> {
+    let kind = stream.read_u8().await?;
+    let length = stream.read_u32().await?;
+    let rest = (length as usize).checked_sub(4).context("a message has 4 bytes")?;
+    if rest > LARGEST_MESSAGE {
+        bail!("a message of {rest} bytes");
+    }
+    let mut bytes = Vec::with_capacity(rest + 5);
+    bytes.push(kind);
+    bytes.extend(length.to_be_bytes());
+    bytes.resize(rest + 5, 0);
+    stream.read_exact(&mut bytes[5..]).await?;
+    Ok(Message { kind, bytes })
+}
+
+/// A text that ends with a zero byte, and what comes after it.
+fn text(bytes: &[u8]) -> Result<(String, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0).context("a text ends with a zero byte")?;
+    Ok((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..]))
+}
+
+fn two_texts(bytes: &[u8]) -> Result<(String, String)> {
+    let (first, rest) = text(bytes)?;
+    Ok((first, text(rest)?.0))
+}
+
+/// What a statement changes, such as `INSERT INTO postings`; `None` if nothing.
+/// Looking for messages that are due happens by the clock and does not count.
+fn effect(sql: &str) -> Option<String> {
+    let words: Vec<&str> = sql.split_whitespace().collect();
+    match words.as_slice() {
+        ["COMMIT", ..] => Some("COMMIT".to_owned()),
+        ["INSERT", "INTO", table, ..] => Some(format!("INSERT INTO {table}")),
+        ["UPDATE", _, "SET", "next_attempt_at", ..] => None,
+        ["UPDATE", table, "SET", column, ..] => Some(format!("UPDATE {table} SET {column}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_named_by_what_they_change() {
+        assert_eq!(effect("COMMIT").as_deref(), Some("COMMIT"));
+        assert_eq!(effect("INSERT INTO postings (a)\n VALUES ($1)").as_deref(), Some("INSERT INTO postings"));
+        assert_eq!(effect("UPDATE messages SET sent_at = $2").as_deref(), Some("UPDATE messages SET sent_at"));
+        assert_eq!(effect("UPDATE messages SET next_attempt_at = $2\n WHERE"), None);
+        assert_eq!(effect("SELECT 1"), None);
+    }
+}

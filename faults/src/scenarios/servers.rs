@@ -1,0 +1,126 @@
+//! Databases that run out of something.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::join_all;
+use orders_crds::Outcome;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::json;
+
+use super::same;
+use crate::{
+    effect::Channel,
+    shop::Shop,
+    workload::{persist, settled},
+};
+
+const LOGIN: &str = "waiter";
+
+/// More than billing has connections to its database.
+const REQUESTS: usize = 60;
+
+/// While billing's connections all wait for the database, it says 503 and when
+/// to come again; and each refill happens once in the end.
+pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
+    shop.board.begin(Vec::new());
+    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
+    persist("the registration", || register.try_clone(), "register").await?;
+    shop.board.hold(Some(Channel::BillingToDatabase));
+    let refill = |number: usize| {
+        let request = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 1}));
+        (request, format!("refill-{number}"))
+    };
+    let answers = join_all((0..REQUESTS).map(|number| {
+        let (request, key) = refill(number);
+        request.header("idempotency-key", key).send()
+    }))
+    .await;
+    shop.board.hold(None);
+    let refused: Vec<_> = answers.iter().flatten().filter(|answer| answer.status() == 503).collect();
+    ensure!(refused.len() == REQUESTS, "{} of {REQUESTS} requests were answered 503", refused.len());
+    ensure!(refused.iter().all(|answer| answer.headers().contains_key("retry-after")), "each says when to come again");
+
+    for number in 0..REQUESTS {
+        let (request, key) = refill(number);
+        let (status, answer) = persist("a refill", || request.try_clone(), &key).await?;
+        ensure!(status == 200, "{status} {answer}");
+    }
+    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
+    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":{REQUESTS}.0}}"#))
+}
+
+/// While the disk is full nothing is charged and nothing is lost.
+pub(super) async fn full_disk(shop: &Shop, disk: &SmallDisk) -> Result<()> {
+    shop.board.begin(Vec::new());
+    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
+    persist("the registration", || register.try_clone(), "register").await?;
+    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 100}));
+    persist("the refill", || refill.try_clone(), "refill").await?;
+
+    disk.fill()?;
+    let refused = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 7}));
+    let refused = refused.header("idempotency-key", "second").send().await?;
+    same("the answer to a refill on a full disk", refused.status().as_u16(), 503)?;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let order = json!({"login": LOGIN, "e_mail": "waiter@example.com", "id_cart": number, "amount": 10});
+        let request = shop.http.post(format!("{}/orders/", shop.url)).json(&order).header("prefer", "wait=0");
+        let (status, answer) = persist("an order", || request.try_clone(), &format!("order-{number}")).await?;
+        same("the answer to an order that cannot be charged", status, 202)?;
+        ids.push(answer["id"].as_i64().context("an answer without id")?);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
+    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":100.0}}"#))?;
+
+    disk.empty()?;
+    for id in ids {
+        same("the outcome", settled(shop, &format!("order-{id}")).await?.outcome(), Outcome::Paid)?;
+    }
+    Ok(())
+}
+
+/// A disk of two megabytes, in memory. Needs root.
+pub(super) struct SmallDisk {
+    directory: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    pub(super) fn new() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let options = c"size=2m".to_owned();
+        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
+            .context("cannot mount a small disk; the scenario full-disk needs root")?;
+        Ok(SmallDisk { directory })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) -> Result<()> {
+        use std::io::Write;
+        let mut ballast = std::fs::File::create(self.ballast())?;
+        while ballast.write_all(&[0; 4096]).is_ok() {}
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.ballast())?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,173 @@
+//! What the operator sees of the orders, and when.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use orders_crds::{Order, OrderSpec, Outcome, Reason};
+use orders_testbed::wait_for;
+use serde_json::json;
+
+use super::same;
+use crate::{
+    effect::{Channel, Part},
+    shop::Shop,
+    switchboard::Watches,
+    workload::{self, SETTLE_LIMIT, mails_of, settled},
+};
+
+const LOGIN: &str = "viewer";
+const NAME: &str = "order-of-viewer";
+
+/// Longer than the operator takes for an order that it sees, and than it takes
+/// what it sees for the truth.
+const LONG_ENOUGH: Duration = Duration::from_secs(4);
+
+async fn customer(shop: &Shop) -> Result<()> {
+    shop.board.begin(Vec::new());
+    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
+    workload::persist("the registration", || register.try_clone(), "register").await?;
+    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 100}));
+    workload::persist("the refill", || refill.try_clone(), "refill").await?;
+    // Until then an operator would list the orders rather than watch them.
+    wait_for("the operator to watch", SETTLE_LIMIT, || async { shop.board.is_watched().then_some(()) }).await
+}
+
+/// As `kubectl create` would.
+async fn create(shop: &Shop, amount: &str) -> Result<Order> {
+    let email = format!("{LOGIN}@example.com");
+    let spec = OrderSpec { id: None, login: LOGIN.to_owned(), email, cart_id: 0, amount: amount.to_owned() };
+    Ok(shop.orders().create(&PostParams::default(), &Order::new(NAME, spec)).await?)
+}
+
+async fn delete(shop: &Shop) -> Result<()> {
+    shop.orders().delete(NAME, &DeleteParams::default()).await?;
+    wait_for("the order to be gone", SETTLE_LIMIT, || async { shop.orders().get_opt(NAME).await.ok()?.is_none().then_some(()) })
+        .await
+}
+
+async fn balance(shop: &Shop) -> Result<String> {
+    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.error_for_status()?;
+    let account: serde_json::Value = account.json().await?;
+    Ok(account["balance"].to_string())
+}
+
+fn times(shop: &Shop, channel: Channel) -> usize {
+    shop.board.seen().iter().filter(|effect| effect.channel == channel).count()
+}
+
+async fn at_rest(shop: &Shop) -> Result<()> {
+    shop.board.rest(Duration::from_millis(500), SETTLE_LIMIT).await
+}
+
+async fn paid_once(shop: &Shop, balance_left: &str) -> Result<()> {
+    let order = settled(shop, NAME).await?;
+    at_rest(shop).await?;
+    same("the outcome", order.outcome(), Outcome::Paid)?;
+    same("the balance", balance(shop).await?, balance_left.to_owned())?;
+    same("mails of the order", mails_of(shop, &order).await?.len(), 1)
+}
+
+pub(super) async fn unseen_change(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.set_watches(Watches::Paused);
+    create(shop, "30.00").await?;
+    let patch = json!({"metadata": {"labels": {"changed": "true"}}});
+    shop.orders().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    same("charges of an order that was not seen", times(shop, Channel::OperatorToBilling), 0)?;
+    shop.board.set_watches(Watches::Open);
+    paid_once(shop, "70.0").await?;
+    same("charges asked for", times(shop, Channel::OperatorToBilling), 1)
+}
+
+pub(super) async fn unseen_deletion(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.set_watches(Watches::Paused);
+    create(shop, "30.00").await?;
+    delete(shop).await?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    shop.board.set_watches(Watches::Open);
+    tokio::time::sleep(LONG_ENOUGH).await;
+    at_rest(shop).await?;
+    same("the balance", balance(shop).await?, "100.0".to_owned())?;
+    same("mails", shop.inbox.messages().await?.len(), 0)
+}
+
+pub(super) async fn unseen_recreation(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.set_watches(Watches::Paused);
+    let first = create(shop, "30.00").await?;
+    delete(shop).await?;
+    let second = create(shop, "20.00").await?;
+    ensure!(first.uid() != second.uid(), "another order has another UID");
+    tokio::time::sleep(LONG_ENOUGH).await;
+    shop.board.set_watches(Watches::Open);
+    paid_once(shop, "80.0").await?;
+    same("mails of the first order", mails_of(shop, &first).await?.len(), 0)
+}
+
+pub(super) async fn recreated_meanwhile(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.hold(Some(Channel::OperatorToNotify));
+    let first = create(shop, "500.00").await?;
+    wait_for("the operator to be about to tell the customer", SETTLE_LIMIT, || async {
+        (times(shop, Channel::OperatorToNotify) > 0).then_some(())
+    })
+    .await?;
+    delete(shop).await?;
+    let second = create(shop, "20.00").await?;
+    shop.board.hold(None);
+    paid_once(shop, "80.0").await?;
+    ensure!(first.uid() != second.uid(), "another order has another UID");
+    let stands = shop.orders().get(NAME).await?;
+    let refused = stands.status.iter().flat_map(|status| &status.conditions);
+    let of_the_first = refused.filter(|condition| condition.reason == Reason::InsufficientFunds.as_str()).count();
+    same("conditions that are the first order's", of_the_first, 0)
+}
+
+pub(super) async fn expired_watch(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.set_watches(Watches::Paused);
+    create(shop, "30.00").await?;
+    shop.board.set_watches(Watches::Expired);
+    // Each watch that is opened now expires at once.
+    tokio::time::sleep(LONG_ENOUGH).await;
+    shop.board.set_watches(Watches::Open);
+    paid_once(shop, "70.0").await
+}
+
+pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    shop.board.set_watches(Watches::Paused);
+    create(shop, "30.00").await?;
+    let unpaid = list(shop).await?;
+    shop.board.set_watches(Watches::Open);
+    paid_once(shop, "70.0").await?;
+
+    let asked = times(shop, Channel::OperatorToBilling);
+    shop.board.set_watches(Watches::Paused);
+    shop.board.answer_next_list_with(unpaid);
+    for operator in [0, 1] {
+        shop.actors().crash(Part::Operator(operator)).await?;
+    }
+    wait_for("the operator to take the order for unpaid", SETTLE_LIMIT, || async {
+        (times(shop, Channel::OperatorToBilling) > asked).then_some(())
+    })
+    .await?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    shop.board.set_watches(Watches::Open);
+    paid_once(shop, "70.0").await
+}
+
+/// The orders, byte for byte as the API server lists them.
+async fn list(shop: &Shop) -> Result<Bytes> {
+    let path = format!("/apis/arch.homework/v1/namespaces/{}/orders", shop.namespace);
+    let request = hyper::Request::get(path).body(kube::client::Body::empty())?;
+    let response = shop.client.send(request).await?;
+    response.into_body().collect_bytes().await.context("the list of orders")
+}

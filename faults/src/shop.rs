@@ -1,0 +1,242 @@
+//! The system under test: real services, real servers, and a proxy on each way between them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::{Api, Client};
+use orders_crds::Order;
+use orders_testbed::{Cluster, Inbox, Postgres, Stack, StackOptions, binary};
+use tempfile::TempDir;
+
+use crate::{
+    actors::Actors,
+    effect::{Channel, Part},
+    proxy::{
+        Door,
+        http::{self, Upstream},
+        mail, postgres,
+    },
+    switchboard::Switchboard,
+};
+
+/// Operators in a shop, of which one works at a time.
+const OPERATORS: usize = 2;
+
+/// Which databases the services use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Database {
+    /// A server, with a proxy before it.
+    Postgres,
+    /// Files.
+    Sqlite,
+}
+
+impl Database {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Database::Postgres => "postgres",
+            Database::Sqlite => "sqlite",
+        }
+    }
+
+    /// Reads a name back.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Database::Postgres, Database::Sqlite].into_iter().find(|database| database.as_str() == text)
+    }
+}
+
+/// What differs between shops.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which databases.
+    pub database: Database,
+    /// A deliberate fault of the services themselves, and where their programs with such faults are.
+    pub planted: Option<(String, PathBuf)>,
+    /// Where SQLite files go, if not beside the logs.
+    pub data: Option<PathBuf>,
+}
+
+/// A shop that is open.
+pub struct Shop {
+    /// Where effects are reported and faults are armed.
+    pub board: Arc<Switchboard>,
+    /// The processes.
+    pub actors: Arc<OnceLock<Actors>>,
+    /// Where mail arrives.
+    pub inbox: Inbox,
+    /// An administrator of the cluster.
+    pub client: Client,
+    /// The customers' client.
+    pub http: reqwest::Client,
+    /// Base URL of the public API.
+    pub url: String,
+    /// Where the orders are.
+    pub namespace: String,
+    kubeconfig: PathBuf,
+    billing_url: String,
+    notify_url: String,
+    // Last, so that it is removed after the processes that write into it.
+    directory: TempDir,
+}
+
+impl Shop {
+    /// Opens a shop in a namespace of its own on the shared control plane.
+    ///
+    /// # Errors
+    /// If a part does not become ready.
+    pub async fn open(setup: &Setup) -> Result<Self> {
+        let cluster = Cluster::control_plane().await?;
+        let client = cluster.client().await?;
+        let directory = tempfile::tempdir()?;
+        let inbox = Inbox::start(directory.path()).await?;
+        let server = match setup.database {
+            Database::Postgres => Some(Postgres::start(directory.path()).await?),
+            Database::Sqlite => None,
+        };
+        let proxies = Proxies { directory: directory.path(), client: &client, board: Arc::default(), actors: Arc::default() };
+        let (billing, notify) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let mut options = StackOptions { operators: OPERATORS, ..StackOptions::new(proxies.mail(&inbox).await?) };
+        if let Some(server) = &server {
+            let (billing, notify) = (server.database("billing")?, server.database("notify")?);
+            options.billing_database = Some(proxies.database(Channel::BillingToDatabase, Part::Billing, &billing).await?);
+            options.notify_database = Some(proxies.database(Channel::NotifyToDatabase, Part::Notify, &notify).await?);
+        } else if let Some(data) = &setup.data {
+            options.billing_database = Some(format!("sqlite://{}/billing.db", data.display()));
+            options.notify_database = Some(format!("sqlite://{}/notify.db", data.display()));
+        }
+        for (number, name) in ["operator-0", "operator-1"].into_iter().enumerate().take(OPERATORS) {
+            let by = Part::Operator(number);
+            options.env.extend([
+                (name, "KUBECONFIG", proxies.kube(Channel::OperatorToKube, by).await?),
+                (name, "BILLING_URL", proxies.service(Channel::OperatorToBilling, by, &billing).await?),
+                (name, "NOTIFY_URL", proxies.service(Channel::OperatorToNotify, by, &notify).await?),
+            ]);
+        }
+        options.env.extend([
+            ("api-server", "KUBECONFIG", proxies.kube(Channel::ApiServerToKube, Part::ApiServer).await?),
+            ("api-server", "BILLING_URL", proxies.service(Channel::ApiServerToBilling, Part::ApiServer, &billing).await?),
+        ]);
+        if let Some((bug, programs)) = &setup.planted {
+            options.env.extend(["operator", "billing", "notify"].map(|service| (service, "PLANTED_BUG", bug.clone())));
+            options.programs = Some(programs.clone());
+        }
+        let namespace = cluster.namespace("faults").await?;
+        // The proxies to the services have to know where they are before the first request.
+        let stack = Stack::start_in(&cluster, &namespace, directory.path(), options).await?;
+        let authority = |url: &str| url.trim_start_matches("http://").to_owned();
+        billing.get_or_init(|| authority(&stack.billing.url));
+        notify.get_or_init(|| authority(&stack.notify.url));
+        let shop = Shop {
+            board: proxies.board.clone(),
+            actors: proxies.actors.clone(),
+            inbox,
+            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
+            url: stack.api_server.url.clone(),
+            billing_url: stack.billing.url.clone(),
+            notify_url: stack.notify.url.clone(),
+            namespace,
+            kubeconfig: cluster.kubeconfig.clone(),
+            client: client.clone(),
+            directory,
+        };
+        ensure!(shop.actors.set(Actors::new(stack, server, client)).is_ok(), "the actors are set once");
+        Ok(shop)
+    }
+
+    /// The processes.
+    ///
+    /// # Panics
+    /// Never: an open shop has them.
+    pub fn actors(&self) -> &Actors {
+        self.actors.get().expect("an open shop has actors")
+    }
+
+    /// The orders.
+    pub fn orders(&self) -> Api<Order> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Where logs and files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs `orders-audit` over everything that ever happened in this shop.
+    ///
+    /// # Errors
+    /// With its report, if something does not hold or it could not be found out.
+    pub async fn audit(&self) -> Result<()> {
+        let token = |service: &str| self.directory().join(format!("audit-{service}.token"));
+        let command = tokio::process::Command::new(binary("orders-audit")?)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("NAMESPACE", &self.namespace)
+            .env("BILLING_URL", &self.billing_url)
+            .env("NOTIFY_URL", &self.notify_url)
+            .env("BILLING_TOKEN_FILE", token("billing"))
+            .env("NOTIFY_TOKEN_FILE", token("notify"))
+            .kill_on_drop(true)
+            .output();
+        let Output { status, stdout, stderr } =
+            tokio::time::timeout(Duration::from_secs(60), command).await.context("orders-audit did not end")??;
+        if !status.success() {
+            bail!("orders-audit: {}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        }
+        Ok(())
+    }
+
+    /// Keeps the shop's files, for a look at them; where they are.
+    pub fn keep(self) -> PathBuf {
+        self.directory.keep()
+    }
+}
+
+/// Makes the proxies of a shop.
+struct Proxies<'a> {
+    directory: &'a Path,
+    client: &'a Client,
+    board: Arc<Switchboard>,
+    actors: Arc<OnceLock<Actors>>,
+}
+
+impl Proxies<'_> {
+    fn door(&self, channel: Channel, by: Part) -> Door {
+        Door { channel, by, board: self.board.clone(), actors: self.actors.clone() }
+    }
+
+    /// A kubeconfig that leads to the Kubernetes API by way of a proxy.
+    async fn kube(&self, channel: Channel, by: Part) -> Result<String> {
+        let port = http::serve(self.door(channel, by), Upstream::Kube(self.client.clone())).await?;
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
+            "users": [{"name": "proxy", "user": {}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+        });
+        let path = self.directory.join(format!("{by:?}.kubeconfig"));
+        std::fs::write(&path, config.to_string())?;
+        Ok(path.display().to_string())
+    }
+
+    async fn service(&self, channel: Channel, by: Part, address: &Arc<OnceLock<String>>) -> Result<String> {
+        let port = http::serve(self.door(channel, by), Upstream::service(address.clone())).await?;
+        Ok(format!("http://127.0.0.1:{port}"))
+    }
+
+    async fn database(&self, channel: Channel, by: Part, url: &str) -> Result<String> {
+        let address = url.split(['@', '/']).nth(3).context("a database URL has an address")?;
+        let port = postgres::serve(self.door(channel, by), address.to_owned()).await?;
+        Ok(url.replace(address, &format!("127.0.0.1:{port}")))
+    }
+
+    async fn mail(&self, inbox: &Inbox) -> Result<String> {
+        let address = inbox.smtp_url().trim_start_matches("smtp://").to_owned();
+        let port = mail::serve(self.door(Channel::NotifyToMail, Part::Notify), address).await?;
+        Ok(format!("smtp://127.0.0.1:{port}"))
+    }
+}

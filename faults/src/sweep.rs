@@ -1,0 +1,146 @@
+//! Many cases, side by side, each in a shop that others have used before.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    case::{Case, Learned, Verdict},
+    effect::Channel,
+    report::Tally,
+    shop::{Setup, Shop},
+};
+
+/// A shop is replaced after so many cases, as its audit covers all that ever happened in it.
+const CASES_PER_SHOP: usize = 60;
+
+/// The longest that one case may take.
+const CASE_LIMIT: Duration = Duration::from_secs(300);
+
+/// Which cases are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every fault at every effect.
+    All,
+    /// Each fault once on each channel, at changing effects.
+    Short,
+    /// The same on these channels only, without the faults that take seconds.
+    ShortOn(&'static [Channel]),
+}
+
+/// How a sweep goes about it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The shops.
+    pub setup: Setup,
+    /// Which cases.
+    pub selection: Selection,
+    /// Shuffles the cases.
+    pub seed: u64,
+    /// Shops at once.
+    pub jobs: usize,
+    /// Whether to stop at the first violation.
+    pub stop_at_first: bool,
+}
+
+/// Learns, and tries the cases.
+///
+/// # Errors
+/// If no shop can be opened. Violations are no errors: they are in the tally.
+pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
+    let shop = Shop::open(&plan.setup).await?;
+    let learned = Arc::new(Learned::from(&shop).await?);
+    let mut cases = learned.cases(plan.setup.database);
+    let mut random = fastrand::Rng::with_seed(plan.seed);
+    random.shuffle(&mut cases);
+    match plan.selection {
+        Selection::All => {}
+        Selection::Short => cases = short(cases),
+        Selection::ShortOn(channels) => {
+            cases.retain(|case| channels.contains(&case.effect.channel) && !case.fault.is_slow());
+            cases = short(cases);
+        }
+    }
+    let total = cases.len();
+    println!(
+        "{}: {} effects, {total} cases, seed {}, {} shops at once",
+        plan.setup.database.as_str(),
+        learned.effects.len(),
+        plan.seed,
+        plan.jobs
+    );
+    let queue = Arc::new(Mutex::new(VecDeque::from(cases)));
+    let (results, mut verdicts) = tokio::sync::mpsc::channel(16);
+    let mut workers = tokio::task::JoinSet::new();
+    let mut first = Some(shop);
+    for worker in 0..plan.jobs {
+        workers.spawn(work(worker, plan.setup.clone(), first.take(), queue.clone(), learned.clone(), results.clone()));
+    }
+    drop(results);
+    let (started, mut told, tried_before) = (Instant::now(), Instant::now(), tally.tried());
+    while let Some((case, verdict)) = verdicts.recv().await {
+        tally.add(&case, &verdict, plan.seed);
+        if plan.stop_at_first && verdict != Verdict::Holds {
+            return Ok(());
+        }
+        if told.elapsed() > Duration::from_secs(20) {
+            told = Instant::now();
+            println!("  {} of {total} after {} s", tally.tried() - tried_before, started.elapsed().as_secs());
+        }
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker??;
+    }
+    ensure!(queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty(), "cases were left over");
+    Ok(())
+}
+
+/// A choice that every machine has the time for: each fault on each channel once, at changing effects.
+fn short(cases: Vec<Case>) -> Vec<Case> {
+    let mut seen = BTreeSet::new();
+    cases.into_iter().filter(|case| seen.insert((case.effect.channel, case.fault))).collect()
+}
+
+async fn work(
+    worker: usize,
+    setup: Setup,
+    mut shop: Option<Shop>,
+    queue: Arc<Mutex<VecDeque<Case>>>,
+    learned: Arc<Learned>,
+    results: tokio::sync::mpsc::Sender<(Case, Verdict)>,
+) -> Result<()> {
+    let mut used = 0;
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(case) = next else { return Ok(()) };
+        if used >= CASES_PER_SHOP {
+            shop = None;
+        }
+        let open = match shop.take() {
+            Some(shop) => shop,
+            None => {
+                used = 0;
+                Shop::open(&setup).await?
+            }
+        };
+        let login = format!("case{worker}x{used}");
+        let verdict = match tokio::time::timeout(CASE_LIMIT, case.run(&open, &learned, &login)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Verdict::Unsettled(format!("the case did not end within {CASE_LIMIT:?}")),
+        };
+        used += 1;
+        if verdict == Verdict::Holds {
+            shop = Some(open);
+        } else if std::env::var_os("FAULTS_KEEP").is_some() {
+            // What this shop has gone through would be blamed on the next case.
+            println!("  kept: {}", open.keep().display());
+        }
+        if results.send((case, verdict)).await.is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Where the proxies report each effect and learn which fault it meets.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{
+    effect::{Channel, Effect, Part},
+    fault::Fault,
+};
+
+/// What the operator's watches bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watches {
+    /// Changes as they happen.
+    Open,
+    /// Nothing until they are open again.
+    Paused,
+    /// That they have expired (410), once; then the watcher has to list anew.
+    Expired,
+}
+
+/// The proxies' common knowledge.
+#[derive(Debug)]
+pub struct Switchboard {
+    state: Mutex<State>,
+    held: AtomicUsize,
+    watches: watch::Sender<Watches>,
+}
+
+#[derive(Debug)]
+struct State {
+    counts: HashMap<(Channel, String), u32>,
+    armed: Vec<(Effect, Fault)>,
+    storm: Option<Storm>,
+    fired: Vec<(Effect, Fault)>,
+    last: Instant,
+    hold: Option<Channel>,
+    stale_list: Option<Bytes>,
+}
+
+/// Random faults, one in so many effects.
+#[derive(Debug)]
+struct Storm {
+    random: fastrand::Rng,
+    one_in: u32,
+}
+
+/// An effect under way; while it lives, the parts are not at rest.
+#[derive(Debug)]
+pub struct UnderWay<'a>(&'a Switchboard);
+
+impl Default for Switchboard {
+    fn default() -> Self {
+        let state = State {
+            counts: HashMap::new(),
+            armed: Vec::new(),
+            storm: None,
+            fired: Vec::new(),
+            last: Instant::now(),
+            hold: None,
+            stale_list: None,
+        };
+        Switchboard { state: Mutex::new(state), held: AtomicUsize::new(0), watches: watch::Sender::new(Watches::Open) }
+    }
+}
+
+impl Switchboard {
+    /// Forgets what was seen, and lets these effects meet these faults from now on.
+    pub fn begin(&self, armed: Vec<(Effect, Fault)>) {
+        let mut state = self.state();
+        state.counts.clear();
+        state.fired.clear();
+        state.storm = None;
+        state.armed = armed;
+    }
+
+    /// Forgets what was seen, and lets one in so many effects meet a random fault until [`Self::calm`].
+    pub fn storm(&self, seed: u64, one_in: u32) {
+        self.begin(Vec::new());
+        self.state().storm = Some(Storm { random: fastrand::Rng::with_seed(seed), one_in });
+    }
+
+    /// No more faults.
+    pub fn calm(&self) {
+        let mut state = self.state();
+        state.storm = None;
+        state.armed.clear();
+    }
+
+    /// A proxy says that an effect is about to happen, and gets the fault that it meets.
+    pub fn arrives(&self, channel: Channel, operation: &str, by: Part) -> (Option<Fault>, UnderWay<'_>) {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.state();
+        state.last = Instant::now();
+        let occurrence = state.counts.entry((channel, operation.to_owned())).or_default();
+        *occurrence += 1;
+        let effect = Effect { channel, operation: operation.to_owned(), occurrence: *occurrence };
+        let fault = match state.armed.iter().position(|(armed, _)| *armed == effect) {
+            Some(place) => Some(state.armed.swap_remove(place).1),
+            None => state.storm.as_mut().and_then(|storm| storm.fault(&effect)),
+        };
+        if let Some(fault) = fault {
+            if std::env::var_os("FAULTS_VERBOSE").is_some() {
+                eprintln!("{effect} by {by:?}: {fault}");
+            }
+            state.fired.push((effect, fault));
+        }
+        (fault, UnderWay(self))
+    }
+
+    /// All effects since the beginning, each as often as it happened.
+    pub fn seen(&self) -> Vec<Effect> {
+        let counts: BTreeMap<_, _> = self.state().counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
+        let each = |((channel, operation), count): ((Channel, String), u32)| {
+            (1..=count).map(move |occurrence| Effect { channel, operation: operation.clone(), occurrence })
+        };
+        counts.into_iter().flat_map(each).collect()
+    }
+
+    /// The faults that happened since the beginning.
+    pub fn fired(&self) -> Vec<(Effect, Fault)> {
+        self.state().fired.clone()
+    }
+
+    /// Waits until nothing has had an effect for `quiet`, nor is held back.
+    ///
+    /// # Errors
+    /// If the parts do not come to rest within `limit`.
+    pub async fn rest(&self, quiet: Duration, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if self.held.load(Ordering::SeqCst) == 0 && self.state().last.elapsed() >= quiet {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the parts went on writing for {limit:?} after everything was done")
+    }
+
+    /// Holds back requests over a channel, at its door, until it is given none.
+    pub fn hold(&self, channel: Option<Channel>) {
+        self.state().hold = channel;
+    }
+
+    /// Waits while a channel is held back.
+    pub async fn pass(&self, channel: Channel) {
+        while self.state().hold == Some(channel) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Changes what the operators' watches bring.
+    pub fn set_watches(&self, watches: Watches) {
+        self.watches.send_replace(watches);
+    }
+
+    /// Whether an operator watches the orders now.
+    pub fn is_watched(&self) -> bool {
+        self.watches.receiver_count() > 0
+    }
+
+    /// News of what the operators' watches bring.
+    pub fn watches(&self) -> watch::Receiver<Watches> {
+        self.watches.subscribe()
+    }
+
+    /// The next time that an operator lists the orders it gets this instead.
+    pub fn answer_next_list_with(&self, list: Bytes) {
+        self.state().stale_list = Some(list);
+    }
+
+    /// What to answer an operator's list with, if not the truth.
+    pub fn stale_list(&self) -> Option<Bytes> {
+        self.state().stale_list.take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storm {
+    fn fault(&mut self, effect: &Effect) -> Option<Fault> {
+        if self.random.u32(0..self.one_in) != 0 {
+            return None;
+        }
+        // Those that take seconds more seldom, or a storm would be mostly waiting.
+        let all: Vec<Fault> = Fault::of(effect).collect();
+        let chosen = all[self.random.usize(0..all.len())];
+        if chosen.is_slow() && self.random.u32(0..4) != 0 { None } else { Some(chosen) }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().last = Instant::now();
+        self.0.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}

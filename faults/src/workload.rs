@@ -1,0 +1,159 @@
+//! What customers do, the same each time, and how it ends.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::{ResourceExt, api::ListParams};
+use orders_crds::{ConditionType, Order, Outcome, conditions};
+use orders_testbed::{Message, wait_for};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::shop::Shop;
+
+/// How long anything may take to settle after a fault. The longest there is: a
+/// request that takes effect when its sender gave up after ten seconds, with
+/// notify killed meanwhile, whose lease on the message lasts fifteen.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How it ended, in words that do not depend on when and under which names it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// One line an order, in the order of placing.
+    pub orders: Vec<String>,
+    /// The customer's balance.
+    pub balance: String,
+    /// The texts of the customer's messages and whether each was sent.
+    pub messages: Vec<(String, bool)>,
+    /// How often each order's mail arrived. More than once is not wrong of itself.
+    pub mails: Vec<usize>,
+    /// What the public API said at last about each order: 200, 400, 404, or 202 when it took too long.
+    pub answers: Vec<u16>,
+}
+
+/// A customer's orders: affordable, too dear, of nobody, and affordable without waiting.
+const AMOUNTS: [u32; 4] = [30, 500, 5, 20];
+
+/// Does what customers do, under this login, and waits until all of it has settled.
+///
+/// # Errors
+/// If something does not settle within [`SETTLE_LIMIT`].
+pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
+    let register = shop.http.request(Method::POST, format!("{}/billing/register?login={login}", shop.url));
+    persist("the registration", || register.try_clone(), &format!("{login}-register")).await?;
+    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": login, "balance": 100}));
+    persist("the refill", || refill.try_clone(), &format!("{login}-refill")).await?;
+
+    let mut ending = Ending { orders: vec![], balance: String::new(), messages: vec![], mails: vec![], answers: vec![] };
+    for (number, amount) in AMOUNTS.into_iter().enumerate() {
+        let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
+        let email = format!("{login}@example.com");
+        let request = shop.http.post(format!("{}/orders/", shop.url));
+        let request = request.json(&json!({"login": buyer, "e_mail": email, "id_cart": number, "amount": amount}));
+        let request = if number == 3 { request.header("prefer", "respond-async") } else { request };
+        let (status, answer) = persist("an order", || request.try_clone(), &format!("{login}-{number}")).await?;
+        let id = answer["id"].as_i64().with_context(|| format!("an answer without id: {status} {answer}"))?;
+        let order = settled(shop, &format!("order-{id}")).await?;
+        ending.answers.push(status);
+        ending.orders.push(describe(&order));
+        ending.mails.push(mails_of(shop, &order).await?.len());
+    }
+    let account = look(shop, &format!("/billing/account/{login}")).await?;
+    ending.balance = account["balance"].to_string();
+    let messages = look(shop, &format!("/notify/log/{login}")).await?;
+    let of_nobody = look(shop, &format!("/notify/log/{login}-nobody")).await?;
+    ending.messages =
+        texts(&messages).chain(texts(&of_nobody)).map(|(text, sent)| (text.replace(login, "CUSTOMER"), sent)).collect();
+    let placed = all_of(shop, login).await?.len();
+    if placed != AMOUNTS.len() {
+        bail!("{placed} orders exist where {} were placed", AMOUNTS.len());
+    }
+    Ok(ending)
+}
+
+fn texts(messages: &Value) -> impl Iterator<Item = (String, bool)> {
+    let messages = messages.as_array().into_iter().flatten();
+    messages.map(|m| (m["text"].as_str().unwrap_or_default().to_owned(), m["is_sended"] == true))
+}
+
+/// All orders of a login and of nobody beside it.
+async fn all_of(shop: &Shop, login: &str) -> Result<Vec<Order>> {
+    let mut orders = shop.orders().list(&ListParams::default()).await?.items;
+    orders.retain(|order| order.spec.email == format!("{login}@example.com"));
+    Ok(orders)
+}
+
+/// Sends a request under a key until it gets an answer that says what became of it, as a careful client would.
+///
+/// # Errors
+/// If it does not within [`SETTLE_LIMIT`].
+pub async fn persist(what: &str, request: impl Fn() -> Option<RequestBuilder>, key: &str) -> Result<(u16, Value)> {
+    wait_for(&format!("a definite answer to {what}"), SETTLE_LIMIT, || async {
+        let response = request()?.header("idempotency-key", key).send().await.ok()?;
+        let status = response.status();
+        let body: Value = response.json().await.ok()?;
+        let indefinite = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT;
+        (!indefinite).then(|| (status.as_u16(), body))
+    })
+    .await
+}
+
+async fn look(shop: &Shop, path: &str) -> Result<Value> {
+    wait_for(&format!("an answer to GET {path}"), SETTLE_LIMIT, || async {
+        let response = shop.http.get(format!("{}{path}", shop.url)).send().await.ok()?;
+        if !response.status().is_success() {
+            return None;
+        }
+        response.json().await.ok()
+    })
+    .await
+}
+
+/// Waits until nothing is left to do for an order.
+///
+/// # Errors
+/// If that takes longer than [`SETTLE_LIMIT`]; the error says how far it came.
+pub async fn settled(shop: &Shop, name: &str) -> Result<Order> {
+    let orders = shop.orders();
+    let done = wait_for(&format!("{name} to be decided and its customer told"), SETTLE_LIMIT, || async {
+        orders.get_opt(name).await.ok().flatten().filter(|order| {
+            order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|status| status.is_notified())
+        })
+    })
+    .await;
+    match done {
+        Ok(order) => Ok(order),
+        Err(error) => {
+            let stands = orders.get_opt(name).await?.map_or("it does not exist".to_owned(), |order| describe(&order));
+            bail!("{error}; {stands}")
+        }
+    }
+}
+
+/// How an order stands, in one line.
+pub fn describe(order: &Order) -> String {
+    let status = order.status.clone().unwrap_or_default();
+    let reason =
+        |kind| conditions::find(&status.conditions, kind).map_or("none", |condition| condition.reason.as_str()).to_owned();
+    format!(
+        "amount {}: {} (Paid: {}, Notified: {}), charged {}, balance {}{}",
+        order.spec.amount,
+        reason(ConditionType::Succeeded),
+        reason(ConditionType::Paid),
+        reason(ConditionType::Notified),
+        status.charge.as_ref().map_or("nothing".to_owned(), |charge| charge.amount.to_string()),
+        status.balance.map_or("unknown".to_owned(), |balance| balance.to_string()),
+        status.retry.map_or(String::new(), |retry| format!(", trying again: {}", retry.last_error)),
+    )
+}
+
+/// The mails about an order that the mail server has: its UID is their Message-ID.
+///
+/// # Errors
+/// If the mail server does not answer.
+pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
+    let uid = order.uid().context("a stored order has a UID")?;
+    let mut mails = shop.inbox.messages().await?;
+    mails.retain(|mail| mail.message_id.starts_with(&format!("{uid}@")));
+    Ok(mails)
+}

@@ -1,0 +1,124 @@
+//! Closing a charge and giving it back over HTTP: what must not be done gets a
+//! clear problem and changes no balance.
+
+use anyhow::Result;
+use orders_testbed::service_account_token;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::shop::{Answer, Shop};
+
+/// Billing as its caller, the operator, sees it.
+struct Operator<'a> {
+    shop: &'a Shop,
+    token: String,
+}
+
+impl<'a> Operator<'a> {
+    async fn of(shop: &'a Shop) -> Result<Self> {
+        let file = shop.directory.path().join("of-the-test.token");
+        service_account_token(&shop.client, &shop.stack.namespace, "orders-operator", "orders-billing", &file).await?;
+        Ok(Operator { shop, token: std::fs::read_to_string(&file)? })
+    }
+
+    async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> Result<Answer> {
+        let url = format!("{}{path}", self.shop.stack.billing.url);
+        let request = self.shop.http.request(method, url).bearer_auth(&self.token);
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        self.shop.send(key.iter().fold(request, |request, key| request.header("idempotency-key", *key))).await
+    }
+
+    async fn withdraw(&self, key: &str, login: &str, amount: Value) -> Result<Answer> {
+        let body = json!({"login": login, "balance": amount}).to_string();
+        self.ask(Method::POST, "/billing/withdraw", Some(key), &body).await
+    }
+
+    async fn close(&self, key: &str, login: &str, amount: Value) -> Result<Answer> {
+        let body = json!({"login": login, "balance": amount}).to_string();
+        self.ask(Method::POST, &format!("/billing/charges/{key}/close"), None, &body).await
+    }
+
+    /// The amount stands in the body as it is given here.
+    async fn refund(&self, key: &str, charge: &str, login: &str, amount: &str) -> Result<Answer> {
+        let body = format!(r#"{{"charge":"{charge}","login":"{login}","balance":{amount}}}"#);
+        self.ask(Method::POST, "/billing/refund", Some(key), &body).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_must_not_be_made_is_refused_and_moves_nothing() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("rita", json!(500)).await?;
+    shop.customer("otto", json!(500)).await?;
+    let operator = Operator::of(&shop).await?;
+    assert_eq!(operator.withdraw("paid", "rita", json!(100)).await?.json()["outcome"], "Charged");
+    assert_eq!(operator.withdraw("dear", "rita", json!(5000)).await?.json()["outcome"], "InsufficientFunds");
+    assert_eq!(operator.close("closed", "rita", json!(5)).await?.json()["outcome"], "Closed");
+    let most = i64::MAX.to_string();
+    for (case, charge, login, amount, status) in [
+        ("unknown key", "nothing", "rita", "10", 404),
+        ("another customer's charge", "paid", "otto", "10", 404),
+        ("nobody's charge", "paid", "nobody", "10", 404),
+        ("a refused charge", "dear", "rita", "10", 409),
+        ("a closed charge", "closed", "rita", "5", 409),
+        ("more than the charge", "paid", "rita", "100.01", 422),
+        ("nothing", "paid", "rita", "0", 422),
+        ("less than nothing", "paid", "rita", "-1", 422),
+        ("a third decimal", "paid", "rita", "1.001", 422),
+        ("the largest i64", "paid", "rita", &most, 422),
+        ("the largest i64 of minor units", "paid", "rita", "92233720368547758.07", 422),
+        ("beyond any i64", "paid", "rita", "92233720368547758070000", 422),
+        ("the smallest i64", "paid", "rita", "-9223372036854775808", 422),
+        ("a text", "paid", "rita", "\"10\"", 422),
+    ] {
+        let answer = operator.refund("refund", charge, login, amount).await?;
+        assert_eq!(answer.status, status, "{case}: {answer:?}");
+        answer.assert_problem(status);
+        assert_eq!(shop.balance("rita").await?, "400.0", "{case}");
+        assert_eq!(shop.balance("otto").await?, "500.0", "{case}");
+    }
+    let no_key = operator.ask(Method::POST, "/billing/refund", None, r#"{"charge":"paid","login":"rita","balance":1}"#).await?;
+    no_key.assert_problem(400);
+
+    assert_eq!(operator.refund("refund", "paid", "rita", "60").await?.status, 200);
+    let again = operator.refund("refund", "paid", "rita", "60").await?;
+    assert_eq!((again.status, again.json()["repeated"].as_bool()), (200, Some(true)), "the first outcome");
+    operator.refund("refund", "paid", "rita", "10").await?.assert_problem(422);
+    operator.refund("another", "paid", "rita", "40.01").await?.assert_problem(422);
+    assert_eq!(shop.balance("rita").await?, "460.0");
+    assert_eq!(operator.refund("another", "paid", "rita", "40").await?.status, 200, "the rest of it");
+    operator.refund("third", "paid", "rita", "0.01").await?.assert_problem(422);
+    assert_eq!(shop.balance("rita").await?, "500.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_is_closed_only_as_what_it_is() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("rita", json!(500)).await?;
+    shop.customer("otto", json!(500)).await?;
+    let operator = Operator::of(&shop).await?;
+    let unknown = operator.ask(Method::GET, "/billing/charges/unheard-of", None, "").await?;
+    unknown.assert_problem(404);
+
+    assert_eq!(operator.close("late", "rita", json!(100)).await?.json()["outcome"], "Closed");
+    assert_eq!(operator.withdraw("late", "rita", json!(100)).await?.json()["outcome"], "Closed", "it cannot land any more");
+    assert_eq!(operator.withdraw("paid", "rita", json!(100)).await?.json()["outcome"], "Charged");
+    assert_eq!(operator.close("paid", "rita", json!(100)).await?.json()["outcome"], "Charged", "it landed");
+    for (case, key, login, amount, status) in [
+        ("another amount", "paid", "rita", json!(99), 422),
+        ("another customer", "paid", "otto", json!(100), 422),
+        ("another amount of a closed one", "late", "rita", json!(1), 422),
+        ("no amount", "new", "rita", json!(0), 422),
+        ("less than nothing", "new", "rita", json!(-1), 422),
+        ("the largest i64", "new", "rita", json!(i64::MAX), 422),
+        ("a key with a space", "a%20b", "rita", json!(1), 400),
+    ] {
+        let answer = operator.close(key, login, amount).await?;
+        assert_eq!(answer.status, status, "{case}: {answer:?}");
+        answer.assert_problem(status);
+    }
+    assert_eq!(operator.withdraw("new", "rita", json!(1)).await?.json()["outcome"], "Charged", "nothing was closed by mistake");
+    assert_eq!((shop.balance("rita").await?, shop.balance("otto").await?), ("399.0".to_owned(), "500.0".to_owned()));
+    Ok(())
+}
