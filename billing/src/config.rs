@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use orders_broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 use secrecy::SecretString;
 
@@ -41,6 +42,10 @@ pub struct Config {
     /// Account that may read the whole ledger, besides the operator's: that of the audit.
     #[arg(long, env = "AUDIT_ACCOUNT")]
     pub audit_account: Option<String>,
+
+    /// The broker that requests for payment come over, besides HTTP.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 
     /// Logs.
     #[command(flatten)]

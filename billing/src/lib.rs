@@ -5,4 +5,5 @@
 pub mod config;
 pub mod error;
 pub mod ledger;
+pub mod listener;
 pub mod routes;

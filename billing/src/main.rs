@@ -6,8 +6,10 @@ use clap::Parser;
 use orders_billing::{
     config::Config,
     ledger::{Ledger, MIGRATIONS},
+    listener,
     routes::{self, Billing, Callers},
 };
+use orders_broker::topology::Service;
 use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
@@ -29,8 +31,13 @@ async fn main() -> anyhow::Result<()> {
     });
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
+    let ledger = Ledger::new(database);
+    let listening = match config.broker.connect(Service::Billing).await? {
+        Some(broker) => tokio::spawn(listener::listen(broker, ledger.clone(), shutdown.clone())),
+        None => tokio::spawn(async {}),
+    };
     let billing = Billing {
-        ledger: Ledger::new(database),
+        ledger,
         authenticator: Authenticator::new(client, config.token_audience),
         callers: Arc::new(Callers {
             operator: config.operator_account,
@@ -41,5 +48,6 @@ async fn main() -> anyhow::Result<()> {
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "billing is ready");
     server::run(listener, server::with_bounds(routes::router(billing), LIMITS), shutdown).await;
+    listening.await?;
     Ok(())
 }

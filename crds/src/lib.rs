@@ -9,6 +9,7 @@ pub mod conditions;
 pub mod identity;
 pub mod money;
 pub mod order;
+pub mod texts;
 
 pub use conditions::{ConditionType, Reason};
 pub use identity::{EMail, Login};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use orders_broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 use secrecy::SecretString;
 
@@ -49,6 +50,10 @@ pub struct Config {
     /// Account that may read all messages, besides the operator's: that of the audit.
     #[arg(long, env = "AUDIT_ACCOUNT")]
     pub audit_account: Option<String>,
+
+    /// The broker that outcomes come over, besides HTTP.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 
     /// Logs.
     #[command(flatten)]

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use orders_broker::Broker;
 use orders_service::shutdown::{GRACE, Shutdown};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
+    listener::announce_message,
     log::{Log, Message, NewMessage},
     mailer::{Mailer, SMTP_TIMEOUT},
 };
@@ -39,13 +41,36 @@ pub struct Delivery {
     mailer: Mailer,
     connections: Arc<Semaphore>,
     attempts: TaskTracker,
+    broker: Option<Broker>,
 }
 
 impl Delivery {
     /// Delivers what is in the log, over at most `connections` connections at once.
     pub fn new(log: Log, mailer: Mailer, connections: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections as usize));
-        Delivery { log, mailer, connections, attempts: TaskTracker::new() }
+        Delivery { log, mailer, connections, attempts: TaskTracker::new(), broker: None }
+    }
+
+    /// Announces over this broker how each attempt ended.
+    #[must_use]
+    pub fn announcing(self, broker: Option<Broker>) -> Self {
+        Delivery { broker, ..self }
+    }
+
+    /// Stores the message once for its key and leaves it to be delivered, at once
+    /// if a connection is free. Returns it as it stands, and whether it is new.
+    ///
+    /// # Errors
+    /// [`NotifyError`], if it is not known to be stored.
+    pub async fn accept(&self, new: NewMessage<'_>) -> Result<(Message, bool), NotifyError> {
+        let (message, is_new) = self.log.store(new, LEASE).await?;
+        if is_new {
+            match self.connections.clone().try_acquire_owned() {
+                Ok(connection) => drop(self.begin(message.clone(), connection)),
+                Err(_) => self.log.release(message.id).await?,
+            }
+        }
+        Ok((message, is_new))
     }
 
     /// Stores the message once for its key and tries to deliver it. Returns it
@@ -133,6 +158,10 @@ impl Delivery {
         };
         if let Err(error) = recorded {
             tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
+        } else if let Some(broker) = &self.broker
+            && let Ok(Some(message)) = self.log.find(&message.key).await
+        {
+            announce_message(broker, &message).await;
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod delivery;
 pub mod error;
+pub mod listener;
 pub mod log;
 pub mod mailer;
 pub mod routes;

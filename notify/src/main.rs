@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
+use orders_broker::topology::Service;
 use orders_notify::{
     config::Config,
     delivery::Delivery,
+    listener,
     log::{Log, MIGRATIONS},
     mailer::Mailer,
     routes::{self, Notify},
@@ -32,8 +34,13 @@ async fn main() -> anyhow::Result<()> {
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
     let log = Log::new(database);
-    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections);
+    let broker = config.broker.connect(Service::Notify).await?;
+    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections).announcing(broker.clone());
     let delivering = tokio::spawn(delivery.clone().run(shutdown.clone()));
+    let listening = match broker {
+        Some(broker) => tokio::spawn(listener::listen(broker, delivery.clone(), shutdown.clone())),
+        None => tokio::spawn(async {}),
+    };
     let notify = Notify {
         log,
         delivery,
@@ -44,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "notify is ready");
     server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown).await;
+    listening.await?;
     delivering.await?;
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! Carrying out decided steps until the order rests.
 
 use jiff::Timestamp;
-use orders_crds::OrderStatus;
 
 use crate::{
     clients::{Billing, Notify},
     decide::{Step, decide},
     purchase::Purchase,
     status::Progress,
-    texts,
 };
 
 /// Takes every step that can be taken now, keeping the result in `progress`.
@@ -27,9 +25,8 @@ pub async fn carry_out(
                 progress.paid(purchase, answer, Timestamp::now());
             }
             Step::Notify => {
-                let OrderStatus { balance, .. } = progress.status;
-                let text = texts::for_outcome(progress.status.outcome(), purchase, balance)?;
-                let answer = notify.notify(purchase, &text).await;
+                let (outcome, balance) = (progress.status.outcome(), progress.status.balance);
+                let answer = notify.notify(purchase, outcome, balance).await;
                 progress.notified(purchase, answer, Timestamp::now());
             }
             Step::Wait(until) => return Some(until),

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use orders_broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
+
+use crate::interaction::Interaction;
 
 /// The operator: charges each Order once, has the customer told, writes the outcome.
 #[derive(Debug, Parser)]
@@ -17,13 +20,21 @@ pub struct Config {
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// The billing service, as in http://orders-billing:80.
-    #[arg(long, env = "BILLING_URL")]
-    pub billing_url: String,
+    /// How the services talk about an order.
+    #[arg(long, env = "INTERACTION", value_enum, default_value_t = Interaction::Http)]
+    pub interaction: Interaction,
 
-    /// The notify service, as in http://orders-notify:80.
+    /// The billing service, as in http://orders-billing:80; not needed with INTERACTION=broker.
+    #[arg(long, env = "BILLING_URL")]
+    pub billing_url: Option<String>,
+
+    /// The notify service, as in http://orders-notify:80; needed with INTERACTION=http only.
     #[arg(long, env = "NOTIFY_URL")]
-    pub notify_url: String,
+    pub notify_url: Option<String>,
+
+    /// The broker; needed unless INTERACTION=http.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 
     /// Token to show to billing.
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]

@@ -33,11 +33,7 @@ pub struct Election {
 ///
 /// # Errors
 /// If the Lease cannot be looked at in the first place.
-pub async fn while_leading<F, Fut>(client: Client, election: Election, shutdown: Shutdown, work: F) -> anyhow::Result<()>
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = ()>,
-{
+pub async fn while_leading(client: Client, election: Election, shutdown: Shutdown, work: impl AsyncFn()) -> anyhow::Result<()> {
     let manager = LeaseManagerBuilder::new(client, &election.lease)
         .with_namespace(&election.namespace)
         .with_identity(&election.identity)

@@ -12,9 +12,9 @@ pub mod config;
 pub mod controller;
 pub mod decide;
 pub mod events;
+pub mod interaction;
 pub mod leader;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 pub mod purchase;
 pub mod status;
-pub mod texts;

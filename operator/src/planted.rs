@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// Billing, with what `PLANTED_BUG` says done wrong.
-pub struct Planted<B> {
-    billing: B,
+pub struct Planted {
+    billing: Box<dyn Billing>,
     client: Client,
 }
 
-impl<B: Billing> Planted<B> {
+impl Planted {
     /// Around this billing service.
-    pub fn new(billing: B, client: Client) -> Self {
+    pub fn new(billing: Box<dyn Billing>, client: Client) -> Self {
         Planted { billing, client }
     }
 
@@ -62,7 +62,7 @@ impl<B: Billing> Planted<B> {
 }
 
 #[async_trait]
-impl<B: Billing> Billing for Planted<B> {
+impl Billing for Planted {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
         // Only where the charge will succeed: elsewhere it would show without any fault.
         let affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);

@@ -8,13 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use jiff::Timestamp;
-use orders_crds::{Money, OrderSpec, OrderStatus, Outcome, Reason};
+use orders_crds::{Money, OrderSpec, OrderStatus, Outcome, Reason, texts};
 use orders_operator::{
     clients::{Delivery, NoAnswer, Payment},
     decide::{Step, decide},
     purchase::Purchase,
     status::Progress,
-    texts,
 };
 
 /// What billing has recorded under the order's key.
@@ -137,7 +136,8 @@ fn successors(world: &World, now: Timestamp) -> Vec<World> {
                 }
             }
             Step::Notify => {
-                assert!(texts::for_outcome(in_the_making.outcome(), &purchase, in_the_making.balance).is_some());
+                let (outcome, balance) = (in_the_making.outcome(), in_the_making.balance);
+                assert!(texts::for_outcome(outcome, &purchase.login, purchase.amount, balance).is_some());
                 for (mail, answer) in CALLS.into_iter().flat_map(|call| tell(reached.mail, call)) {
                     let mut progress = Progress::new(in_the_making.clone(), Some(1));
                     progress.notified(&purchase, answer, now);

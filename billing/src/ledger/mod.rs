@@ -7,9 +7,11 @@
 
 mod charges;
 mod export;
+mod outbox;
 
 pub use charges::{ChargeState, Refund};
 pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
+pub use outbox::Untold;
 
 use jiff::Timestamp;
 use orders_crds::Money;
@@ -127,13 +129,25 @@ impl Ledger {
     /// [`LedgerError::KeyReused`] if the key was another request's, or the
     /// database's: then the same key has to be asked again to learn the outcome.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
+        self.record_and(movement, None).await
+    }
+
+    /// The same, and a note to tell the outcome to this address.
+    async fn record_and(&self, movement: &Movement<'_>, tell: Option<&str>) -> Result<Recorded, LedgerError> {
         loop {
             let mut transaction = self.database.begin_write().await?;
             if let Some(first) = find(&mut transaction, movement).await? {
+                if let Some(email) = tell {
+                    outbox::note(&mut transaction, movement, email).await?;
+                    transaction.commit().await?;
+                }
                 return Ok(first);
             }
             let (outcome, balance) = move_balance(&mut transaction, movement).await?;
             if insert(&mut transaction, movement, outcome, balance).await? {
+                if let Some(email) = tell {
+                    outbox::note(&mut transaction, movement, email).await?;
+                }
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }

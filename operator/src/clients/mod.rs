@@ -1,11 +1,13 @@
 //! How the operator reaches billing and notify: one trait each, so that another
 //! style of interaction is another implementation and not another controller.
+//! [`interaction`](crate::interaction) chooses.
 
 pub mod billing;
+pub mod broker;
 pub mod notify;
 
 use async_trait::async_trait;
-use orders_crds::{Money, Reason};
+use orders_crds::{Money, Outcome, Reason};
 
 use crate::purchase::Purchase;
 
@@ -61,9 +63,10 @@ pub trait Billing: Send + Sync {
 /// The notify service, as the operator needs it.
 #[async_trait]
 pub trait Notify: Send + Sync {
-    /// Has the customer told, once for the purchase's key, and says how that stands.
+    /// Has the customer told what became of a purchase, once for its key, and
+    /// says how that stands. `balance` is that right after the charge or at the refusal.
     ///
     /// # Errors
     /// [`NoAnswer`], after which it is unknown whether the message is stored.
-    async fn notify(&self, purchase: &Purchase, text: &str) -> Result<Delivery, NoAnswer>;
+    async fn notify(&self, purchase: &Purchase, outcome: Outcome, balance: Option<Money>) -> Result<Delivery, NoAnswer>;
 }

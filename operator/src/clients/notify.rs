@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use orders_crds::{Money, Outcome, texts};
 use orders_service::{
     http_client::{self, CallError},
     idempotency,
@@ -74,8 +75,10 @@ impl HttpNotify {
 
 #[async_trait]
 impl Notify for HttpNotify {
-    async fn notify(&self, purchase: &Purchase, text: &str) -> Result<Delivery, NoAnswer> {
-        let (status, body) = self.post(purchase, text).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
+    async fn notify(&self, purchase: &Purchase, outcome: Outcome, balance: Option<Money>) -> Result<Delivery, NoAnswer> {
+        let text = texts::for_outcome(outcome, &purchase.login, purchase.amount, balance);
+        let text = text.ok_or_else(|| NoAnswer("an undecided order is nothing to tell".to_owned()))?;
+        let (status, body) = self.post(purchase, &text).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
         read(status, &body, purchase)
     }
 }

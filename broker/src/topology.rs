@@ -1,0 +1,142 @@
+//! Which messages go where: subjects, the streams that keep them, the consumers
+//! that read them. `helm/orders/files/nats.conf` lets each service reach its own only.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{AckPolicy, pull},
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+};
+
+/// A service that speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// The operator.
+    Operator,
+    /// Billing.
+    Billing,
+    /// Notify.
+    Notify,
+}
+
+/// The operator asks billing for a payment.
+pub const PAYMENT_REQUESTED: &str = "orders.payment.requested";
+/// Billing tells what became of a payment.
+pub const PAYMENT_DECIDED: &str = "orders.payment.decided";
+/// The operator tells what became of an order.
+pub const DECIDED: &str = "orders.decided";
+/// Notify tells how a customer's message stands.
+pub const NOTIFICATION_CHANGED: &str = "orders.notification.changed";
+/// What could not be dealt with, by the service that could not.
+pub const DEAD: &str = "orders.dead";
+
+/// Where messages wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Requests to billing, until billing has dealt with them.
+    Payments,
+    /// Outcomes, until everybody who is told has dealt with them.
+    Outcomes,
+    /// States of customers' messages, until the operator knows.
+    Notifications,
+    /// Dead letters, until somebody replays them or a month has passed.
+    DeadLetters,
+}
+
+/// Who reads what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Who; also the consumer's durable name.
+    pub service: Service,
+    /// From where.
+    pub stream: Stream,
+    /// Only these subjects.
+    pub subjects: &'static [&'static str],
+}
+
+/// Billing reads requests.
+pub const BILLING: Consumer = Consumer { service: Service::Billing, stream: Stream::Payments, subjects: &[PAYMENT_REQUESTED] };
+/// The operator reads outcomes of payments.
+pub const OPERATOR_OUTCOMES: Consumer =
+    Consumer { service: Service::Operator, stream: Stream::Outcomes, subjects: &[PAYMENT_DECIDED] };
+/// The operator reads how customers' messages stand.
+pub const OPERATOR_NOTIFICATIONS: Consumer =
+    Consumer { service: Service::Operator, stream: Stream::Notifications, subjects: &[NOTIFICATION_CHANGED] };
+/// Notify reads outcomes, whoever tells them.
+pub const NOTIFY: Consumer =
+    Consumer { service: Service::Notify, stream: Stream::Outcomes, subjects: &[DECIDED, PAYMENT_DECIDED] };
+
+/// How often a message is delivered before it is a dead letter.
+pub const MAX_DELIVERIES: i64 = 10;
+
+/// How long a consumer may take to acknowledge before the message is delivered again.
+pub const ACK_WAIT: Duration = Duration::from_secs(15);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Service {
+    /// Its name, which is also its user.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Service::Operator => "operator",
+            Service::Billing => "billing",
+            Service::Notify => "notify",
+        }
+    }
+}
+
+impl Stream {
+    /// All there are.
+    pub const ALL: [Stream; 4] = [Stream::Payments, Stream::Outcomes, Stream::Notifications, Stream::DeadLetters];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stream::Payments => "ORDERS-PAYMENTS",
+            Stream::Outcomes => "ORDERS-OUTCOMES",
+            Stream::Notifications => "ORDERS-NOTIFICATIONS",
+            Stream::DeadLetters => "ORDERS-DEAD-LETTERS",
+        }
+    }
+
+    /// How it keeps messages: on disk, a bounded number of bytes. A full stream
+    /// takes no more, which its publishers hear; only of dead letters the oldest make room.
+    pub fn config(self) -> Config {
+        let (subjects, retention): (&[&str], _) = match self {
+            Stream::Payments => (&[PAYMENT_REQUESTED], RetentionPolicy::WorkQueue),
+            Stream::Outcomes => (&[DECIDED, PAYMENT_DECIDED], RetentionPolicy::Interest),
+            Stream::Notifications => (&[NOTIFICATION_CHANGED], RetentionPolicy::Interest),
+            Stream::DeadLetters => (&["orders.dead.>"], RetentionPolicy::Limits),
+        };
+        let is_dead_letters = self == Stream::DeadLetters;
+        Config {
+            name: self.name().to_owned(),
+            subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
+            retention,
+            storage: StorageType::File,
+            max_bytes: 32 * 1024 * 1024,
+            max_age: if is_dead_letters { 30 * DAY } else { 7 * DAY },
+            discard: if is_dead_letters { DiscardPolicy::Old } else { DiscardPolicy::New },
+            duplicate_window: Duration::from_secs(120),
+            ..Config::default()
+        }
+    }
+}
+
+impl Consumer {
+    /// How it is delivered to.
+    pub fn config(&self) -> pull::Config {
+        let one = self.subjects.len() == 1;
+        pull::Config {
+            durable_name: Some(self.service.name().to_owned()),
+            filter_subject: if one { self.subjects[0].to_owned() } else { String::new() },
+            filter_subjects: if one { Vec::new() } else { self.subjects.iter().map(|s| (*s).to_owned()).collect() },
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            // Bounded by who consumes: what the broker gave up by itself nobody would see.
+            max_deliver: -1,
+            max_ack_pending: 256,
+            ..pull::Config::default()
+        }
+    }
+}

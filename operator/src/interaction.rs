@@ -1,0 +1,84 @@
+//! Which style of interaction this operator runs with: the one place that knows.
+
+use std::future::pending;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use orders_broker::{Broker, topology::Service};
+use orders_service::token_file::TokenFile;
+
+use crate::{
+    clients::{
+        Billing, Notify,
+        billing::HttpBilling,
+        broker::{self, Listener},
+        notify::HttpNotify,
+    },
+    config::Config,
+};
+
+/// How the services talk about an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interaction {
+    /// Billing and notify over HTTP.
+    Http,
+    /// Billing over HTTP; the outcome is published, and notify consumes it.
+    NotifyBroker,
+    /// Requests, outcomes and notifications over the broker, none over HTTP.
+    Broker,
+}
+
+/// Billing and notify as this style reaches them.
+pub struct Clients {
+    /// Charges.
+    pub billing: Box<dyn Billing>,
+    /// Tells customers.
+    pub notify: Box<dyn Notify>,
+    /// Hears what they say of themselves, in the styles in which they do.
+    pub listener: Option<Listener>,
+}
+
+impl Clients {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// If something that the style needs is not configured; the message names it.
+    pub async fn new(config: &Config) -> Result<Self> {
+        Ok(match config.interaction {
+            Interaction::Http => {
+                Clients { billing: Box::new(http_billing(config)?), notify: Box::new(http_notify(config)?), listener: None }
+            }
+            Interaction::NotifyBroker => {
+                let (notify, listener) = broker::notify_only(connect(config).await?);
+                Clients { billing: Box::new(http_billing(config)?), notify: Box::new(notify), listener: Some(listener) }
+            }
+            Interaction::Broker => {
+                let (billing, notify, listener) = broker::everything(connect(config).await?);
+                Clients { billing: Box::new(billing), notify: Box::new(notify), listener: Some(listener) }
+            }
+        })
+    }
+}
+
+/// Hears what billing and notify say, if there is anything to hear; never ends.
+pub async fn hear(listener: Option<&Listener>) {
+    match listener {
+        Some(listener) => listener.run().await,
+        None => pending().await,
+    }
+}
+
+fn http_billing(config: &Config) -> Result<HttpBilling> {
+    let url = config.billing_url.as_ref().context("BILLING_URL is not set; INTERACTION=http and notify-broker need it")?;
+    Ok(HttpBilling::new(url, TokenFile::new(config.billing_token_file.clone()))?)
+}
+
+fn http_notify(config: &Config) -> Result<HttpNotify> {
+    let url = config.notify_url.as_ref().context("NOTIFY_URL is not set; INTERACTION=http needs it")?;
+    Ok(HttpNotify::new(url, TokenFile::new(config.notify_token_file.clone()))?)
+}
+
+async fn connect(config: &Config) -> Result<Broker> {
+    let broker = config.broker.connect(Service::Operator).await?;
+    broker.context("NATS_URL is not set; INTERACTION=notify-broker and broker need it")
+}
