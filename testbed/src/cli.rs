@@ -48,7 +48,7 @@ enum Command {
     },
     /// Show what runs
     Status,
-    /// Install missing packages and build the programs of a cluster, and start nothing
+    /// Install missing packages and build the programs of a cluster (and NATS), and start nothing
     Build {
         /// Which one
         what: What,

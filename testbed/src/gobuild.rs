@@ -1,4 +1,4 @@
-//! Kubernetes and its company, built from their published Go modules.
+//! Kubernetes and its company, and the broker, built from their published Go modules.
 //!
 //! There is no container registry and no download of binaries in this: a Go
 //! toolchain and its module proxy are all that is needed. What is built is
@@ -67,6 +67,16 @@ const ETCD: Module = Module {
     links: &[],
 };
 
+const NATS: Module = Module {
+    name: "nats",
+    title: "NATS 2.15",
+    about: "less than 1 minute",
+    files: &[("go.mod", include_str!("../go/nats/go.mod")), ("go.sum", include_str!("../go/nats/go.sum"))],
+    packages: &["tool"],
+    flags: &["-ldflags=-s -w"],
+    links: &[],
+};
+
 const NODE: Module = Module {
     name: "node",
     title: "containerd 2, CoreDNS, Helm 4",
@@ -84,7 +94,7 @@ const NODE: Module = Module {
 /// Which programs are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// etcd, the API server, the controller manager and kubectl.
+    /// etcd, the API server, the controller manager and kubectl; and the broker, for tests.
     ControlPlane,
     /// All of that, and what a node needs, and helm.
     Node,
@@ -114,8 +124,8 @@ impl Programs {
 /// When Go is missing or a build fails; the end of its output is in the error.
 pub async fn ensure(cache: &Cache, set: Set) -> Result<Programs> {
     let modules: &[&Module] = match set {
-        Set::ControlPlane => &[&KUBERNETES, &ETCD],
-        Set::Node => &[&KUBERNETES, &ETCD, &NODE],
+        Set::ControlPlane => &[&KUBERNETES, &ETCD, &NATS],
+        Set::Node => &[&KUBERNETES, &ETCD, &NATS, &NODE],
     };
     let programs = Programs::current(cache);
     if modules.iter().all(|module| is_current(cache, module)) {

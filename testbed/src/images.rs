@@ -16,11 +16,14 @@ use tokio::process::Command;
 use crate::cache::Cache;
 use crate::command::{SHORT, run, run_within};
 use crate::containerd::Containerd;
-use crate::gobuild::{Programs, minutes};
+use crate::gobuild::{self, Programs, Set, minutes};
 use crate::{node, packages};
 
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "localhost/orders-pause:testbed";
+/// The broker, which the chart can bring. Of its official image it has the
+/// program and the way to give it arguments.
+const NATS: &str = "localhost/orders-nats:testbed";
 const BASE: &str = "localhost/orders-base:testbed";
 const BINARIES: &str = "localhost/orders-binaries:testbed";
 
@@ -72,7 +75,29 @@ pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>
         remember(cache, &reference, &keys[target])?;
         println!("      {reference}");
     }
-    Ok(changed.iter().map(|target| reference(target, &options.tag)).collect())
+    let mut loaded: Vec<String> = changed.iter().map(|target| reference(target, &options.tag)).collect();
+    loaded.extend(load_nats(cache, &containerd).await?);
+    Ok(loaded)
+}
+
+/// Loads the broker's image, if the node has not that of the program that was
+/// built. Gives its reference then.
+async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<String>> {
+    let program = gobuild::ensure(cache, Set::Node).await?.path("nats-server");
+    let key = hex(&Sha256::digest(fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?));
+    let present = containerd.images().await?;
+    if present.iter().any(|image| image == NATS) && loaded(cache).get(NATS) == Some(&key) {
+        return Ok(None);
+    }
+    let context = directory(cache).join("nats");
+    fs::create_dir_all(&context)?;
+    fs::copy(program, context.join("nats-server"))?;
+    build(cache, NATS, &context, "FROM scratch\nCOPY nats-server /nats-server\nENTRYPOINT [\"/nats-server\"]\n").await?;
+    export(cache, NATS, &archive(cache, "nats")).await?;
+    containerd.import(&archive(cache, "nats")).await?;
+    remember(cache, NATS, &key)?;
+    println!("      {NATS}");
+    Ok(Some(NATS.to_owned()))
 }
 
 /// Builds the targets' programs for release and gives their paths, by name.
@@ -279,30 +304,31 @@ async fn buildah(cache: &Cache, arguments: &[&str]) -> Result<String> {
     run_within(SHORT * 10, &mut command).await
 }
 
-/// Has the deployments that use these images start their pods anew: a pod does
+/// Has the workloads that use these images start their pods anew: a pod does
 /// not notice that a tag means another image now.
 pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references: &[String]) -> Result<()> {
     let config = format!("--kubeconfig={}", kubeconfig.display());
-    let list = run(kubectl, [&config, "get", "deployments", "--all-namespaces", "--output=json"]).await?;
-    for (namespace, name) in users(&serde_json::from_str(&list)?, references) {
-        run(kubectl, [&config, "rollout", "restart", "--namespace", &namespace, "deployment", &name]).await?;
-        println!("      restarted deployment {namespace}/{name}");
+    let list = run(kubectl, [&config, "get", "deployments,statefulsets", "--all-namespaces", "--output=json"]).await?;
+    for (namespace, kind, name) in users(&serde_json::from_str(&list)?, references) {
+        run(kubectl, [&config, "rollout", "restart", "--namespace", &namespace, &kind, &name]).await?;
+        println!("      restarted {kind} {namespace}/{name}");
     }
     Ok(())
 }
 
-/// Namespace and name of the deployments with a container of one of the images.
-fn users(list: &Value, references: &[String]) -> Vec<(String, String)> {
-    let deployments = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let uses = |deployment: &&Value| {
-        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+/// Namespace, kind and name of the workloads with a container of one of the images.
+fn users(list: &Value, references: &[String]) -> Vec<(String, String, String)> {
+    let workloads = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let uses = |workload: &&Value| {
+        let containers = workload["spec"]["template"]["spec"]["containers"].as_array();
         containers.is_some_and(|all| all.iter().any(|one| references.iter().any(|image| one["image"] == **image)))
     };
-    let names = |deployment: &Value| {
-        let metadata = &deployment["metadata"];
-        Some((metadata["namespace"].as_str()?.to_owned(), metadata["name"].as_str()?.to_owned()))
+    let names = |workload: &Value| {
+        let metadata = &workload["metadata"];
+        let kind = workload["kind"].as_str()?.to_lowercase();
+        Some((metadata["namespace"].as_str()?.to_owned(), kind, metadata["name"].as_str()?.to_owned()))
     };
-    deployments.iter().filter(uses).filter_map(names).collect()
+    workloads.iter().filter(uses).filter_map(names).collect()
 }
 
 #[cfg(test)]
@@ -318,10 +344,11 @@ mod tests {
     }
 
     #[test]
-    fn the_deployments_that_use_an_image_are_found() {
-        let deployment = |name: &str, image: &str| json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}});
-        let list = json!({"items": [deployment("a", "localhost/orders-billing:testbed"), deployment("b", "other")]});
-        let found = users(&list, &[reference("billing", "testbed")]);
-        assert_eq!(found, [("shop".to_owned(), "a".to_owned())]);
+    fn the_workloads_that_use_an_image_are_found() {
+        let workload = |kind: &str, name: &str, image: &str| json!({"kind": kind, "metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}});
+        let list = json!({"items": [workload("Deployment", "a", "localhost/orders-billing:testbed"), workload("Deployment", "b", "other"), workload("StatefulSet", "c", NATS)]});
+        let found = users(&list, &[reference("billing", "testbed"), NATS.to_owned()]);
+        let found: Vec<_> = found.iter().map(|(namespace, kind, name)| [namespace, kind, name].map(String::as_str)).collect();
+        assert_eq!(found, [["shop", "deployment", "a"], ["shop", "statefulset", "c"]]);
     }
 }

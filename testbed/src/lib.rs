@@ -1,5 +1,5 @@
-//! A real Kubernetes, PostgreSQL and SMTP server on a bare machine, for trying
-//! and testing orders.
+//! A real Kubernetes, PostgreSQL, NATS and SMTP server on a bare machine, for
+//! trying and testing orders.
 //!
 //! The program `testbed` brings clusters up and down; tests use this library:
 //!
@@ -40,6 +40,7 @@ mod identity;
 mod images;
 mod inbox;
 mod measure;
+mod nats;
 mod network;
 mod node;
 mod node_config;
@@ -57,10 +58,11 @@ pub mod cli;
 pub use cache::Cache;
 pub use cluster::{Cluster, service_account_token};
 pub use inbox::{Inbox, Message};
+pub use nats::{BrokerAccess, Nats, NatsOptions};
 pub use network::BRIDGE_ADDRESS;
 pub use other::Target;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Builder, Process, Signal, binary, tail};
 pub use smtp::{Credentials, serve as serve_inbox};
-pub use stack::{Service, Stack, StackOptions, install_crd};
+pub use stack::{Interaction, Service, Stack, StackOptions, install_crd};
 pub use wait::{free_port, wait_for};

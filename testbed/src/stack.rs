@@ -4,20 +4,44 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt};
 use orders_crds::Order;
 
 use crate::cluster::{Cluster, service_account_token};
+use crate::nats::BrokerAccess;
 use crate::process::{Process, binary};
 use crate::wait::{free_port, wait_for};
 
 /// How long a service may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the databases and the mail server are, and how many operators run.
+/// How the services talk, as the chart's value of this name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interaction {
+    /// The operator calls billing and notify.
+    #[default]
+    Http,
+    /// The operator calls billing; notify is told through the broker.
+    NotifyBroker,
+    /// Everything between the operator, billing and notify goes through the broker.
+    Broker,
+}
+
+impl Interaction {
+    /// The value as the chart and the services write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::NotifyBroker => "notify-broker",
+            Self::Broker => "broker",
+        }
+    }
+}
+
+/// Where the databases, the broker and the mail server are, and how many operators run.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
     /// DATABASE_URL of billing; a SQLite file of the stack's own if not given.
@@ -26,6 +50,10 @@ pub struct StackOptions {
     pub notify_database: Option<String>,
     /// SMTP_URL.
     pub smtp_url: String,
+    /// How the services talk.
+    pub interaction: Interaction,
+    /// The broker, for all but [`Interaction::Http`].
+    pub nats: Option<BrokerAccess>,
     /// Operators, of which one works at a time.
     pub operators: usize,
     /// Port of the public API; a free one if not given.
@@ -38,12 +66,14 @@ pub struct StackOptions {
 }
 
 impl StackOptions {
-    /// SQLite, this mail server, one operator.
+    /// SQLite, this mail server, no broker, one operator.
     pub fn new(smtp_url: String) -> Self {
         StackOptions {
             billing_database: None,
             notify_database: None,
             smtp_url,
+            interaction: Interaction::Http,
+            nats: None,
             operators: 1,
             port: None,
             env: Vec::new(),
@@ -58,6 +88,32 @@ impl StackOptions {
             .iter()
             .filter(move |(of, ..)| *of == service || *of == kind)
             .map(|(_, variable, value)| ((*variable).to_owned(), value.clone()))
+    }
+
+    /// The environment by which a service (`operator`, `billing` or `notify`) finds
+    /// the broker; nothing if it has no use for one.
+    fn broker_env(&self, service: &str) -> Result<Vec<(&'static str, String)>> {
+        let uses_it = match self.interaction {
+            Interaction::Http => false,
+            Interaction::NotifyBroker => service != "billing",
+            Interaction::Broker => true,
+        };
+        if !uses_it {
+            return Ok(Vec::new());
+        }
+        let Some(nats) = &self.nats else {
+            bail!("interaction {} needs a broker: set StackOptions::nats", self.interaction.as_str());
+        };
+        let password = match service {
+            "operator" => &nats.operator,
+            "billing" => &nats.billing,
+            _ => &nats.notify,
+        };
+        let mut env = vec![("NATS_URL", nats.url.clone()), ("NATS_PASSWORD", password.clone())];
+        if service == "operator" {
+            env.push(("INTERACTION", self.interaction.as_str().to_owned()));
+        }
+        Ok(env)
     }
 
     fn program(&self, name: &str) -> Result<PathBuf> {
@@ -180,28 +236,22 @@ impl Stack {
             Ok(Service { process: start.spawn()?, url: format!("http://{listen}"), admin, start })
         };
 
-        let billing = start(
-            "billing",
-            "orders-billing",
-            None,
-            vec![
-                ("DATABASE_URL", options.billing_database.clone().unwrap_or_else(|| sqlite("billing.db"))),
-                ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
-                ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
-                ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
-            ],
-        )?;
-        let notify = start(
-            "notify",
-            "orders-notify",
-            None,
-            vec![
-                ("DATABASE_URL", options.notify_database.clone().unwrap_or_else(|| sqlite("notify.db"))),
-                ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
-                ("SMTP_URL", options.smtp_url.clone()),
-                ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
-            ],
-        )?;
+        let mut env = vec![
+            ("DATABASE_URL", options.billing_database.clone().unwrap_or_else(|| sqlite("billing.db"))),
+            ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
+            ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
+            ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
+        ];
+        env.extend(options.broker_env("billing")?);
+        let billing = start("billing", "orders-billing", None, env)?;
+        let mut env = vec![
+            ("DATABASE_URL", options.notify_database.clone().unwrap_or_else(|| sqlite("notify.db"))),
+            ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
+            ("SMTP_URL", options.smtp_url.clone()),
+            ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
+        ];
+        env.extend(options.broker_env("notify")?);
+        let notify = start("notify", "orders-notify", None, env)?;
         let services =
             [("NAMESPACE", namespace.to_owned()), ("BILLING_URL", billing.url.clone()), ("NOTIFY_URL", notify.url.clone())];
         let mut operators = Vec::new();
@@ -215,6 +265,7 @@ impl Stack {
                 ("LEASE_SECONDS", "4".to_owned()),
                 ("POD_NAME", name.clone()),
             ]);
+            env.extend(options.broker_env("operator")?);
             operators.push(start(&name, "orders-operator", None, env)?);
         }
         let mut env = services.to_vec();
@@ -275,4 +326,45 @@ pub async fn install_crd(client: &Client) -> Result<()> {
     })
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(interaction: Interaction) -> StackOptions {
+        let nats = BrokerAccess {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            operator: "o".to_owned(),
+            billing: "b".to_owned(),
+            notify: "n".to_owned(),
+        };
+        StackOptions { interaction, nats: Some(nats), ..StackOptions::new("smtp://127.0.0.1:25".to_owned()) }
+    }
+
+    fn variables(interaction: Interaction, service: &str) -> Vec<&'static str> {
+        let env = options(interaction).broker_env(service).unwrap();
+        env.into_iter().map(|(variable, _)| variable).collect()
+    }
+
+    #[test]
+    fn each_service_hears_of_the_broker_only_where_it_uses_it() {
+        for service in ["operator", "billing", "notify"] {
+            assert!(variables(Interaction::Http, service).is_empty(), "{service}");
+        }
+        let (own, all) = (["NATS_URL", "NATS_PASSWORD"], ["NATS_URL", "NATS_PASSWORD", "INTERACTION"]);
+        assert_eq!(variables(Interaction::NotifyBroker, "operator"), all);
+        assert!(variables(Interaction::NotifyBroker, "billing").is_empty());
+        assert_eq!(variables(Interaction::NotifyBroker, "notify"), own);
+        assert_eq!(variables(Interaction::Broker, "operator"), all);
+        assert_eq!(variables(Interaction::Broker, "billing"), own);
+        assert_eq!(variables(Interaction::Broker, "notify"), own);
+    }
+
+    #[test]
+    fn a_broker_that_is_missing_is_named() {
+        let options = StackOptions { nats: None, ..options(Interaction::Broker) };
+        assert!(options.broker_env("billing").unwrap_err().to_string().contains("StackOptions::nats"));
+        assert!(options.broker_env("operator").is_err());
+    }
 }

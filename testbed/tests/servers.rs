@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use async_nats::jetstream::{self, consumer::pull, stream};
+use futures::StreamExt;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -10,7 +12,7 @@ use kube::api::{ObjectMeta, PostParams};
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::PoolConfig;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use orders_testbed::{Cluster, Inbox, Postgres, service_account_token};
+use orders_testbed::{Cluster, Inbox, Nats, NatsOptions, Postgres, service_account_token};
 
 #[tokio::test]
 async fn the_inbox_keeps_messages_of_one_connection_apart() -> Result<()> {
@@ -65,6 +67,151 @@ async fn postgres_keeps_its_data_over_a_stop() -> Result<()> {
     assert_eq!(postgres.query("SELECT sum(n) FROM t")?, "3");
     assert!(postgres.database("other")?.ends_with("/other"));
     assert_eq!(postgres.query("SHOW server_encoding")?, "UTF8");
+    Ok(())
+}
+
+/// A connection as one of the broker's users, as the services make theirs.
+async fn connect(nats: &Nats, user: &str) -> Result<async_nats::Client> {
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), nats.password(user).to_owned());
+    let options = options.custom_inbox_prefix(format!("_INBOX.{user}")).request_timeout(Some(Duration::from_secs(2)));
+    Ok(options.connect(nats.url()).await?)
+}
+
+fn stream_config(name: &str, subjects: &[&str]) -> stream::Config {
+    let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+    stream::Config { name: name.to_owned(), subjects, ..stream::Config::default() }
+}
+
+#[tokio::test]
+async fn nats_keeps_its_messages_over_a_kill() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut nats = Nats::start(directory.path()).await?;
+    let client = connect(&nats, "admin").await?;
+    let context = jetstream::new(client.clone());
+    context.create_stream(stream_config("KEPT", &["kept"])).await?;
+    context.publish("kept", "one".into()).await?.await?;
+
+    nats.stop()?;
+    assert!(nats.process().is_err());
+    assert!(connect(&nats, "admin").await.is_err());
+    nats.start_again().await?;
+    let client = connect(&nats, "admin").await?;
+    let context = jetstream::new(client.clone());
+    let kept = context.get_stream("KEPT").await?;
+    assert_eq!(kept.get_raw_message(1).await?.payload, "one");
+
+    nats.freeze()?;
+    let publish = async { anyhow::Ok(context.publish("kept", "two".into()).await?.await?) };
+    assert!(!matches!(tokio::time::timeout(Duration::from_secs(1), publish).await, Ok(Ok(_))));
+    nats.thaw()?;
+    context.publish("kept", "three".into()).await?.await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nats_takes_no_more_than_it_may_store() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let nats = Nats::start_with(directory.path(), NatsOptions { max_store: Some("64KB".to_owned()) }).await?;
+    let context = jetstream::new(connect(&nats, "admin").await?);
+    context.create_stream(stream_config("FULL", &["full"])).await?;
+    let mut stored = 0;
+    while context.publish("full", vec![b'x'; 8 * 1024].into()).await?.await.is_ok() {
+        stored += 1;
+        assert!(stored < 10, "64 KB hold no ten messages of 8 KB");
+    }
+    assert!(stored > 5, "{stored}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let nats = Nats::start(directory.path()).await?;
+    let subjects = [
+        ("operator", "orders.payment.requested"),
+        ("billing", "orders.payment.decided"),
+        ("operator", "orders.decided"),
+        ("notify", "orders.notification.changed"),
+        ("operator", "orders.dead.operator"),
+        ("billing", "orders.dead.billing"),
+        ("notify", "orders.dead.notify"),
+    ];
+    let admin = connect(&nats, "admin").await?;
+    let mut heard = admin.subscribe("orders.>").await?;
+    admin.flush().await?;
+    for user in ["operator", "billing", "notify"] {
+        let client = connect(&nats, user).await?;
+        for (owner, subject) in subjects {
+            client.publish(subject, owner.into()).await?;
+        }
+        client.flush().await?;
+        let expected: Vec<&str> = subjects.iter().filter(|(owner, _)| *owner == user).map(|(_, subject)| *subject).collect();
+        for subject in expected {
+            let message = heard.next().await.context("the subscription ended")?;
+            assert_eq!((message.subject.as_str(), &message.payload[..]), (subject, user.as_bytes()));
+        }
+        // Nobody listens but to the answers to what was asked.
+        let mut others = client.subscribe("orders.>").await?;
+        client.flush().await?;
+        admin.publish("orders.decided", "admin".into()).await?;
+        admin.flush().await?;
+        assert_eq!(heard.next().await.context("the subscription ended")?.payload, "admin");
+        assert!(tokio::time::timeout(Duration::from_millis(300), others.next()).await.ok().flatten().is_none(), "{user}");
+    }
+    let wrong = async_nats::ConnectOptions::with_user_and_password("billing".into(), nats.password("notify").into());
+    assert!(wrong.connect(nats.url()).await.is_err(), "the passwords differ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let nats = Nats::start(directory.path()).await?;
+    let outcomes = ["orders.decided", "orders.payment.decided"];
+    let streams = [
+        ("ORDERS-PAYMENTS", &["orders.payment.requested"][..]),
+        ("ORDERS-OUTCOMES", &outcomes[..]),
+        ("ORDERS-NOTIFICATIONS", &["orders.notification.changed"][..]),
+    ];
+    let own = [
+        ("operator", "ORDERS-OUTCOMES", &["orders.payment.decided"][..]),
+        ("operator", "ORDERS-NOTIFICATIONS", &["orders.notification.changed"][..]),
+        ("billing", "ORDERS-PAYMENTS", &["orders.payment.requested"][..]),
+        ("notify", "ORDERS-OUTCOMES", &outcomes[..]),
+    ];
+    let admin = jetstream::new(connect(&nats, "admin").await?);
+    for user in ["operator", "billing", "notify"] {
+        let client = connect(&nats, user).await?;
+        let context = jetstream::ContextBuilder::new().timeout(Duration::from_secs(1)).build(client);
+        context.query_account().await?;
+        for (name, subjects) in streams {
+            // Whoever comes first makes the streams.
+            context.get_or_create_stream(stream_config(name, subjects)).await?;
+            let filters = own.iter().find(|(who, stream, _)| (*who, *stream) == (user, name)).map(|(.., filters)| *filters);
+            let mut config = pull::Config { durable_name: Some(user.to_owned()), ..pull::Config::default() };
+            // One filter and several are asked for over different subjects.
+            match filters.unwrap_or(&subjects[..1]) {
+                [one] => config.filter_subject = (*one).to_owned(),
+                all => config.filter_subjects = all.iter().map(|subject| (*subject).to_owned()).collect(),
+            }
+            let consumer = context.create_consumer_on_stream(config, name).await;
+            let Some(filters) = filters else {
+                assert!(consumer.is_err(), "{user} consumes from {name}");
+                continue;
+            };
+            let mut consumer = consumer.with_context(|| format!("{user} cannot consume from {name}"))?;
+            let sequence = admin.publish(filters[0], user.into()).await?.await?.sequence;
+            let mut messages = consumer.messages().await?;
+            loop {
+                let message = messages.next().await.context("no message")??;
+                message.double_ack().await.map_err(|error| anyhow::anyhow!(error))?;
+                if consumer.info().await?.ack_floor.stream_sequence == sequence {
+                    break;
+                }
+            }
+        }
+        assert!(context.delete_stream("ORDERS-PAYMENTS").await.is_err(), "{user} deletes a stream");
+    }
     Ok(())
 }
 

@@ -60,26 +60,7 @@ rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
 {{- end }}
 
 {{- define "orders.database.claim" -}}
-{{- $p := .values.persistence }}
-{{- if and (include "orders.database.isSqlite" .) $p.enabled (not $p.existingClaim) -}}
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  name: {{ include "orders.component.name" . }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "orders.component.labels" . | nindent 4 }}
-  {{- if $p.keep }}
-  annotations:
-    helm.sh/resource-policy: keep
-  {{- end }}
-spec:
-  accessModes: [ReadWriteOnce]
-  {{- with $p.storageClass }}
-  storageClassName: {{ . }}
-  {{- end }}
-  resources:
-    requests:
-      storage: {{ $p.size }}
+{{- if and (include "orders.database.isSqlite" .) .values.persistence.enabled }}
+{{- include "orders.component.claim" . }}
 {{- end }}
 {{- end }}

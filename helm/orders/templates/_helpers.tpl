@@ -86,6 +86,32 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
+{{/* The claim of a component that keeps data, unless the user brings one. */}}
+{{- define "orders.component.claim" -}}
+{{- $p := .values.persistence }}
+{{- if not $p.existingClaim -}}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ include "orders.component.name" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "orders.component.labels" . | nindent 4 }}
+  {{- if $p.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with $p.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests:
+      storage: {{ $p.size }}
+{{- end }}
+{{- end }}
+
 {{/* The part of a pod's spec that says who it is and where it may run. */}}
 {{- define "orders.component.pod" -}}
 serviceAccountName: {{ include "orders.component.name" . }}

@@ -50,3 +50,21 @@
     {{- include "orders.network.tcp" $ports | trim | nindent 4 }}
 {{- end }}
 {{- end }}
+
+{{/* The broker, the chart's own or wherever it is; empty for services that have no use for one. Takes a component. */}}
+{{- define "orders.network.nats" -}}
+{{- if not (include "orders.nats.usedBy" .) }}
+{{- else if include "orders.nats.bundled" .root -}}
+- to:
+    {{- include "orders.network.peer" (dict "root" .root "name" "nats") | nindent 4 }}
+  ports:
+    - {protocol: TCP, port: nats}
+{{- else }}
+{{- $ports := .root.Values.networkPolicy.ports.nats }}
+{{- with include "orders.network.urlPort" .root.Values.nats.url }}
+{{- $ports = append $ports (int .) }}
+{{- end -}}
+- ports:
+    {{- include "orders.network.tcp" $ports | trim | nindent 4 }}
+{{- end }}
+{{- end }}

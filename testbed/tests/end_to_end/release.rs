@@ -54,6 +54,9 @@ impl Release {
         let mut helm = self.command("helm");
         helm.args(["upgrade", "--install", "orders"]).arg(chart).args(["--namespace", "shop", "--create-namespace"]);
         helm.args(["--set", "image.registry=localhost", "--set", "image.tag=testbed", "--set", "image.pullPolicy=Never"]);
+        if std::env::var("CLUSTER").as_deref() != Ok("kind") {
+            helm.args(["--set", "nats.server.image.repository=localhost/orders-nats", "--set", "nats.server.image.tag=testbed"]);
+        }
         run(helm.args(["--wait", "--timeout", "5m"]).args(arguments)).inspect_err(|_| self.explain())
     }
 

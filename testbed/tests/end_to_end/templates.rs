@@ -39,6 +39,12 @@ fn values_that_make_sense_render() -> Result<()> {
         "--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never",
         "--set apiServer.service.type=NodePort,apiServer.service.nodePort=30080,apiServer.service.port=8000",
         "--set metrics.annotations=false --set apiServer.replicas=1",
+        "--set interaction=notify-broker",
+        "--set interaction=broker --set networkPolicy.enabled=false --set nats.server.persistence.enabled=false",
+        "--set interaction=broker --set nats.existingSecret=mine --set nats.server.persistence.existingClaim=n",
+        "--set interaction=broker --set nats.url=tls://nats.example.com:4222 --set nats.existingSecret=mine",
+        // Not read, so not judged.
+        "--set nats.url=nats://nats.example.com",
     ] {
         assert!(render(arguments)?.is_ok(), "{arguments}: {:?}", render(arguments)?);
     }
@@ -62,6 +68,12 @@ fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
         ("--set image.pullPolicy=Sometimes", "pullPolicy"),
         ("--set apiServer.replicas=two", "replicas"),
         ("--set apiServer.replicas=-1", "replicas"),
+        ("--set interaction=queue", "interaction"),
+        ("--set interaction=broker --set nats.url=nats://nats.example.com", "nats.existingSecret"),
+        ("--set nats.url=http://nats.example.com", "nats/url"),
+        ("--set nats.url=nats://user:password@nats.example.com", "nats/url"),
+        ("--set nats.server.maxStore=1Gi", "maxStore"),
+        ("--set nats.server.replicas=3", "'replicas' not allowed"),
         ("--kube-version 1.31.0", "kubeVersion"),
     ] {
         let error = render(arguments)?.expect_err(arguments);
@@ -101,9 +113,9 @@ fn roles_name_what_they_allow_and_only_the_operator_writes_status() -> Result<()
 
 #[test]
 fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Result<()> {
-    let objects = objects(&render("")?.expect("it renders"));
-    let deployments: Vec<&Value> = of_kind(&objects, "Deployment").collect();
-    assert_eq!(deployments.len(), 5, "api-server, operator, billing, notify, inbox");
+    let objects = objects(&render("--set interaction=broker")?.expect("it renders"));
+    let deployments: Vec<&Value> = of_kind(&objects, "Deployment").chain(of_kind(&objects, "StatefulSet")).collect();
+    assert_eq!(deployments.len(), 6, "api-server, operator, billing, notify, inbox, nats");
     for deployment in &deployments {
         let (name, pod) = (&deployment["metadata"]["name"], &deployment["spec"]["template"]["spec"]);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
@@ -121,5 +133,80 @@ fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Re
         deployments.iter().filter(|d| d["spec"]["replicas"] != 1).map(|d| &d["metadata"]["name"]).collect();
     let budgets: Vec<&Value> = of_kind(&objects, "PodDisruptionBudget").map(|budget| &budget["metadata"]["name"]).collect();
     assert_eq!(budgets, replicated);
+    Ok(())
+}
+
+/// The names of the environment variables about the broker that a Deployment's container has.
+fn broker_variables<'a>(objects: &'a [Value], component: &str) -> Vec<&'a str> {
+    let name = format!("orders-{component}");
+    let deployment = of_kind(objects, "Deployment").find(|object| object["metadata"]["name"] == *name);
+    let env = deployment.and_then(|it| it["spec"]["template"]["spec"]["containers"][0]["env"].as_array());
+    let names = env.unwrap_or_else(|| panic!("no {name}")).iter().filter_map(|variable| variable["name"].as_str());
+    names.filter(|name| name.starts_with("NATS_") || *name == "INTERACTION").collect()
+}
+
+/// The kinds of what belongs to the chart's own server.
+fn broker_kinds(objects: &[Value]) -> Vec<&str> {
+    let own = objects.iter().filter(|object| object["metadata"]["name"] == "orders-nats");
+    let mut kinds: Vec<&str> = own.filter_map(|object| object["kind"].as_str()).collect();
+    kinds.sort_unstable();
+    kinds
+}
+
+const BROKER: [&str; 6] = ["ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Secret", "Service", "StatefulSet"];
+
+#[test]
+fn without_a_broker_nothing_is_said_of_one() -> Result<()> {
+    for arguments in ["", "--set interaction=http --set nats.url=nats://n --set nats.existingSecret=mine"] {
+        let rendered = render(arguments)?.expect("it renders");
+        assert!(!rendered.to_lowercase().contains("nats") && !rendered.contains("INTERACTION"), "{rendered}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_broker_comes_with_the_chart_and_those_who_use_it_hear_of_it() -> Result<()> {
+    let (own, operators) = (vec!["NATS_URL", "NATS_PASSWORD"], vec!["INTERACTION", "NATS_URL", "NATS_PASSWORD"]);
+    for (interaction, billing) in [("notify-broker", vec![]), ("broker", own.clone())] {
+        let objects = objects(&render(&format!("--set interaction={interaction}"))?.expect("it renders"));
+        assert_eq!(broker_kinds(&objects), BROKER);
+        assert_eq!(broker_variables(&objects, "operator"), operators, "{interaction}");
+        assert_eq!(broker_variables(&objects, "billing"), billing, "{interaction}");
+        assert_eq!(broker_variables(&objects, "notify"), own, "{interaction}");
+        assert_eq!(broker_variables(&objects, "api-server"), Vec::<&str>::new(), "{interaction}");
+        // Who hears of it is let in, and nobody else.
+        let policy = of_kind(&objects, "NetworkPolicy").find(|policy| policy["metadata"]["name"] == "orders-nats");
+        let rule = &policy.expect("a policy")["spec"]["ingress"][0];
+        let peers = rule["from"].as_array().map_or(0, Vec::len);
+        assert_eq!(peers, if billing.is_empty() { 2 } else { 3 }, "{interaction}: {rule}");
+        assert!(!rule.to_string().contains("api-server"), "{rule}");
+    }
+    Ok(())
+}
+
+#[test]
+fn passwords_of_the_broker_begin_with_a_letter() -> Result<()> {
+    let objects = objects(&render("--set interaction=broker")?.expect("it renders"));
+    let secret = of_kind(&objects, "Secret").find(|secret| secret["metadata"]["name"] == "orders-nats").expect("a secret");
+    let data = secret["data"].as_object().expect("data");
+    assert_eq!(data.len(), 4, "{data:?}");
+    for (user, password) in data {
+        // The letter is p, which becomes c in Base64.
+        let password = password.as_str().unwrap_or_default();
+        assert!(password.starts_with('c') && password.len() > 40, "{user}: {password}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_broker_of_the_users_own_goes_before_that_of_the_chart() -> Result<()> {
+    let arguments = "--set interaction=broker --set nats.url=tls://nats.example.com:4333 --set nats.existingSecret=mine";
+    let rendered = render(arguments)?.expect("it renders");
+    let objects = objects(&rendered);
+    assert_eq!(broker_kinds(&objects), Vec::<&str>::new());
+    assert_eq!(broker_variables(&objects, "billing"), ["NATS_URL", "NATS_PASSWORD"]);
+    assert!(rendered.contains("value: tls://nats.example.com:4333") && rendered.contains("name: mine"), "{rendered}");
+    let policy = of_kind(&objects, "NetworkPolicy").find(|policy| policy["metadata"]["name"] == "orders-billing");
+    assert!(policy.expect("a policy")["spec"]["egress"].to_string().contains("4333"));
     Ok(())
 }
