@@ -18,7 +18,9 @@ say        = @printf '\n\033[1m== %s\033[0m\n'
 
 # `make env` prints these for a shell; make itself needs them, too.
 KUBE       = eval "$$($(TESTBED) env)";
-IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never)
+# kind's node fetches NATS by itself; the node of the testbed has no registry.
+NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository=localhost/orders-nats --set nats.server.image.tag=testbed)
+IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 
 .PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint generate env testbed install newman measure deny checkout
@@ -73,7 +75,7 @@ test-integration: testbed ## The services as processes on a real API server, wit
 
 test-faults: fault-programs ## Every fault at every effect (about 30 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
 	$(say) "Faults"
-	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),all) $(if $(SEED),--seed $(SEED)))
+	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),all) $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION)))
 	$(if $(CASE)$(SCENARIO),,@$(FAULTS) planted --programs $(PLANTED))
 
 test-faults-short: fault-programs
@@ -112,11 +114,14 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	@cargo deny check licenses bans sources
 
-generate: checkout ## Write the files that are generated and committed: the CRD and the OpenAPI documents
+generate: checkout ## Write the files that are generated and committed: the CRD, the OpenAPI and AsyncAPI documents
 	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
 	@for service in api-server billing notify; do \
 	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
 	  mv $$service/openapi.json.new $$service/openapi.json; done
+	@for style in notify-broker broker; do \
+	  cargo run --quiet -p orders-broker --bin broker-asyncapi $$style > broker/asyncapi/$$style.json.new || exit 1; \
+	  mv broker/asyncapi/$$style.json.new broker/asyncapi/$$style.json; done
 
 env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 	@$(TESTBED) env

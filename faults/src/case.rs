@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     effect::{Channel, Effect},
     fault::Fault,
-    shop::{Database, Shop},
+    shop::{Database, Kind, Shop, parse_interaction},
     workload::{self, Ending},
 };
 
@@ -21,7 +21,7 @@ const REST_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// In which kind of shop.
-    pub database: Database,
+    pub kind: Kind,
     /// The effect's place among those of a run without faults, from 1.
     pub number: usize,
     /// The effect.
@@ -30,11 +30,11 @@ pub struct Case {
     pub fault: Fault,
 }
 
-/// A case's name, as printed and as given to `case`: `postgres/17/kill-after`.
+/// A case's name, as printed and as given to `case`: `http/postgres/17/kill-after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaseName {
     /// In which kind of shop.
-    pub database: Database,
+    pub kind: Kind,
     /// The number of the effect.
     pub number: usize,
     /// What it meets.
@@ -88,12 +88,10 @@ impl Learned {
     }
 
     /// Every fault at every effect.
-    pub fn cases(&self, database: Database) -> Vec<Case> {
+    pub fn cases(&self, kind: Kind) -> Vec<Case> {
         let numbered = self.effects.iter().zip(1..);
         numbered
-            .flat_map(|(effect, number)| {
-                Fault::of(effect).map(move |fault| Case { database, number, effect: effect.clone(), fault })
-            })
+            .flat_map(|(effect, number)| Fault::of(effect).map(move |fault| Case { kind, number, effect: effect.clone(), fault }))
             .collect()
     }
 }
@@ -103,7 +101,7 @@ impl Case {
     pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
         shop.board.begin(vec![(self.effect.clone(), self.fault)]);
         let ending = workload::run(shop, login).await;
-        if shop.board.fired().is_empty() {
+        if shop.board.fired() == 0 {
             return Verdict::NotReached;
         }
         let rested = shop.board.rest(QUIET, REST_LIMIT).await;
@@ -154,13 +152,13 @@ impl Case {
 
     /// The case's name.
     pub fn name(&self) -> CaseName {
-        CaseName { database: self.database, number: self.number, fault: self.fault }
+        CaseName { kind: self.kind, number: self.number, fault: self.fault }
     }
 }
 
 impl fmt::Display for CaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.database.as_str(), self.number, self.fault)
+        write!(f, "{}/{}/{}", self.kind, self.number, self.fault)
     }
 }
 
@@ -168,12 +166,14 @@ impl FromStr for CaseName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(3, '/');
-        let mut next = || parts.next().ok_or("expected DATABASE/NUMBER/FAULT, such as postgres/17/kill-after".to_owned());
+        let mut parts = text.splitn(4, '/');
+        let mut next =
+            || parts.next().ok_or("expected INTERACTION/DATABASE/NUMBER/FAULT, such as http/postgres/17/kill-after".to_owned());
+        let interaction = parse_interaction(next()?)?;
         let database = Database::parse(next()?).ok_or("the database is postgres or sqlite")?;
         let number = next()?.parse().map_err(|_| "the effect's number is none")?;
         let fault = Fault::parse(next()?).ok_or("there is no such fault")?;
-        Ok(CaseName { database, number, fault })
+        Ok(CaseName { kind: Kind { interaction, database }, number, fault })
     }
 }
 
@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for name in ["postgres/17/kill-after", "sqlite/3/answer-503"] {
+        for name in ["http/postgres/17/kill-after", "broker/sqlite/3/answer-503"] {
             assert_eq!(name.parse::<CaseName>().unwrap().to_string(), name);
         }
-        assert!("postgres/17".parse::<CaseName>().is_err());
+        assert!("http/postgres/17".parse::<CaseName>().is_err());
     }
 }

@@ -4,13 +4,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use orders_testbed::Interaction;
 
 use crate::{
     case::{CaseName, Learned},
     planted,
     report::Tally,
     scenarios::{self, Scenario},
-    shop::{Database, Setup, Shop},
+    shop::{Database, Kind, Setup, Shop, parse_interaction},
     sweep::{self, Plan, Selection},
 };
 
@@ -26,7 +27,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Every fault at every effect, on PostgreSQL and on SQLite, and all scenarios
+    /// Every fault at every effect, in each style of interaction, and all scenarios
     All {
         #[command(flatten)]
         how: How,
@@ -41,8 +42,11 @@ enum Command {
         /// Of which kind of shop
         #[arg(long, value_enum, default_value_t = Database::Postgres)]
         database: Database,
+        /// How its services talk: http, notify-broker or broker
+        #[arg(long, default_value = "http", value_parser = parse_interaction)]
+        interaction: Interaction,
     },
-    /// One case, named as in a report: postgres/17/kill-after
+    /// One case, named as in a report: http/postgres/17/kill-after
     Case {
         /// Which one
         name: CaseName,
@@ -54,6 +58,9 @@ enum Command {
         /// Seed of the storm
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// How the services talk: http, notify-broker or broker
+        #[arg(long, default_value = "http", value_parser = parse_interaction)]
+        interaction: Interaction,
     },
     /// Show that deliberate faults of the services themselves are found
     Planted {
@@ -74,9 +81,12 @@ struct How {
     /// Shops at once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     jobs: u16,
-    /// Only this kind of shop
+    /// Only shops with this database
     #[arg(long, value_enum)]
     database: Option<Database>,
+    /// Only shops whose services talk like this: http, notify-broker or broker
+    #[arg(long, value_parser = parse_interaction)]
+    interaction: Option<Interaction>,
 }
 
 impl Cli {
@@ -106,8 +116,8 @@ impl Cli {
     }
 }
 
-fn setup(database: Database) -> Setup {
-    Setup { database, planted: None, data: None }
+fn setup(kind: Kind) -> Setup {
+    Setup { kind, planted: None, data: None }
 }
 
 impl Command {
@@ -115,23 +125,23 @@ impl Command {
         match self {
             Command::All { how } => {
                 sweep_all(how, Selection::All, tally).await?;
-                scenarios::run_all(how.seed, tally).await
+                scenarios_all(how, tally).await
             }
             Command::Short { how } => {
                 sweep_all(how, Selection::Short, tally).await?;
-                scenarios::run_all(how.seed, tally).await
+                scenarios_all(how, tally).await
             }
-            Command::Effects { database } => {
-                let learned = Learned::from(&Shop::open(&setup(database)).await?).await?;
+            Command::Effects { database, interaction } => {
+                let learned = Learned::from(&Shop::open(&setup(Kind { interaction, database })).await?).await?;
                 for (effect, number) in learned.effects.iter().zip(1..) {
                     println!("{number:>4}  {effect}");
                 }
                 Ok(())
             }
             Command::Case { name } => {
-                let shop = Shop::open(&setup(name.database)).await?;
+                let shop = Shop::open(&setup(name.kind)).await?;
                 let learned = Learned::from(&shop).await?;
-                let case = learned.cases(name.database).into_iter().find(|case| case.name() == name);
+                let case = learned.cases(name.kind).into_iter().find(|case| case.name() == name);
                 let case = case.with_context(|| format!("there is no case {name}; see `orders-faults effects`"))?;
                 let verdict = case.run(&shop, &learned, "once").await;
                 tally.add(&case, &verdict, 0);
@@ -140,10 +150,10 @@ impl Command {
                 }
                 Ok(())
             }
-            Command::Scenario { name: None, seed } => scenarios::run_all(seed, tally).await,
-            Command::Scenario { name: Some(scenario), seed } => {
-                let verdict = scenario.run(seed).await?;
-                tally.add_scenario(&scenario.to_string(), seed, &verdict);
+            Command::Scenario { name: None, seed, interaction } => scenarios::run_all(interaction, seed, tally).await,
+            Command::Scenario { name: Some(scenario), seed, interaction } => {
+                let verdict = scenario.run(interaction, seed).await?;
+                tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict);
                 Ok(())
             }
             Command::Planted { programs, bug } => planted::run(&programs, bug.as_deref()).await,
@@ -151,12 +161,30 @@ impl Command {
     }
 }
 
+/// The styles of interaction that are asked for.
+fn interactions(how: How) -> impl Iterator<Item = Interaction> {
+    let all = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
+    all.into_iter().filter(move |interaction| how.interaction.is_none_or(|only| only == *interaction))
+}
+
 async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
-    for database in [Database::Postgres, Database::Sqlite] {
-        if how.database.is_none_or(|only| only == database) {
-            let plan = Plan { setup: setup(database), selection, seed: how.seed, jobs: how.jobs.into(), stop_at_first: false };
-            sweep::run(&plan, tally).await?;
+    for interaction in interactions(how) {
+        for database in [Database::Postgres, Database::Sqlite] {
+            // What differs between the styles does not differ between the databases.
+            let of_interest = interaction == Interaction::Http || database == Database::Postgres;
+            if how.database.map_or(of_interest, |only| only == database) {
+                let setup = setup(Kind { interaction, database });
+                let plan = Plan { setup, selection, seed: how.seed, jobs: how.jobs.into(), stop_at_first: false };
+                sweep::run(&plan, tally).await?;
+            }
         }
+    }
+    Ok(())
+}
+
+async fn scenarios_all(how: How, tally: &mut Tally) -> Result<()> {
+    for interaction in interactions(how) {
+        scenarios::run_all(interaction, how.seed, tally).await?;
     }
     Ok(())
 }

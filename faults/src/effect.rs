@@ -28,6 +28,12 @@ pub enum Channel {
     OperatorToBilling,
     /// The operator has customers told.
     OperatorToNotify,
+    /// The operator asks, tells and acknowledges.
+    OperatorToBroker,
+    /// Billing tells and acknowledges.
+    BillingToBroker,
+    /// Notify tells and acknowledges.
+    NotifyToBroker,
     /// Billing keeps its books.
     BillingToDatabase,
     /// Notify keeps its messages.
@@ -44,6 +50,9 @@ impl Channel {
             Channel::OperatorToKube => "operator>kube",
             Channel::OperatorToBilling => "operator>billing",
             Channel::OperatorToNotify => "operator>notify",
+            Channel::OperatorToBroker => "operator>broker",
+            Channel::BillingToBroker => "billing>broker",
+            Channel::NotifyToBroker => "notify>broker",
             Channel::BillingToDatabase => "billing>database",
             Channel::NotifyToDatabase => "notify>database",
             Channel::NotifyToMail => "notify>mail",

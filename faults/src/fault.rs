@@ -53,6 +53,9 @@ const DATABASE: &[Fault] = &[
     Fault::CrashDatabase,
 ];
 
+/// The faults of what is said to the broker.
+const BROKER: &[Fault] = &[Fault::KillBefore, Fault::KillAfter, Fault::CutBefore, Fault::LoseReply, Fault::Late];
+
 /// The faults of SMTP commands.
 const MAIL: &[Fault] = &[
     Fault::KillBefore,
@@ -70,11 +73,14 @@ impl Fault {
     pub fn of(effect: &Effect) -> impl Iterator<Item = Fault> {
         let common = match effect.channel {
             Channel::BillingToDatabase | Channel::NotifyToDatabase => DATABASE,
+            Channel::OperatorToBroker | Channel::BillingToBroker | Channel::NotifyToBroker => BROKER,
             Channel::NotifyToMail => MAIL,
             _ => HTTP,
         };
-        let by_operator =
-            matches!(effect.channel, Channel::OperatorToKube | Channel::OperatorToBilling | Channel::OperatorToNotify);
+        let by_operator = matches!(
+            effect.channel,
+            Channel::OperatorToKube | Channel::OperatorToBilling | Channel::OperatorToNotify | Channel::OperatorToBroker
+        );
         let two_leaders: &[Fault] = if by_operator { &[Fault::SupersededBefore, Fault::SupersededAfter] } else { &[] };
         common.iter().chain(two_leaders).copied()
     }
@@ -84,7 +90,11 @@ impl Fault {
     pub const fn patience(channel: Channel) -> Duration {
         let seconds = match channel {
             Channel::ApiServerToKube => 4,
-            Channel::ApiServerToBilling | Channel::OperatorToBilling => 6,
+            Channel::ApiServerToBilling
+            | Channel::OperatorToBilling
+            | Channel::OperatorToBroker
+            | Channel::BillingToBroker
+            | Channel::NotifyToBroker => 6,
             Channel::OperatorToNotify => 2,
             Channel::BillingToDatabase | Channel::NotifyToDatabase => 9,
             Channel::OperatorToKube | Channel::NotifyToMail => 11,

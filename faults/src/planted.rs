@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use orders_testbed::Interaction;
 
 use crate::{
     case::Verdict,
     effect::Channel,
     report::Tally,
     scenarios::Scenario,
-    shop::{Database, Setup},
+    shop::{Database, Kind, Setup},
     sweep::{self, Plan, Selection},
 };
 
@@ -48,11 +49,11 @@ pub async fn run(programs: &Path, only: Option<&str>) -> Result<()> {
 async fn find(bug: &str, programs: &Path) -> Result<bool> {
     let planted = Some((bug.to_owned(), programs.to_owned()));
     if bug == "status-without-version" {
-        return Ok(Scenario::RecreatedMeanwhile.run_with(planted, 1).await? != Verdict::Holds);
+        return Ok(Scenario::RecreatedMeanwhile.run_with(Interaction::Http, planted, 1).await? != Verdict::Holds);
     }
     let mut tally = Tally::default();
     let plan = Plan {
-        setup: Setup { database: Database::Postgres, planted, data: None },
+        setup: Setup { kind: Kind { interaction: Interaction::Http, database: Database::Postgres }, planted, data: None },
         selection: Selection::ShortOn(&[Channel::OperatorToBilling, Channel::OperatorToNotify]),
         seed: 1,
         jobs: 1,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use orders_testbed::Interaction;
+
 use crate::{
     case::{Case, Verdict},
     fault::Fault,
@@ -33,11 +35,11 @@ impl Tally {
     }
 
     /// Takes in a scenario, and prints it.
-    pub fn add_scenario(&mut self, name: &str, seed: u64, verdict: &Verdict) {
+    pub fn add_scenario(&mut self, name: &str, interaction: Interaction, seed: u64, verdict: &Verdict) {
         if *verdict == Verdict::Holds {
-            println!("  {name}: holds");
+            println!("  {} {name}: holds", interaction.as_str());
         }
-        self.count(name, verdict, &format!("make test-faults SCENARIO={name} SEED={seed}"));
+        self.count(name, verdict, &format!("make test-faults SCENARIO={name} INTERACTION={} SEED={seed}", interaction.as_str()));
     }
 
     fn count(&mut self, text: &str, verdict: &Verdict, repeat: &str) {

@@ -1,6 +1,7 @@
 //! Faults that are no single effect's: what the operator does not see, what it
 //! sees too late, and servers that run out of something.
 
+mod broker;
 mod servers;
 mod storm;
 mod views;
@@ -9,11 +10,13 @@ use std::{fmt, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use orders_testbed::Interaction;
 
 use crate::{
     case::Verdict,
+    effect::Channel,
     report::Tally,
-    shop::{Database, Setup, Shop},
+    shop::{Database, Kind, Setup, Shop},
 };
 
 /// A scenario. Each has a shop of its own.
@@ -35,10 +38,20 @@ pub enum Scenario {
     ExhaustedPool,
     /// The disk with the SQLite files is full.
     FullDisk,
-    /// One effect in fifteen meets a random fault, forty orders at once, on PostgreSQL.
+    /// One effect in six meets a random fault, forty orders at once, on PostgreSQL.
     StormPostgres,
     /// The same on SQLite.
     StormSqlite,
+    /// The broker is killed with orders under way and stays away for a minute.
+    BrokerAway,
+    /// The broker stands still for twenty seconds.
+    BrokerStandsStill,
+    /// Each service in turn does not reach the broker for twenty seconds.
+    BrokerParted,
+    /// The broker's streams are full for a while.
+    FullStream,
+    /// The broker brings what nobody understands.
+    Garbage,
 }
 
 impl Scenario {
@@ -46,15 +59,21 @@ impl Scenario {
     ///
     /// # Errors
     /// If the parts cannot be started.
-    pub async fn run(self, seed: u64) -> Result<Verdict> {
-        self.run_with(None, seed).await
+    pub async fn run(self, interaction: Interaction, seed: u64) -> Result<Verdict> {
+        self.run_with(interaction, None, seed).await
+    }
+
+    /// Whether it is the broker's own.
+    fn needs_broker(self) -> bool {
+        use Scenario::*;
+        matches!(self, BrokerAway | BrokerStandsStill | BrokerParted | FullStream | Garbage)
     }
 
     /// Plays it with a deliberate fault of the services themselves.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn run_with(self, planted: Option<(String, PathBuf)>, seed: u64) -> Result<Verdict> {
+    pub async fn run_with(self, interaction: Interaction, planted: Option<(String, PathBuf)>, seed: u64) -> Result<Verdict> {
         let database = match self {
             Scenario::FullDisk | Scenario::StormSqlite => Database::Sqlite,
             _ => Database::Postgres,
@@ -65,7 +84,7 @@ impl Scenario {
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
         let expected_to_hold = planted.is_none();
-        let shop = Shop::open(&Setup { database, planted, data }).await?;
+        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, planted, data }).await?;
         let played = match self {
             Scenario::UnseenChange => views::unseen_change(&shop).await,
             Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,
@@ -79,6 +98,14 @@ impl Scenario {
                 None => Ok(()),
             },
             Scenario::StormPostgres | Scenario::StormSqlite => storm::storm(&shop, seed).await,
+            Scenario::BrokerAway => broker::away(&shop).await,
+            Scenario::BrokerStandsStill => broker::stands_still(&shop).await,
+            Scenario::BrokerParted => {
+                let everybody = [Channel::OperatorToBroker, Channel::NotifyToBroker, Channel::BillingToBroker];
+                broker::parted(&shop, if interaction == Interaction::Broker { &everybody } else { &everybody[..2] }).await
+            }
+            Scenario::FullStream => broker::full_stream(&shop).await,
+            Scenario::Garbage => broker::garbage(&shop).await,
         };
         shop.board.calm();
         let verdict = Verdict::of(played.and(shop.audit().await));
@@ -95,14 +122,16 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// Plays all scenarios, one after the other.
+/// Plays all scenarios of a style, one after the other.
 ///
 /// # Errors
 /// If the parts cannot be started.
-pub async fn run_all(seed: u64, tally: &mut Tally) -> Result<()> {
-    println!("scenarios, seed {seed}");
+pub async fn run_all(interaction: Interaction, seed: u64, tally: &mut Tally) -> Result<()> {
+    println!("scenarios, {}, seed {seed}", interaction.as_str());
     for scenario in Scenario::value_variants() {
-        tally.add_scenario(&scenario.to_string(), seed, &scenario.run(seed).await?);
+        if interaction != Interaction::Http || !scenario.needs_broker() {
+            tally.add_scenario(&scenario.to_string(), interaction, seed, &scenario.run(interaction, seed).await?);
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use kube::{Api, Client};
 use orders_crds::Order;
-use orders_testbed::{Cluster, Inbox, Postgres, Stack, StackOptions, binary};
+use orders_testbed::{Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, binary};
 use tempfile::TempDir;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     proxy::{
         Door,
         http::{self, Upstream},
-        mail, postgres,
+        mail, nats, postgres,
     },
     switchboard::Switchboard,
 };
@@ -34,6 +34,31 @@ pub enum Database {
     Postgres,
     /// Files.
     Sqlite,
+}
+
+/// A kind of shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// How the services talk.
+    pub interaction: Interaction,
+    /// Which databases they use.
+    pub database: Database,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.interaction.as_str(), self.database.as_str())
+    }
+}
+
+/// Reads a style of interaction.
+///
+/// # Errors
+/// In words, if there is none of this name.
+pub fn parse_interaction(text: &str) -> Result<Interaction, String> {
+    let all = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
+    let found = all.into_iter().find(|interaction| interaction.as_str() == text);
+    found.ok_or_else(|| format!("{text} is none of http, notify-broker and broker"))
 }
 
 impl Database {
@@ -54,8 +79,8 @@ impl Database {
 /// What differs between shops.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Which databases.
-    pub database: Database,
+    /// Of which kind.
+    pub kind: Kind,
     /// A deliberate fault of the services themselves, and where their programs with such faults are.
     pub planted: Option<(String, PathBuf)>,
     /// Where SQLite files go, if not beside the logs.
@@ -70,6 +95,8 @@ pub struct Shop {
     pub actors: Arc<OnceLock<Actors>>,
     /// Where mail arrives.
     pub inbox: Inbox,
+    /// The broker, if this style has one.
+    pub nats: Option<tokio::sync::Mutex<Nats>>,
     /// An administrator of the cluster.
     pub client: Client,
     /// The customers' client.
@@ -95,13 +122,29 @@ impl Shop {
         let client = cluster.client().await?;
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let server = match setup.database {
+        let server = match setup.kind.database {
             Database::Postgres => Some(Postgres::start(directory.path()).await?),
             Database::Sqlite => None,
         };
         let proxies = Proxies { directory: directory.path(), client: &client, board: Arc::default(), actors: Arc::default() };
         let (billing, notify) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let mut options = StackOptions { operators: OPERATORS, ..StackOptions::new(proxies.mail(&inbox).await?) };
+        options.interaction = setup.kind.interaction;
+        let nats = match setup.kind.interaction {
+            Interaction::Http => None,
+            _ => Some(Nats::start(directory.path()).await?),
+        };
+        options.nats = nats.as_ref().map(Nats::access);
+        if let Some(nats) = &nats {
+            options.env.extend([
+                ("operator-0", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Part::Operator(0), nats).await?),
+                ("operator-1", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Part::Operator(1), nats).await?),
+                ("notify", "NATS_URL", proxies.broker(Channel::NotifyToBroker, Part::Notify, nats).await?),
+            ]);
+        }
+        if let (Some(nats), Interaction::Broker) = (&nats, setup.kind.interaction) {
+            options.env.push(("billing", "NATS_URL", proxies.broker(Channel::BillingToBroker, Part::Billing, nats).await?));
+        }
         if let Some(server) = &server {
             let (billing, notify) = (server.database("billing")?, server.database("notify")?);
             options.billing_database = Some(proxies.database(Channel::BillingToDatabase, Part::Billing, &billing).await?);
@@ -136,6 +179,7 @@ impl Shop {
             board: proxies.board.clone(),
             actors: proxies.actors.clone(),
             inbox,
+            nats: nats.map(tokio::sync::Mutex::new),
             http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
             url: stack.api_server.url.clone(),
             billing_url: stack.billing.url.clone(),
@@ -232,6 +276,11 @@ impl Proxies<'_> {
         let address = url.split(['@', '/']).nth(3).context("a database URL has an address")?;
         let port = postgres::serve(self.door(channel, by), address.to_owned()).await?;
         Ok(url.replace(address, &format!("127.0.0.1:{port}")))
+    }
+
+    async fn broker(&self, channel: Channel, by: Part, nats: &Nats) -> Result<String> {
+        let address = nats.url().trim_start_matches("nats://").to_owned();
+        Ok(format!("nats://127.0.0.1:{}", nats::serve(self.door(channel, by), address).await?))
     }
 
     async fn mail(&self, inbox: &Inbox) -> Result<String> {

@@ -54,7 +54,7 @@ pub struct Plan {
 pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let shop = Shop::open(&plan.setup).await?;
     let learned = Arc::new(Learned::from(&shop).await?);
-    let mut cases = learned.cases(plan.setup.database);
+    let mut cases = learned.cases(plan.setup.kind);
     let mut random = fastrand::Rng::with_seed(plan.seed);
     random.shuffle(&mut cases);
     match plan.selection {
@@ -68,7 +68,7 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let total = cases.len();
     println!(
         "{}: {} effects, {total} cases, seed {}, {} shops at once",
-        plan.setup.database.as_str(),
+        plan.setup.kind,
         learned.effects.len(),
         plan.seed,
         plan.jobs

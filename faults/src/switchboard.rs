@@ -34,6 +34,7 @@ pub enum Watches {
 pub struct Switchboard {
     state: Mutex<State>,
     held: AtomicUsize,
+    misfires: AtomicUsize,
     watches: watch::Sender<Watches>,
 }
 
@@ -42,7 +43,7 @@ struct State {
     counts: HashMap<(Channel, String), u32>,
     armed: Vec<(Effect, Fault)>,
     storm: Option<Storm>,
-    fired: Vec<(Effect, Fault)>,
+    fired: usize,
     last: Instant,
     hold: Option<Channel>,
     stale_list: Option<Bytes>,
@@ -65,12 +66,17 @@ impl Default for Switchboard {
             counts: HashMap::new(),
             armed: Vec::new(),
             storm: None,
-            fired: Vec::new(),
+            fired: 0,
             last: Instant::now(),
             hold: None,
             stale_list: None,
         };
-        Switchboard { state: Mutex::new(state), held: AtomicUsize::new(0), watches: watch::Sender::new(Watches::Open) }
+        Switchboard {
+            state: Mutex::new(state),
+            held: AtomicUsize::new(0),
+            misfires: AtomicUsize::new(0),
+            watches: watch::Sender::new(Watches::Open),
+        }
     }
 }
 
@@ -79,9 +85,15 @@ impl Switchboard {
     pub fn begin(&self, armed: Vec<(Effect, Fault)>) {
         let mut state = self.state();
         state.counts.clear();
-        state.fired.clear();
+        state.fired = 0;
         state.storm = None;
         state.armed = armed;
+        self.misfires.store(0, Ordering::SeqCst);
+    }
+
+    /// A fault could not be made to happen.
+    pub fn misfired(&self) {
+        self.misfires.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Forgets what was seen, and lets one in so many effects meet a random fault until [`Self::calm`].
@@ -113,7 +125,7 @@ impl Switchboard {
             if std::env::var_os("FAULTS_VERBOSE").is_some() {
                 eprintln!("{effect} by {by:?}: {fault}");
             }
-            state.fired.push((effect, fault));
+            state.fired += 1;
         }
         (fault, UnderWay(self))
     }
@@ -127,9 +139,9 @@ impl Switchboard {
         counts.into_iter().flat_map(each).collect()
     }
 
-    /// The faults that happened since the beginning.
-    pub fn fired(&self) -> Vec<(Effect, Fault)> {
-        self.state().fired.clone()
+    /// How many faults happened since the beginning.
+    pub fn fired(&self) -> usize {
+        self.state().fired.saturating_sub(self.misfires.load(Ordering::SeqCst))
     }
 
     /// Waits until nothing has had an effect for `quiet`, nor is held back.

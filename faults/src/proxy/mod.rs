@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod mail;
+pub mod nats;
 pub mod postgres;
 
 use std::{
@@ -83,6 +84,7 @@ impl Door {
             && let Err(error) = actors.supersede(self.by).await
         {
             eprintln!("{:?} was not superseded: {error:#}", self.by);
+            self.board.misfired();
         }
     }
 }

@@ -159,6 +159,7 @@ fn effect(sql: &str) -> Option<String> {
     let words: Vec<&str> = sql.split_whitespace().collect();
     match words.as_slice() {
         ["COMMIT", ..] => Some("COMMIT".to_owned()),
+        ["DELETE", "FROM", table, ..] => Some(format!("DELETE FROM {table}")),
         ["INSERT", "INTO", table, ..] => Some(format!("INSERT INTO {table}")),
         ["UPDATE", _, "SET", "next_attempt_at", ..] => None,
         ["UPDATE", table, "SET", column, ..] => Some(format!("UPDATE {table} SET {column}")),

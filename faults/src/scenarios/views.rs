@@ -56,8 +56,10 @@ async fn balance(shop: &Shop) -> Result<String> {
     Ok(account["balance"].to_string())
 }
 
-fn times(shop: &Shop, channel: Channel) -> usize {
-    shop.board.seen().iter().filter(|effect| effect.channel == channel).count()
+/// How often the operator asked for a charge.
+fn charges_asked_for(shop: &Shop) -> usize {
+    let is_one = |operation: &str| matches!(operation, "POST /billing/withdraw" | "publish orders.payment.requested");
+    shop.board.seen().iter().filter(|effect| is_one(&effect.operation)).count()
 }
 
 async fn at_rest(shop: &Shop) -> Result<()> {
@@ -79,10 +81,10 @@ pub(super) async fn unseen_change(shop: &Shop) -> Result<()> {
     let patch = json!({"metadata": {"labels": {"changed": "true"}}});
     shop.orders().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await?;
     tokio::time::sleep(LONG_ENOUGH).await;
-    same("charges of an order that was not seen", times(shop, Channel::OperatorToBilling), 0)?;
+    same("charges of an order that was not seen", charges_asked_for(shop), 0)?;
     shop.board.set_watches(Watches::Open);
     paid_once(shop, "70.0").await?;
-    same("charges asked for", times(shop, Channel::OperatorToBilling), 1)
+    same("charges asked for", charges_asked_for(shop), 1)
 }
 
 pub(super) async fn unseen_deletion(shop: &Shop) -> Result<()> {
@@ -113,10 +115,10 @@ pub(super) async fn unseen_recreation(shop: &Shop) -> Result<()> {
 
 pub(super) async fn recreated_meanwhile(shop: &Shop) -> Result<()> {
     customer(shop).await?;
-    shop.board.hold(Some(Channel::OperatorToNotify));
+    shop.board.hold(Some(Channel::OperatorToKube));
     let first = create(shop, "500.00").await?;
-    wait_for("the operator to be about to tell the customer", SETTLE_LIMIT, || async {
-        (times(shop, Channel::OperatorToNotify) > 0).then_some(())
+    wait_for("the operator to be about to write the status", SETTLE_LIMIT, || async {
+        shop.board.seen().iter().any(|effect| effect.channel == Channel::OperatorToKube).then_some(())
     })
     .await?;
     delete(shop).await?;
@@ -149,14 +151,14 @@ pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
     shop.board.set_watches(Watches::Open);
     paid_once(shop, "70.0").await?;
 
-    let asked = times(shop, Channel::OperatorToBilling);
+    let asked = charges_asked_for(shop);
     shop.board.set_watches(Watches::Paused);
     shop.board.answer_next_list_with(unpaid);
     for operator in [0, 1] {
         shop.actors().crash(Part::Operator(operator)).await?;
     }
     wait_for("the operator to take the order for unpaid", SETTLE_LIMIT, || async {
-        (times(shop, Channel::OperatorToBilling) > asked).then_some(())
+        (charges_asked_for(shop) > asked).then_some(())
     })
     .await?;
     tokio::time::sleep(LONG_ENOUGH).await;

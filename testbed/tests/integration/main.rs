@@ -3,6 +3,7 @@
 
 mod audit;
 mod bad_input;
+mod broker;
 mod callers;
 mod charges;
 mod contract;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use orders_crds::{Order, Outcome};
-use orders_testbed::{Cluster, Inbox, Stack, StackOptions, wait_for};
+use orders_testbed::{Cluster, Inbox, Interaction, Nats, Stack, StackOptions, wait_for};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,10 +13,23 @@ use tempfile::TempDir;
 /// How long anything that ought to happen may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// The style that `INTERACTION` asks for, in which the services of all tests talk
+/// that do not choose one themselves.
+pub fn interaction() -> Interaction {
+    match std::env::var("INTERACTION").as_deref() {
+        Err(_) | Ok("" | "http") => Interaction::Http,
+        Ok("notify-broker") => Interaction::NotifyBroker,
+        Ok("broker") => Interaction::Broker,
+        Ok(other) => panic!("INTERACTION={other} is none of http, notify-broker and broker"),
+    }
+}
+
 /// The four services with an inbox, in a namespace of their own.
 pub struct Shop {
     pub stack: Stack,
     pub inbox: Inbox,
+    /// The broker, in the styles that have one.
+    pub nats: Option<Nats>,
     pub client: Client,
     pub http: reqwest::Client,
     // Last, so that it is removed after the processes that write into it.
@@ -66,13 +79,27 @@ impl Shop {
 
     /// Opens a shop with other options.
     pub async fn open_with(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Self> {
+        Self::open_as(interaction(), cluster, change).await
+    }
+
+    /// Opens a shop whose services talk in this style.
+    pub async fn open_as(
+        interaction: Interaction,
+        cluster: &Cluster,
+        change: impl FnOnce(StackOptions) -> StackOptions,
+    ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let options = change(StackOptions::new(inbox.smtp_url()));
+        let nats = match interaction {
+            Interaction::Http => None,
+            _ => Some(Nats::start(directory.path()).await?),
+        };
+        let access = nats.as_ref().map(Nats::access);
+        let options = change(StackOptions { interaction, nats: access, ..StackOptions::new(inbox.smtp_url()) });
         let stack = Stack::start(cluster, directory.path(), options).await?;
         let client = cluster.client().await?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
-        Ok(Shop { stack, inbox, client, http, directory })
+        Ok(Shop { stack, inbox, nats, client, http, directory })
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

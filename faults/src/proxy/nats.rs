@@ -1,0 +1,161 @@
+//! Between a service and the broker: reads the client protocol of NATS (its
+//! documentation's chapter "Client Protocol") as far as is needed to know what
+//! is published and acknowledged when.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+};
+
+use super::{Door, Refusal, listen};
+use crate::{fault::Fault, switchboard::UnderWay};
+
+/// The largest message that is passed on, in bytes.
+const LARGEST_MESSAGE: usize = 1024 * 1024;
+
+/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+///
+/// # Errors
+/// If no port can be had.
+pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+    listen(move |client| {
+        let (door, upstream) = (door.clone(), upstream.clone());
+        async move {
+            let server = TcpStream::connect(upstream).await?;
+            server.set_nodelay(true)?;
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            converse(&door, frames(from_client), to_client, frames(from_server), to_server).await
+        }
+    })
+    .await
+}
+
+/// A line of the protocol, with the payload that follows it, if one does.
+struct Frame {
+    line: String,
+    bytes: Vec<u8>,
+}
+
+/// The frames of one side, read apart from what is done about them.
+fn frames(stream: OwnedReadHalf) -> mpsc::Receiver<Frame> {
+    let (sender, frames) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut stream = BufReader::new(stream);
+        while let Ok(Some(frame)) = read(&mut stream).await {
+            if sender.send(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    frames
+}
+
+async fn read(stream: &mut BufReader<OwnedReadHalf>) -> Result<Option<Frame>> {
+    let mut bytes = Vec::new();
+    if stream.read_until(b'\n', &mut bytes).await? == 0 {
+        return Ok(None);
+    }
+    let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+    let verb = line.split(' ').next().unwrap_or_default();
+    if matches!(verb, "PUB" | "HPUB" | "MSG" | "HMSG") {
+        let length: usize = line.rsplit(' ').next().context("a length")?.parse()?;
+        if length > LARGEST_MESSAGE {
+            bail!("a message of {length} bytes");
+        }
+        let head = bytes.len();
+        bytes.resize(head + length + 2, 0);
+        stream.read_exact(&mut bytes[head..]).await?;
+    }
+    Ok(Some(Frame { line, bytes }))
+}
+
+async fn converse(
+    door: &Door,
+    mut from_client: mpsc::Receiver<Frame>,
+    mut to_client: OwnedWriteHalf,
+    mut from_server: mpsc::Receiver<Frame>,
+    mut to_server: OwnedWriteHalf,
+) -> Result<()> {
+    // Published and not confirmed yet, by the subject of the confirmation.
+    let mut pending: HashMap<String, (Option<Fault>, UnderWay<'_>)> = HashMap::new();
+    loop {
+        tokio::select! {
+            frame = from_client.recv() => {
+                let Some(frame) = frame else { return Ok(()) };
+                let mut acknowledged = None;
+                if let Some(effect) = effect(&frame.line) {
+                    let (fault, under_way) = door.board.arrives(door.channel, &effect.operation, door.by);
+                    door.board.pass(door.channel).await;
+                    if matches!(door.before(fault).await, Some(Refusal::Cut)) {
+                        return Ok(());
+                    }
+                    match effect.confirmed_over {
+                        Some(subject) => drop(pending.insert(subject, (fault, under_way))),
+                        None => acknowledged = Some((fault, under_way)),
+                    }
+                }
+                to_server.write_all(&frame.bytes).await?;
+                if let Some((fault, _under_way)) = acknowledged && !door.after(fault).await {
+                    return Ok(());
+                }
+            }
+            frame = from_server.recv() => {
+                let Some(frame) = frame else { return Ok(()) };
+                door.board.pass(door.channel).await;
+                let subject = frame.line.split(' ').nth(1).unwrap_or_default();
+                if let Some((fault, _under_way)) = pending.remove(subject) && !door.after(fault).await {
+                    return Ok(());
+                }
+                to_client.write_all(&frame.bytes).await?;
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Effect {
+    operation: String,
+    /// The subject over which the broker confirms it, if it does.
+    confirmed_over: Option<String>,
+}
+
+/// What a client's line changes; `None` if nothing that counts.
+fn effect(line: &str) -> Option<Effect> {
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+    let (subject, sizes) = match words.as_slice() {
+        ["PUB", subject, ..] => (*subject, 1),
+        ["HPUB", subject, ..] => (*subject, 2),
+        _ => return None,
+    };
+    if let Some(rest) = subject.strip_prefix("$JS.ACK.") {
+        // The stream's place depends on the version of the subject.
+        let stream = rest.split('.').find(|token| token.starts_with("ORDERS-"))?;
+        return Some(Effect { operation: format!("ack {stream}"), confirmed_over: None });
+    }
+    let confirmed_over = (words.len() == 3 + sizes).then(|| words[2].to_owned());
+    subject.starts_with("orders.").then(|| Effect { operation: format!("publish {subject}"), confirmed_over })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_named_by_what_they_change() {
+        let named = |line| effect(line).map(|effect| (effect.operation, effect.confirmed_over));
+        assert_eq!(
+            named("HPUB orders.decided _INBOX.operator.a.b 12 200"),
+            Some(("publish orders.decided".to_owned(), Some("_INBOX.operator.a.b".to_owned())))
+        );
+        assert_eq!(named("PUB $JS.ACK.ORDERS-PAYMENTS.billing.1.2.3.4.0 4"), Some(("ack ORDERS-PAYMENTS".to_owned(), None)));
+        assert_eq!(named("PUB $JS.API.STREAM.INFO.ORDERS-PAYMENTS _INBOX.x 0"), None);
+        assert_eq!(named("PING"), None);
+    }
+}

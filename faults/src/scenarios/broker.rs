@@ -1,0 +1,144 @@
+//! The broker's own faults.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
+use orders_crds::Outcome;
+use orders_testbed::wait_for;
+use serde_json::json;
+
+use super::same;
+use crate::{
+    shop::Shop,
+    workload::{SETTLE_LIMIT, mails_of, persist, settled},
+};
+
+const LOGIN: &str = "listener";
+
+/// Orders at a time.
+const ORDERS: usize = 10;
+
+/// How long the broker is away.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// How long one service does not reach it.
+const PARTED: Duration = Duration::from_secs(20);
+
+async fn customer(shop: &Shop) -> Result<()> {
+    shop.board.begin(Vec::new());
+    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
+    persist("the registration", || register.try_clone(), "register").await?;
+    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 1000}));
+    persist("the refill", || refill.try_clone(), "refill").await.map(drop)
+}
+
+async fn place(shop: &Shop, from: usize, to: usize) -> Result<Vec<i64>> {
+    let mut ids = Vec::new();
+    for number in from..to {
+        let order = json!({"login": LOGIN, "e_mail": "listener@example.com", "id_cart": number, "amount": 10});
+        let request = shop.http.post(format!("{}/orders/", shop.url)).json(&order).header("prefer", "respond-async");
+        let (status, answer) = persist("an order", || request.try_clone(), &format!("order-{number}")).await?;
+        same("the answer", status, 202)?;
+        ids.push(answer["id"].as_i64().context("an answer without id")?);
+    }
+    Ok(ids)
+}
+
+/// All are paid once, and their customers told once each.
+async fn all_paid(shop: &Shop, ids: &[i64], told_once: bool) -> Result<()> {
+    for id in ids {
+        let order = settled(shop, &format!("order-{id}")).await?;
+        same("the outcome", order.outcome(), Outcome::Paid)?;
+        let mails = mails_of(shop, &order).await?.len();
+        ensure!(mails == 1 || mails > 1 && !told_once, "{mails} mails of order {id}");
+    }
+    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
+    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":{}.0}}"#, 1000 - 10 * ids.len()))
+}
+
+/// The broker is killed with orders under way, stays away for a minute, and comes back with what it had.
+pub(super) async fn away(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    let mut nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
+    let mut ids = place(shop, 0, ORDERS).await?;
+    nats.stop()?;
+    ids.extend(place(shop, ORDERS, 2 * ORDERS).await?);
+    tokio::time::sleep(AWAY).await;
+    nats.start_again().await?;
+    ids.extend(place(shop, 2 * ORDERS, 3 * ORDERS).await?);
+    all_paid(shop, &ids, true).await
+}
+
+/// The broker stands still (SIGSTOP): connections stay, and nothing answers.
+pub(super) async fn stands_still(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    let nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
+    let mut ids = place(shop, 0, ORDERS).await?;
+    nats.freeze()?;
+    ids.extend(place(shop, ORDERS, 2 * ORDERS).await?);
+    tokio::time::sleep(PARTED).await;
+    nats.thaw()?;
+    all_paid(shop, &ids, true).await
+}
+
+/// One service after the other does not reach the broker for a while, and does not notice at once:
+/// what it sends is held, and what is sent to it.
+pub(super) async fn parted(shop: &Shop, services: &[crate::effect::Channel]) -> Result<()> {
+    customer(shop).await?;
+    let mut ids = Vec::new();
+    for (round, service) in services.iter().enumerate() {
+        shop.board.hold(Some(*service));
+        ids.extend(place(shop, round * ORDERS, (round + 1) * ORDERS).await?);
+        tokio::time::sleep(PARTED).await;
+        shop.board.hold(None);
+    }
+    all_paid(shop, &ids, true).await
+}
+
+/// The streams are full and take nothing; later there is room again.
+pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    let first = place(shop, 0, 1).await?;
+    all_paid(shop, &first, true).await?;
+    let nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
+    let options = async_nats::ConnectOptions::with_user_and_password("admin".into(), nats.password("admin").to_owned());
+    let jetstream = jetstream::new(options.connect(nats.url()).await?);
+    let resize = async |max_bytes: i64| -> Result<()> {
+        for name in ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFICATIONS"] {
+            let config = jetstream.get_stream(name).await?.get_info().await?.config;
+            jetstream.update_stream(jetstream::stream::Config { max_bytes, ..config }).await?;
+        }
+        Ok(())
+    };
+    resize(1).await?;
+    let mut ids = place(shop, 1, ORDERS).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    resize(32 * 1024 * 1024).await?;
+    ids.extend(first);
+    all_paid(shop, &ids, true).await
+}
+
+/// What no service understands becomes a dead letter, and each goes on; replayed, it becomes one again.
+pub(super) async fn garbage(shop: &Shop) -> Result<()> {
+    customer(shop).await?;
+    let nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
+    let options = async_nats::ConnectOptions::with_user_and_password("admin".into(), nats.password("admin").to_owned());
+    let jetstream = jetstream::new(options.connect(nats.url()).await?);
+    let all_bad = [
+        "",
+        "garbage",
+        "{}",
+        r#"{"specversion":"9","id":"1","source":"/","type":"t","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
+        r#"{"specversion":"1.0","id":"1","source":"/","type":"unknown.v7","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
+    ];
+    for bad in all_bad {
+        jetstream.publish("orders.decided", bad.into()).await?.await?;
+    }
+    let dead =
+        async || jetstream.get_stream("ORDERS-DEAD-LETTERS").await.ok()?.get_info().await.ok().map(|info| info.state.messages);
+    wait_for("each to be a dead letter", SETTLE_LIMIT, || async { (dead().await? == all_bad.len() as u64).then_some(()) })
+        .await?;
+    let ids = place(shop, 0, ORDERS).await?;
+    all_paid(shop, &ids, true).await
+}
