@@ -9,7 +9,7 @@ use axum::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use orders_crds::{EMail, Login};
-use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator, problem::ServiceCallProblems};
+use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator, problem::ServiceCallProblems, problem_examples};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,14 +49,19 @@ pub struct Notify {
     info(
         title = "orders-notify",
         description = "Messages to customers: stored once for their key, delivered over SMTP, logged. For the order services only: calls that change or reveal something need a service-account token of audience `orders-notify`. Errors are `application/problem+json` (RFC 9457).",
-        license(name = "Apache-2.0", identifier = "Apache-2.0")
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(name = "orders", url = "http://arch.homework")
     ),
+    servers((url = "http://orders-notify", description = "In the namespace of a release that is named orders")),
     tags((name = "messages", description = "Messages to customers"))
 )]
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Notify> {
-    OpenApiRouter::with_openapi(ApiDoc::openapi()).routes(routes!(send)).routes(routes!(log)).routes(routes!(all))
+    let mut router =
+        OpenApiRouter::with_openapi(ApiDoc::openapi()).routes(routes!(send)).routes(routes!(log)).routes(routes!(all));
+    problem_examples::add(router.get_openapi_mut());
+    router
 }
 
 /// The OpenAPI document of this API.
@@ -195,7 +200,9 @@ fn check_text(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Show a customer's messages: the latest 1000, oldest first.
+/// Show a customer's messages.
+///
+/// The latest 1000, oldest first; none for a login that was sent none. Needs no token.
 #[utoipa::path(
     get,
     path = "/notify/log/{login}",
@@ -230,7 +237,9 @@ struct KeyedEntry {
     key: String,
 }
 
-/// List all messages in the order of their arrival, 1000 a page.
+/// List all messages.
+///
+/// In the order of their arrival, 1000 a page. For the operator's account or the audit's.
 #[utoipa::path(
     get,
     path = "/notify/messages",

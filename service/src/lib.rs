@@ -11,6 +11,7 @@ pub mod json;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 pub mod problem;
+pub mod problem_examples;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;

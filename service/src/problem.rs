@@ -18,10 +18,8 @@ pub struct Problem {
     #[schema(example = "about:blank")]
     pub kind: &'static str,
     /// The HTTP status in words.
-    #[schema(example = "Unprocessable Entity")]
     pub title: &'static str,
     /// The HTTP status code.
-    #[schema(example = 422)]
     pub status: u16,
     /// What is wrong with this request, and what to do about it.
     pub detail: String,

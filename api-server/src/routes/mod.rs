@@ -11,6 +11,7 @@ use axum::{
     response::Redirect,
     routing::{get, post},
 };
+use orders_service::problem_examples;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -39,8 +40,10 @@ pub struct FrontDoor {
     info(
         title = "orders",
         description = "Places orders, which are charged once to a billing account, and tells what became of them.\n\nMoney is a JSON number with at most two decimals, in the account's currency. Errors are `application/problem+json` (RFC 9457).",
-        license(name = "Apache-2.0", identifier = "Apache-2.0")
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(name = "orders", url = "http://arch.homework")
     ),
+    servers((url = "/", description = "The host that serves this document")),
     tags(
         (name = "orders", description = "Placing orders and finding them"),
         (name = "billing", description = "Accounts that orders are charged to"),
@@ -50,14 +53,16 @@ pub struct FrontDoor {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<FrontDoor> {
-    OpenApiRouter::with_openapi(ApiDoc::openapi())
+    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(orders::create))
         .routes(routes!(orders::list))
         .routes(routes!(orders::show))
         .routes(routes!(passed_on::register))
         .routes(routes!(passed_on::refill))
         .routes(routes!(passed_on::account))
-        .routes(routes!(passed_on::log))
+        .routes(routes!(passed_on::log));
+    problem_examples::add(router.get_openapi_mut());
+    router
 }
 
 /// The OpenAPI document of this API, as it is served at `/openapi.json`.

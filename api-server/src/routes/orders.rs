@@ -82,7 +82,7 @@ pub(super) struct OrderAnswer {
         (status = 200, description = "Charged", body = OrderAnswer, example = json!({"id": 14, "status": 1})),
         (status = 400, description = "Refused: the balance is less than the amount. (Malformed JSON is a 400, too, with a problem.)", content(
             (OrderAnswer = "application/json", example = json!({"id": 15, "status": 0})),
-            (Problem = "application/problem+json")
+            (Problem = "application/problem+json", example = json!({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the body is not valid JSON: EOF while parsing an object"}))
         )),
         (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "Where to ask for the outcome")), example = json!({"id": 16, "status": 2})),
         (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
@@ -225,6 +225,9 @@ impl From<&Condition> for HistoryEntry {
 }
 
 /// Show an order.
+///
+/// The Kubernetes API is asked, so that an order is found as soon as it is placed. `history` has the last state of each
+/// step, oldest first.
 #[utoipa::path(
     get,
     path = "/orders/{id}",
@@ -330,6 +333,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 }
 
 /// List orders, newest first.
+///
+/// Those made with kubectl are among them, with a null `id`. One that was just placed may be missing for a moment:
+/// asking for it by its number finds it.
 #[utoipa::path(
     get,
     path = "/orders",

@@ -161,6 +161,9 @@ pub(super) async fn register(
 }
 
 /// Add to a balance.
+///
+/// With an `Idempotency-Key`, a refill sent twice adds once; without, one whose answer was lost cannot be repeated safely.
+/// A refusal is recorded under its key as well: after a 404, register the login and refill with a new key.
 #[utoipa::path(
     post,
     path = "/billing/refill",
@@ -185,6 +188,8 @@ pub(super) async fn refill(
 }
 
 /// Show a balance.
+///
+/// Once an order is answered, its charge is in it.
 #[utoipa::path(
     get,
     path = "/billing/account/{login}",

@@ -45,7 +45,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginQuery {
     }
 }
 
-/// Open an account, with a balance of zero.
+/// Open an account.
+///
+/// Its balance is zero. For the api-server's account only.
 #[utoipa::path(
     post,
     path = "/billing/register",
@@ -84,6 +86,9 @@ pub(super) struct Refill {
 }
 
 /// Add to a balance.
+///
+/// A refusal is recorded under its key as well: after a 404, register the login and refill with a new key.
+/// For the api-server's account only.
 #[utoipa::path(
     post,
     path = "/billing/refill",
@@ -115,6 +120,8 @@ pub(super) async fn refill(
 }
 
 /// Show a balance.
+///
+/// Needs no token: the public API shows it to everyone.
 #[utoipa::path(
     get,
     path = "/billing/account/{login}",

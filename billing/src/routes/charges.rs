@@ -82,6 +82,9 @@ fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Respo
 }
 
 /// Charge an account, once for the key.
+///
+/// A refusal is an outcome, too, and final for the key: see `outcome`. After any other answer than 200, or none,
+/// the outcome is unknown: ask again with the same key.
 #[utoipa::path(
     post,
     path = "/billing/withdraw",
@@ -134,6 +137,8 @@ pub(super) struct ChargeState {
 }
 
 /// Show what became of a charge.
+///
+/// The outcome is final; `refunded` grows with each refund.
 #[utoipa::path(
     get,
     path = "/billing/charges/{key}",
@@ -226,6 +231,8 @@ pub(super) struct RefundAnswer {
 }
 
 /// Give back a charge, once for the key.
+///
+/// In part or whole; all refunds of a charge together are at most the charge.
 #[utoipa::path(
     post,
     path = "/billing/refund",

@@ -29,7 +29,9 @@ pub(super) struct AfterLogin {
     after: String,
 }
 
-/// List transactions in the order of their recording, 1000 a page.
+/// List transactions.
+///
+/// In the order of their recording, 1000 a page. For the operator's account or the audit's.
 #[utoipa::path(
     get,
     path = "/billing/ledger/transactions",
@@ -48,7 +50,9 @@ pub(super) async fn transactions(
     Ok(Json(billing.ledger.transactions(after, PAGE).await?))
 }
 
-/// List accounts by login, 1000 a page.
+/// List accounts.
+///
+/// By login, 1000 a page: each one's kept balance beside the sum of its postings. For the operator's account or the audit's.
 #[utoipa::path(
     get,
     path = "/billing/ledger/accounts",
@@ -68,6 +72,8 @@ pub(super) async fn accounts(
 }
 
 /// Sum up the ledger.
+///
+/// In one statement: the sum of all postings is zero if the books balance. For the operator's account or the audit's.
 #[utoipa::path(
     get,
     path = "/billing/ledger/summary",

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use orders_crds::{Login, Money, money::json_number};
-use orders_service::{Json, Problem, auth::Authenticator};
+use orders_service::{Json, Problem, auth::Authenticator, problem_examples};
 use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -47,8 +47,10 @@ pub struct Callers {
     info(
         title = "orders-billing",
         description = "Accounts and a double-entry ledger. For the order services only: calls that change or reveal something need a service-account token of audience `orders-billing`.\n\nMoney is a JSON number with at most two decimals; between 0.01 and 999999999999.99 where it is to move. Each call that changes something has an `Idempotency-Key`: a repeat gets the first outcome, with the header `Idempotent-Replayed: true`; the same key with another body is 422. Errors are `application/problem+json` (RFC 9457); a 503 says that it is not known whether the call had its effect: repeat it with the same key.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0")
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(name = "orders", url = "http://arch.homework")
     ),
+    servers((url = "http://orders-billing", description = "In the namespace of a release that is named orders")),
     tags(
         (name = "accounts", description = "Customers' accounts"),
         (name = "charges", description = "What orders take from accounts, and what is given back"),
@@ -58,7 +60,7 @@ pub struct Callers {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Billing> {
-    OpenApiRouter::with_openapi(ApiDoc::openapi())
+    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(accounts::register))
         .routes(routes!(accounts::refill))
         .routes(routes!(accounts::account))
@@ -68,7 +70,9 @@ fn documented() -> OpenApiRouter<Billing> {
         .routes(routes!(charges::refund))
         .routes(routes!(export::transactions))
         .routes(routes!(export::accounts))
-        .routes(routes!(export::summary))
+        .routes(routes!(export::summary));
+    problem_examples::add(router.get_openapi_mut());
+    router
 }
 
 /// The OpenAPI document of this API.
