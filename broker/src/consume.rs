@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::FusedFuture};
 use serde_json::Value;
 
 use crate::{
@@ -75,7 +75,7 @@ impl Broker {
         F: Fn(Received) -> Fut + Sync,
         Fut: Future<Output = Result<(), Undealt>> + Send + 'static,
     {
-        let stop = stop.shared();
+        let stop = stop.fuse();
         tokio::pin!(stop);
         loop {
             let messages = match self.messages(consumer).await {
@@ -91,7 +91,7 @@ impl Broker {
             let dealing =
                 until_broken.take_until(&mut stop).for_each_concurrent(AT_ONCE, |message| self.deal_with(message, &deal));
             dealing.await;
-            if futures::poll!(&mut stop).is_ready() {
+            if stop.is_terminated() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

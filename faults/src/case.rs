@@ -3,11 +3,12 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result};
+use orders_testbed::Interaction;
 
 use crate::{
     effect::{Channel, Effect},
     fault::Fault,
-    shop::{Database, Kind, Shop, parse_interaction},
+    shop::{Database, Kind, Shop},
     workload::{self, Ending},
 };
 
@@ -169,7 +170,7 @@ impl FromStr for CaseName {
         let mut parts = text.splitn(4, '/');
         let mut next =
             || parts.next().ok_or("expected INTERACTION/DATABASE/NUMBER/FAULT, such as http/postgres/17/kill-after".to_owned());
-        let interaction = parse_interaction(next()?)?;
+        let interaction = next()?.parse::<Interaction>()?;
         let database = Database::parse(next()?).ok_or("the database is postgres or sqlite")?;
         let number = next()?.parse().map_err(|_| "the effect's number is none")?;
         let fault = Fault::parse(next()?).ok_or("there is no such fault")?;

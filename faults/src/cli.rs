@@ -11,7 +11,7 @@ use crate::{
     planted,
     report::Tally,
     scenarios::{self, Scenario},
-    shop::{Database, Kind, Setup, Shop, parse_interaction},
+    shop::{Database, Kind, Setup, Shop},
     sweep::{self, Plan, Selection},
 };
 
@@ -43,7 +43,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Database::Postgres)]
         database: Database,
         /// How its services talk: http, notify-broker or broker
-        #[arg(long, default_value = "http", value_parser = parse_interaction)]
+        #[arg(long, default_value = "http")]
         interaction: Interaction,
     },
     /// One case, named as in a report: http/postgres/17/kill-after
@@ -59,7 +59,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// How the services talk: http, notify-broker or broker
-        #[arg(long, default_value = "http", value_parser = parse_interaction)]
+        #[arg(long, default_value = "http")]
         interaction: Interaction,
     },
     /// Show that deliberate faults of the services themselves are found
@@ -85,7 +85,7 @@ struct How {
     #[arg(long, value_enum)]
     database: Option<Database>,
     /// Only shops whose services talk like this: http, notify-broker or broker
-    #[arg(long, value_parser = parse_interaction)]
+    #[arg(long)]
     interaction: Option<Interaction>,
 }
 
@@ -150,7 +150,7 @@ impl Command {
                 }
                 Ok(())
             }
-            Command::Scenario { name: None, seed, interaction } => scenarios::run_all(interaction, seed, tally).await,
+            Command::Scenario { name: None, seed, interaction } => scenarios::run_all(interaction, seed, 1, tally).await,
             Command::Scenario { name: Some(scenario), seed, interaction } => {
                 let verdict = scenario.run(interaction, seed).await?;
                 tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict);
@@ -184,7 +184,7 @@ async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<
 
 async fn scenarios_all(how: How, tally: &mut Tally) -> Result<()> {
     for interaction in interactions(how) {
-        scenarios::run_all(interaction, how.seed, tally).await?;
+        scenarios::run_all(interaction, how.seed, how.jobs.into(), tally).await?;
     }
     Ok(())
 }

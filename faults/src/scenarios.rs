@@ -10,6 +10,7 @@ use std::{fmt, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use futures::{StreamExt, stream};
 use orders_testbed::Interaction;
 
 use crate::{
@@ -122,16 +123,21 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// Plays all scenarios of a style, one after the other.
+/// Plays all scenarios of a style, some at once: most of them mostly wait.
 ///
 /// # Errors
 /// If the parts cannot be started.
-pub async fn run_all(interaction: Interaction, seed: u64, tally: &mut Tally) -> Result<()> {
+pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, tally: &mut Tally) -> Result<()> {
     println!("scenarios, {}, seed {seed}", interaction.as_str());
-    for scenario in Scenario::value_variants() {
-        if interaction != Interaction::Http || !scenario.needs_broker() {
-            tally.add_scenario(&scenario.to_string(), interaction, seed, &scenario.run(interaction, seed).await?);
-        }
+    let apply = |scenario: &Scenario| interaction != Interaction::Http || !scenario.needs_broker();
+    let played = Scenario::value_variants()
+        .iter()
+        .copied()
+        .filter(apply)
+        .map(async |scenario| (scenario, scenario.run(interaction, seed).await));
+    let mut played = stream::iter(played).buffer_unordered(jobs);
+    while let Some((scenario, verdict)) = played.next().await {
+        tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict?);
     }
     Ok(())
 }

@@ -51,16 +51,6 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Reads a style of interaction.
-///
-/// # Errors
-/// In words, if there is none of this name.
-pub fn parse_interaction(text: &str) -> Result<Interaction, String> {
-    let all = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
-    let found = all.into_iter().find(|interaction| interaction.as_str() == text);
-    found.ok_or_else(|| format!("{text} is none of http, notify-broker and broker"))
-}
-
 impl Database {
     /// Its name.
     pub const fn as_str(self) -> &'static str {

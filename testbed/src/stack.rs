@@ -2,9 +2,10 @@
 //! integration tests and `testbed dev`.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt};
@@ -38,6 +39,27 @@ impl Interaction {
             Self::NotifyBroker => "notify-broker",
             Self::Broker => "broker",
         }
+    }
+
+    /// The style that the variable `INTERACTION` names; `http` if it is not set.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var("INTERACTION") {
+            Ok(name) if !name.is_empty() => Ok(name.parse().map_err(|error| anyhow!("INTERACTION: {error}"))?),
+            _ => Ok(Self::Http),
+        }
+    }
+}
+
+impl FromStr for Interaction {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Self::Http, Self::NotifyBroker, Self::Broker];
+        let found = all.into_iter().find(|interaction| interaction.as_str() == name);
+        found.ok_or_else(|| format!("{name} is none of http, notify-broker and broker"))
     }
 }
 
@@ -98,8 +120,13 @@ impl StackOptions {
             Interaction::NotifyBroker => service != "billing",
             Interaction::Broker => true,
         };
+        let mut env = Vec::new();
+        if service == "operator" {
+            // Always, or it would be that of whoever runs the tests.
+            env.push(("INTERACTION", self.interaction.as_str().to_owned()));
+        }
         if !uses_it {
-            return Ok(Vec::new());
+            return Ok(env);
         }
         let Some(nats) = &self.nats else {
             bail!("interaction {} needs a broker: set StackOptions::nats", self.interaction.as_str());
@@ -109,10 +136,7 @@ impl StackOptions {
             "billing" => &nats.billing,
             _ => &nats.notify,
         };
-        let mut env = vec![("NATS_URL", nats.url.clone()), ("NATS_PASSWORD", password.clone())];
-        if service == "operator" {
-            env.push(("INTERACTION", self.interaction.as_str().to_owned()));
-        }
+        env.extend([("NATS_URL", nats.url.clone()), ("NATS_PASSWORD", password.clone())]);
         Ok(env)
     }
 
@@ -176,6 +200,11 @@ impl Service {
         self.process.kill()?;
         self.process = self.start.spawn()?;
         Ok(())
+    }
+
+    /// Where its metrics are, as Prometheus reads them.
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.admin)
     }
 
     /// Waits until it says that it is ready.

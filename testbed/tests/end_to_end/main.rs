@@ -139,6 +139,33 @@ async fn an_upgrade_and_the_death_of_a_pod_of_each_service_lose_no_order_and_cha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_style_of_interaction_passes_the_postman_scenario_and_finishes_the_orders_of_the_one_before() -> Result<()> {
+    let release = Release::installed().await?;
+    release.customer("styles", 10_000).await?;
+    let mut placed = 0;
+    for style in ["broker", "notify-broker", "http"] {
+        let keys: Vec<String> = (0..30).map(|number| format!("before-{style}-{number}")).collect();
+        let orders =
+            stream::iter(&keys).map(|key| release.order_surely("styles", 10, key)).buffer_unordered(3).collect::<Vec<_>>();
+        let upgrade = async { tokio::task::block_in_place(|| release.upgrade(&["--set", &format!("interaction={style}")])) };
+        let (answers, upgraded) = tokio::time::timeout(LIMIT * 2, async { tokio::join!(orders, upgrade) }).await?;
+        upgraded?;
+        for answer in answers {
+            assert_eq!(answer?, 200, "{style}");
+        }
+        placed += keys.len();
+        let settled = release.settled("styles").await?;
+        assert_eq!(settled.len(), placed, "one resource a key, {style}");
+        assert!(settled.iter().all(|order| order.outcome() == Outcome::Paid), "{style}");
+        assert_eq!(release.balance("styles").await?, 10_000.0 - 10.0 * placed as f64, "each charged once, {style}");
+
+        let newman = run(Command::new("make").arg("newman").current_dir(repository()))?;
+        assert!(newman.contains("Заказ успешно оформлен"), "{style}: {newman}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
     let release = Release::installed().await?;
     release.customer("audited", 100).await?;

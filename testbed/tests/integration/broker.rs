@@ -149,6 +149,29 @@ async fn the_style_can_be_changed_with_orders_under_way() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn services_that_are_told_to_stop_finish_what_they_began_and_end_well() -> Result<()> {
+    let mut shop = Shop::open_as(Interaction::Broker, &Cluster::control_plane().await?, |options| options).await?;
+    shop.customer("greta", json!(1000)).await?;
+    for round in 0..2 {
+        for _ in 0..10 {
+            let order = shop.order_request("greta", json!(10)).header("prefer", "respond-async");
+            assert_eq!(shop.send(order).await?.status, 202);
+        }
+        let stack = &mut shop.stack;
+        for service in [&mut stack.billing, &mut stack.notify, &mut stack.operators[0]] {
+            let ended = service.process.terminate(SOON).await?;
+            assert!(ended.success(), "round {round}: {ended}: {}", service.process.output());
+            assert!(!service.process.output().contains("panicked"), "{}", service.process.output());
+            service.start_again().await?;
+        }
+    }
+    let orders = shop.settled().await?;
+    assert!(orders.len() == 20 && orders.iter().all(|order| order.outcome() == Outcome::Paid));
+    assert_eq!(shop.balance("greta").await?, "800.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_suite_runs_in_the_style_that_was_asked_for() -> Result<()> {
     let shop = Shop::open().await?;
     assert_eq!(shop.nats.is_some(), interaction() != Interaction::Http);

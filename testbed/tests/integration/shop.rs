@@ -16,12 +16,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// The style that `INTERACTION` asks for, in which the services of all tests talk
 /// that do not choose one themselves.
 pub fn interaction() -> Interaction {
-    match std::env::var("INTERACTION").as_deref() {
-        Err(_) | Ok("" | "http") => Interaction::Http,
-        Ok("notify-broker") => Interaction::NotifyBroker,
-        Ok("broker") => Interaction::Broker,
-        Ok(other) => panic!("INTERACTION={other} is none of http, notify-broker and broker"),
-    }
+    Interaction::from_env().expect("a style of interaction")
 }
 
 /// The four services with an inbox, in a namespace of their own.
