@@ -23,7 +23,7 @@ NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
 CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
 
-.PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint generate env testbed install newman measure deny checkout
+.PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint lint-idl generate env testbed install newman measure compare pictures deny checkout npm
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,7 @@ demo: testbed ## Bring up a real Kubernetes, install the chart, run the Postman 
 install: testbed ## What demo installs; HELM_ARGS='--set …' adds to it
 	@$(KUBE) helm upgrade --install orders ./$(CHART) --namespace $(NAMESPACE) --create-namespace $(IMAGES) --wait --timeout 5m --hide-notes $(HELM_ARGS)
 
-newman: ## The Postman scenario against http://arch.homework
-	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer (Debian: apt-get install npm)" >&2; exit 1; }
+newman: npm ## The Postman scenario against http://arch.homework
 	@cd postman && { [ -d node_modules/newman ] || npm ci --no-audit --no-fund --loglevel=error; } && npm test --silent
 
 down: testbed ## End everything that demo, dev and the tests started
@@ -72,6 +71,9 @@ test-integration: testbed ## The services as processes on a real API server, wit
 	@cargo build --workspace --quiet
 	@cargo test --workspace --exclude orders-testbed --test '*'
 	@cargo test -p orders-testbed --test servers --test integration -- --test-threads=3
+	$(say) "The same suite with a broker for notifications, and with a broker for everything"
+	@INTERACTION=notify-broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
+	@INTERACTION=broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
 
 test-faults: fault-programs ## Every fault at every effect (about 30 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
 	$(say) "Faults"
@@ -97,7 +99,7 @@ test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
 	@$(TESTBED) load
 	@cargo test -p orders-testbed --test end_to_end -- --test-threads=1 --nocapture
 
-dev: testbed ## The four services on this machine against a bare control plane, until Ctrl-C
+dev: testbed ## The four services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane
 	@cargo build --workspace
 	@$(TESTBED) dev
@@ -105,10 +107,27 @@ dev: testbed ## The four services on this machine against a bare control plane, 
 measure: testbed ## Figures of the running demo: time from POST to answer, memory
 	@$(TESTBED) measure
 
-lint: checkout ## Formatting and clippy (generated files are checked by the tests)
+compare: testbed ## The three styles of interaction side by side, as a table (about 10 minutes); COMPARE='--rounds 1' changes it
+	@$(TESTBED) up control-plane
+	@cargo build --release --quiet -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify
+	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
+
+pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium
+	@docs/interaction/pictures.sh
+
+lint: checkout lint-idl ## Formatting, clippy, and lint-idl (that generated files are those of the code, the tests check)
 	$(say) "Lint"
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@docs/interaction/pictures.sh --check
+
+lint-idl: idl/node_modules/.package-lock.json ## The OpenAPI and AsyncAPI documents, by Spectral; warnings are errors
+	$(say) "OpenAPI and AsyncAPI documents"
+	@cd idl && npm run --silent lint
+
+# npm writes it when all else is installed. Scripts of packages have nothing to do here.
+idl/node_modules/.package-lock.json: idl/package-lock.json | npm
+	@cd idl && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
 
 deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
@@ -129,6 +148,9 @@ env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 testbed: checkout
 	@[ -x $(TESTBED) ] || echo "building the testbed's own tool (about 3 minutes the first time)"
 	@cargo build --quiet -p orders-testbed
+
+npm:
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer (Debian: apt-get install npm)" >&2; exit 1; }
 
 # Checkouts share what was built of the dependencies, never of the project: cargo
 # tells by time and not by content whether a source was built, so that an older

@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let ledger = Ledger::new(database);
     let listening = match config.broker.connect(Service::Billing).await? {
         Some(broker) => tokio::spawn(listener::listen(broker, ledger.clone(), shutdown.clone())),
-        None => tokio::spawn(async {}),
+        None => tokio::spawn(shutdown.clone().requested()),
     };
     let billing = Billing {
         ledger,
@@ -47,7 +47,6 @@ async fn main() -> anyhow::Result<()> {
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "billing is ready");
-    server::run(listener, server::with_bounds(routes::router(billing), LIMITS), shutdown).await;
-    listening.await?;
-    Ok(())
+    let serving = server::run(listener, server::with_bounds(routes::router(billing), LIMITS), shutdown.clone());
+    shutdown.serve_beside(serving, listening).await
 }

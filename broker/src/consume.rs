@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use futures::{FutureExt, StreamExt, future::FusedFuture};
+use orders_service::IdempotencyKey;
 use serde_json::Value;
 
 use crate::{
@@ -16,8 +17,9 @@ use crate::{
 /// Messages dealt with at once by one consumer.
 const AT_ONCE: usize = 32;
 
-/// How long dealing with one may take: less than the broker waits for it.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long dealing with one may take: with one before it in line, less than the
+/// broker waits for it.
+const LIMIT: Duration = Duration::from_secs(6);
 
 /// Pause after the broker did not let us consume.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -60,8 +62,12 @@ impl Received {
             return Err(Undealt::Never(format!("type {} is not known here", excerpt(&self.event.type_))));
         }
         let data = E::deserialize(&self.event.data).map_err(|error| Undealt::Never(format!("data: {error}")))?;
-        if data.key() != self.event.subject || data.key().is_empty() {
+        if data.key() != self.event.subject {
             return Err(Undealt::Never("subject: not the key in data".to_owned()));
+        }
+        // As over HTTP. Anything else could not be a header, which the broker's message ids are.
+        if IdempotencyKey::parse(data.key()).is_none() {
+            return Err(Undealt::Never("key: not 1 to 255 visible ASCII characters".to_owned()));
         }
         Ok(data)
     }
@@ -78,7 +84,8 @@ impl Broker {
         let stop = stop.fuse();
         tokio::pin!(stop);
         loop {
-            let messages = match self.messages(consumer).await {
+            let messages = tokio::select! { () = &mut stop => return, messages = self.messages(consumer) => messages };
+            let messages = match messages {
                 Ok(messages) => messages,
                 Err(error) => {
                     tracing::warn!(error, stream = consumer.stream.name(), "cannot consume; trying again");
@@ -119,10 +126,14 @@ impl Broker {
             Ok(_) if deliveries > MAX_DELIVERIES => Err(Undealt::Never("nobody dealt with it to the end".to_owned())),
             Ok(received) => {
                 // A task of its own, so that one that panics is this message's misfortune only.
-                match tokio::time::timeout(LIMIT, tokio::spawn(deal(received))).await {
+                let mut dealing = tokio::spawn(deal(received));
+                match tokio::time::timeout(LIMIT, &mut dealing).await {
                     Ok(Ok(dealt)) => dealt,
                     Ok(Err(_)) => Err(Undealt::Never("dealing with it panicked".to_owned())),
-                    Err(_) => Err(Undealt::Later("it took too long".to_owned())),
+                    Err(_) => {
+                        dealing.abort();
+                        Err(Undealt::Later("it took too long".to_owned()))
+                    }
                 }
             }
             Err(undealt) => Err(undealt),

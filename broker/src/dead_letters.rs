@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, Message, message::PublishMessage},
+    jetstream::{self, Message, message::PublishMessage, stream::RawMessageErrorKind},
 };
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -92,8 +92,8 @@ impl DeadLetters {
                         payload: message.payload,
                     });
                 }
-                // Replayed already.
-                Err(_) => continue,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {} // replayed already
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(letters)

@@ -4,8 +4,8 @@
 //! [`topology`] says over which subjects they go, in which streams they wait and
 //! who consumes them. [`connection`], [`publish`] and [`consume`] are the way:
 //! a published message is on the broker's disk, a consumed one is acknowledged
-//! once its effect is on the consumer's, and what cannot be dealt with goes to
-//! the [`dead_letters`].
+//! once it is dealt with (by billing and notify: once its effect is on their disk),
+//! and what cannot be dealt with goes to the [`dead_letters`].
 //!
 //! The broker delivers at least once. What makes each effect happen once is the
 //! order's key in every message, not the broker.

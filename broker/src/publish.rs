@@ -38,10 +38,14 @@ impl Broker {
         match tokio::time::timeout(CALL_TIMEOUT, storing).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                if error.kind() == PublishErrorKind::StreamNotFound
-                    && let Err(error) = self.prepare().await
-                {
-                    tracing::warn!(error, "the streams are not there yet");
+                if error.kind() == PublishErrorKind::StreamNotFound {
+                    // For the next time; this one is not kept waiting.
+                    let broker = self.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = broker.prepare().await {
+                            tracing::warn!(error, "the streams are not there yet");
+                        }
+                    });
                 }
                 Err(Unpublished(error.to_string()))
             }

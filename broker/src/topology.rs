@@ -33,7 +33,7 @@ pub const DEAD: &str = "orders.dead";
 /// Where messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Requests to billing, until billing has dealt with them.
+    /// Requests to billing, until billing has dealt with them or they are asked again.
     Payments,
     /// Outcomes, until everybody who is told has dealt with them.
     Outcomes,
@@ -66,8 +66,9 @@ pub const OPERATOR_NOTIFICATIONS: Consumer =
 pub const NOTIFY: Consumer =
     Consumer { service: Service::Notify, stream: Stream::Outcomes, subjects: &[DECIDED, PAYMENT_DECIDED] };
 
-/// How often a message is delivered before it is a dead letter.
-pub const MAX_DELIVERIES: i64 = 10;
+/// How often a message is delivered before it is a dead letter: for most of an
+/// hour, so that a database that is away for a while makes none.
+pub const MAX_DELIVERIES: i64 = 100;
 
 /// How long a consumer may take to acknowledge before the message is delivered again.
 pub const ACK_WAIT: Duration = Duration::from_secs(15);
@@ -99,24 +100,26 @@ impl Stream {
         }
     }
 
-    /// How it keeps messages: on disk, a bounded number of bytes. A full stream
-    /// takes no more, which its publishers hear; only of dead letters the oldest make room.
+    /// How it keeps messages: on disk, a bounded number of bytes, for a bounded
+    /// time. A full stream of requests takes no more, which the operator hears. In
+    /// the others the oldest make room: one consumer that is away must not stop
+    /// what the others are told, and what it misses is asked for again.
     pub fn config(self) -> Config {
-        let (subjects, retention): (&[&str], _) = match self {
-            Stream::Payments => (&[PAYMENT_REQUESTED], RetentionPolicy::WorkQueue),
-            Stream::Outcomes => (&[DECIDED, PAYMENT_DECIDED], RetentionPolicy::Interest),
-            Stream::Notifications => (&[NOTIFICATION_CHANGED], RetentionPolicy::Interest),
-            Stream::DeadLetters => (&["orders.dead.>"], RetentionPolicy::Limits),
+        let (subjects, retention, max_age): (&[&str], _, _) = match self {
+            // The operator asks again once a minute at least: an older request is a repeat, or its order is gone.
+            Stream::Payments => (&[PAYMENT_REQUESTED], RetentionPolicy::WorkQueue, Duration::from_secs(150)),
+            Stream::Outcomes => (&[DECIDED, PAYMENT_DECIDED], RetentionPolicy::Interest, 7 * DAY),
+            Stream::Notifications => (&[NOTIFICATION_CHANGED], RetentionPolicy::Interest, 7 * DAY),
+            Stream::DeadLetters => (&["orders.dead.>"], RetentionPolicy::Limits, 30 * DAY),
         };
-        let is_dead_letters = self == Stream::DeadLetters;
         Config {
             name: self.name().to_owned(),
             subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
             retention,
             storage: StorageType::File,
             max_bytes: 32 * 1024 * 1024,
-            max_age: if is_dead_letters { 30 * DAY } else { 7 * DAY },
-            discard: if is_dead_letters { DiscardPolicy::Old } else { DiscardPolicy::New },
+            max_age,
+            discard: if self == Stream::Payments { DiscardPolicy::New } else { DiscardPolicy::Old },
             duplicate_window: Duration::from_secs(120),
             ..Config::default()
         }

@@ -16,7 +16,7 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(300);
 
 /// How long the parts may take to come to rest once everything is done.
-const REST_LIMIT: Duration = Duration::from_secs(30);
+const REST_LIMIT: Duration = Duration::from_secs(45);
 
 /// A fault at the effect with this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +82,9 @@ impl Learned {
     /// If that does not settle, or the audit fails.
     pub async fn from(shop: &Shop) -> Result<Self> {
         shop.board.begin(Vec::new());
-        let ending = workload::run(shop, "learning").await.context("a run without faults")?;
-        shop.board.rest(QUIET, REST_LIMIT).await?;
+        let mut ending = workload::run(shop, "learning").await.context("a run without faults")?;
+        at_rest(shop).await?;
+        workload::count_mails(shop, "learning", &mut ending).await?;
         shop.audit().await.context("after a run without faults")?;
         Ok(Learned { ending, effects: shop.board.seen() })
     }
@@ -97,6 +98,12 @@ impl Learned {
     }
 }
 
+/// Waits until nothing has an effect any more and the broker has nothing left to deliver.
+async fn at_rest(shop: &Shop) -> Result<()> {
+    shop.delivered(REST_LIMIT).await?;
+    shop.board.rest(QUIET, REST_LIMIT).await
+}
+
 impl Case {
     /// Tries it in a shop, for a customer of this login, who must be new.
     pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
@@ -105,14 +112,17 @@ impl Case {
         if shop.board.fired() == 0 {
             return Verdict::NotReached;
         }
-        let rested = shop.board.rest(QUIET, REST_LIMIT).await;
+        let rested = at_rest(shop).await;
         let audited = shop.audit().await;
         match (ending, rested, audited) {
             (_, _, Err(error)) => Verdict::Violated(format!("{error:#}")),
             (Err(error), ..) | (_, Err(error), _) => Verdict::Unsettled(format!("{error:#}")),
-            (Ok(ending), Ok(()), Ok(())) => match self.difference(&ending, &learned.ending) {
-                Some(difference) => Verdict::Violated(difference),
-                None => Verdict::Holds,
+            (Ok(mut ending), Ok(()), Ok(())) => match workload::count_mails(shop, login, &mut ending).await {
+                Err(error) => Verdict::Unsettled(format!("{error:#}")),
+                Ok(()) => match self.difference(&ending, &learned.ending) {
+                    Some(difference) => Verdict::Violated(difference),
+                    None => Verdict::Holds,
+                },
             },
         }
     }
@@ -142,13 +152,20 @@ impl Case {
                 compare("mails of an order", got, wanted);
             }
         }
+        if ending.stray_mails > 0 {
+            differences.push(format!("{} mails under other Message-IDs than the orders'", ending.stray_mails));
+        }
         (!differences.is_empty()).then(|| differences.join("; "))
     }
 
     /// Whether notify may be left not knowing that the mail server took a message:
     /// then SMTP knows no better way than to send it again, under the same Message-ID.
     fn may_send_mail_again(&self) -> bool {
-        matches!(self.effect.channel, Channel::NotifyToMail | Channel::NotifyToDatabase)
+        match self.effect.channel {
+            Channel::NotifyToMail => self.effect.operation == "message",
+            Channel::NotifyToDatabase => self.effect.operation == "UPDATE messages SET sent_at",
+            _ => false,
+        }
     }
 
     /// The case's name.

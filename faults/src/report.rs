@@ -63,6 +63,11 @@ impl Tally {
         self.tried
     }
 
+    /// Cases in which something that is promised did not hold.
+    pub fn violations(&self) -> usize {
+        self.violations
+    }
+
     /// Cases that did not hold.
     pub fn failed(&self) -> usize {
         self.violations + self.unsettled + self.not_reached

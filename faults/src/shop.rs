@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use async_nats::jetstream;
+use futures::TryStreamExt;
 use kube::{Api, Client};
 use orders_crds::Order;
-use orders_testbed::{Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, binary};
+use orders_testbed::{Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, binary, wait_for};
 use tempfile::TempDir;
 
 use crate::{
@@ -95,6 +97,7 @@ pub struct Shop {
     pub url: String,
     /// Where the orders are.
     pub namespace: String,
+    broker_admin: Option<(String, String)>,
     kubeconfig: PathBuf,
     billing_url: String,
     notify_url: String,
@@ -169,6 +172,7 @@ impl Shop {
             board: proxies.board.clone(),
             actors: proxies.actors.clone(),
             inbox,
+            broker_admin: nats.as_ref().map(|nats| (nats.url(), nats.password("admin").to_owned())),
             nats: nats.map(tokio::sync::Mutex::new),
             http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
             url: stack.api_server.url.clone(),
@@ -189,6 +193,36 @@ impl Shop {
     /// Never: an open shop has them.
     pub fn actors(&self) -> &Actors {
         self.actors.get().expect("an open shop has actors")
+    }
+
+    /// The broker's streams, as its administrator; `None` if this style has no broker.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn jetstream(&self) -> Result<Option<jetstream::Context>> {
+        let Some((url, password)) = &self.broker_admin else { return Ok(None) };
+        let options = async_nats::ConnectOptions::with_user_and_password("admin".to_owned(), password.clone());
+        Ok(Some(jetstream::new(options.connect(url).await?)))
+    }
+
+    /// Waits until the broker has delivered everything, and everything is acknowledged.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`.
+    pub async fn delivered(&self, limit: Duration) -> Result<()> {
+        let Some(jetstream) = self.jetstream().await? else { return Ok(()) };
+        wait_for("all messages to be acknowledged", limit, || async {
+            for name in ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFICATIONS"] {
+                let Ok(stream) = jetstream.get_stream(name).await else { continue };
+                let consumers: Vec<_> = stream.consumers().try_collect().await.ok()?;
+                // A durable of a style that is not running has nobody to acknowledge, and nothing to.
+                if consumers.iter().any(|consumer| consumer.num_pending > 0 || consumer.num_ack_pending > 0) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await
     }
 
     /// The orders.

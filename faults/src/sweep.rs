@@ -26,10 +26,10 @@ const CASE_LIMIT: Duration = Duration::from_secs(300);
 pub enum Selection {
     /// Every fault at every effect.
     All,
-    /// Each fault once on each channel, at changing effects.
+    /// Each fault once on each channel, at effects that the seed picks.
     Short,
-    /// The same on these channels only, without the faults that take seconds.
-    ShortOn(&'static [Channel]),
+    /// Every fault that does not take seconds at every effect on these channels.
+    On(&'static [Channel]),
 }
 
 /// How a sweep goes about it.
@@ -60,10 +60,7 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     match plan.selection {
         Selection::All => {}
         Selection::Short => cases = short(cases),
-        Selection::ShortOn(channels) => {
-            cases.retain(|case| channels.contains(&case.effect.channel) && !case.fault.is_slow());
-            cases = short(cases);
-        }
+        Selection::On(channels) => cases.retain(|case| channels.contains(&case.effect.channel) && !case.fault.is_slow()),
     }
     let total = cases.len();
     println!(
@@ -84,7 +81,7 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let (started, mut told, tried_before) = (Instant::now(), Instant::now(), tally.tried());
     while let Some((case, verdict)) = verdicts.recv().await {
         tally.add(&case, &verdict, plan.seed);
-        if plan.stop_at_first && verdict != Verdict::Holds {
+        if plan.stop_at_first && matches!(verdict, Verdict::Violated(_)) {
             return Ok(());
         }
         if told.elapsed() > Duration::from_secs(20) {
@@ -99,7 +96,7 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// A choice that every machine has the time for: each fault on each channel once, at changing effects.
+/// A choice that every machine has the time for: each fault on each channel once, at effects that the seed picks.
 fn short(cases: Vec<Case>) -> Vec<Case> {
     let mut seen = BTreeSet::new();
     cases.into_iter().filter(|case| seen.insert((case.effect.channel, case.fault))).collect()

@@ -25,8 +25,12 @@ pub struct Ending {
     pub balance: String,
     /// The texts of the customer's messages and whether each was sent.
     pub messages: Vec<(String, bool)>,
-    /// How often each order's mail arrived. More than once is not wrong of itself.
+    /// The orders' UIDs, which are their mails' Message-IDs.
+    pub uids: Vec<String>,
+    /// How often each order's mail arrived, once [`count_mails`] counted. More than once is not wrong of itself.
     pub mails: Vec<usize>,
+    /// Mails to the customer under any other Message-ID.
+    pub stray_mails: usize,
     /// What the public API said at last about each order: 200, 400, 404, or 202 when it took too long.
     pub answers: Vec<u16>,
 }
@@ -44,7 +48,15 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
     let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": login, "balance": 100}));
     persist("the refill", || refill.try_clone(), &format!("{login}-refill")).await?;
 
-    let mut ending = Ending { orders: vec![], balance: String::new(), messages: vec![], mails: vec![], answers: vec![] };
+    let mut ending = Ending {
+        orders: vec![],
+        balance: String::new(),
+        messages: vec![],
+        uids: vec![],
+        mails: vec![],
+        stray_mails: 0,
+        answers: vec![],
+    };
     for (number, amount) in AMOUNTS.into_iter().enumerate() {
         let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
         let email = format!("{login}@example.com");
@@ -56,7 +68,7 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
         let order = settled(shop, &format!("order-{id}")).await?;
         ending.answers.push(status);
         ending.orders.push(describe(&order));
-        ending.mails.push(mails_of(shop, &order).await?.len());
+        ending.uids.push(order.uid().context("a stored order has a UID")?);
     }
     let account = look(shop, &format!("/billing/account/{login}")).await?;
     ending.balance = account["balance"].to_string();
@@ -69,6 +81,18 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
         bail!("{placed} orders exist where {} were placed", AMOUNTS.len());
     }
     Ok(ending)
+}
+
+/// Counts the customer's mails, when everything is at rest.
+///
+/// # Errors
+/// If the mail server does not answer.
+pub async fn count_mails(shop: &Shop, login: &str, ending: &mut Ending) -> Result<()> {
+    let mails = shop.inbox.messages_to(&format!("{login}@example.com")).await?;
+    let is_of = |mail: &Message, uid: &str| mail.message_id.starts_with(&format!("{uid}@"));
+    ending.mails = ending.uids.iter().map(|uid| mails.iter().filter(|mail| is_of(mail, uid)).count()).collect();
+    ending.stray_mails = mails.len() - ending.mails.iter().sum::<usize>();
+    Ok(())
 }
 
 fn texts(messages: &Value) -> impl Iterator<Item = (String, bool)> {

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use orders_broker::Broker;
-use orders_service::shutdown::{GRACE, Shutdown};
+use orders_service::shutdown::Shutdown;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
@@ -98,6 +98,12 @@ impl Delivery {
         Ok(self.log.find(new.key).await?.unwrap_or(message))
     }
 
+    /// Whether there is a message with this key.
+    #[cfg(feature = "planted-bugs")]
+    pub async fn knows(&self, key: &str) -> bool {
+        self.log.find(key).await.is_ok_and(|message| message.is_some())
+    }
+
     async fn wait_until_sent(&self, mut message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         while message.sent_at.is_none() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -106,7 +112,7 @@ impl Delivery {
         Ok(message)
     }
 
-    /// Tries what is due, until shutdown; then waits for the attempts under way.
+    /// Tries what is due, until shutdown.
     pub async fn run(self, shutdown: Shutdown) {
         let mut tick = tokio::time::interval(SWEEP_INTERVAL);
         let sweeps = async {
@@ -118,8 +124,12 @@ impl Delivery {
             }
         };
         tokio::select! { () = sweeps => {}, () = shutdown.requested() => {} }
+    }
+
+    /// Waits for the attempts under way, once nothing begins any more.
+    pub async fn finish(&self) {
         self.attempts.close();
-        if tokio::time::timeout(GRACE, self.attempts.wait()).await.is_err() {
+        if tokio::time::timeout(SMTP_TIMEOUT, self.attempts.wait()).await.is_err() {
             tracing::warn!("stopped with deliveries under way; they are tried again after the restart");
         }
     }
@@ -137,13 +147,25 @@ impl Delivery {
     fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<()> {
         let delivery = self.clone();
         self.attempts.spawn(async move {
-            delivery.attempt(&message).await;
+            let recorded = delivery.attempt(&message).await;
             drop(connection);
+            if recorded {
+                delivery.announce(&message).await;
+            }
         })
     }
 
-    /// One attempt, and its result into the log.
-    async fn attempt(&self, message: &Message) {
+    /// Says over the broker, if there is one, how a message stands.
+    async fn announce(&self, message: &Message) {
+        if let Some(broker) = &self.broker
+            && let Ok(Some(message)) = self.log.find(&message.key).await
+        {
+            announce_message(broker, &message).await;
+        }
+    }
+
+    /// One attempt, and its result into the log; whether that was recorded.
+    async fn attempt(&self, message: &Message) -> bool {
         let recorded = match self.mailer.send(message).await {
             Ok(()) => {
                 tracing::info!(id = message.id, key = %message.key, "sent");
@@ -156,13 +178,10 @@ impl Delivery {
                 self.log.failed(message.id, &error, delay).await
             }
         };
-        if let Err(error) = recorded {
+        if let Err(error) = &recorded {
             tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
-        } else if let Some(broker) = &self.broker
-            && let Ok(Some(message)) = self.log.find(&message.key).await
-        {
-            announce_message(broker, &message).await;
         }
+        recorded.is_ok()
     }
 }
 

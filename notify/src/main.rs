@@ -36,22 +36,23 @@ async fn main() -> anyhow::Result<()> {
     let log = Log::new(database);
     let broker = config.broker.connect(Service::Notify).await?;
     let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections).announcing(broker.clone());
-    let delivering = tokio::spawn(delivery.clone().run(shutdown.clone()));
+    tokio::spawn(delivery.clone().run(shutdown.clone()));
     let listening = match broker {
         Some(broker) => tokio::spawn(listener::listen(broker, delivery.clone(), shutdown.clone())),
-        None => tokio::spawn(async {}),
+        None => tokio::spawn(shutdown.clone().requested()),
     };
     let notify = Notify {
         log,
-        delivery,
+        delivery: delivery.clone(),
         authenticator: Authenticator::new(client, config.token_audience),
         operator_account: Arc::from(config.operator_account),
         audit_account: config.audit_account.map(Arc::from),
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "notify is ready");
-    server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown).await;
-    listening.await?;
-    delivering.await?;
-    Ok(())
+    let serving = server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown.clone());
+    let served = shutdown.serve_beside(serving, listening).await;
+    // Only now: what came in last began attempts, too.
+    delivery.finish().await;
+    served
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 
 /// The longest a process works on after it was told to stop.
@@ -37,6 +39,36 @@ impl Shutdown {
     /// Resolves once the process was asked to stop.
     pub async fn requested(mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// Whether the process was asked to stop.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Serves until shutdown and waits for what listens beside it, within [`GRACE`].
+    ///
+    /// # Errors
+    /// If the listener ends before it was asked to: a process that serves and does
+    /// not listen would look healthy and be deaf.
+    pub async fn serve_beside(self, serving: impl Future<Output = ()>, mut listening: JoinHandle<()>) -> anyhow::Result<()> {
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => {}
+            ended = &mut listening => {
+                ended.context("the listener failed")?;
+                anyhow::ensure!(self.is_requested(), "the listener ended");
+                serving.await;
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            ended = listening => Ok(ended.context("the listener failed")?),
+            () = self.out_of_time() => {
+                tracing::warn!("some messages were not dealt with in time; they come again");
+                Ok(())
+            }
+        }
     }
 
     /// Resolves [`GRACE`] after the process was asked to stop: what is still

@@ -15,7 +15,7 @@ use crate::forward::{self, Route};
 use crate::gobuild::{self, Programs, Set};
 use crate::images::{self, TARGETS};
 use crate::other::{self, Target};
-use crate::{Cluster, control_plane, dev, hosts, measure, node, packages, recorded};
+use crate::{Cluster, compare, control_plane, dev, hosts, measure, node, packages, recorded};
 
 /// Brings up a real Kubernetes on a bare machine, for trying and testing orders.
 ///
@@ -68,6 +68,8 @@ enum Command {
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         orders: u32,
     },
+    /// Measure the styles of interaction side by side, and print a table in Markdown
+    Compare(compare::Options),
     /// Print exports of KUBECONFIG and PATH, for `eval "$(testbed env)"`
     Env,
     /// Pass connections on to a Service (what `expose` starts)
@@ -149,6 +151,7 @@ impl Cli {
             Command::Expose(expose) => expose.run(&cache).await,
             Command::Dev => dev::run(&cache, interrupted()).await,
             Command::Measure { base_url, orders } => measure::run(base_url.trim_end_matches('/'), orders as usize).await,
+            Command::Compare(options) => compare::run(&cache, &options, interrupted()).await,
             Command::Env => env(&cache).await,
             Command::Forward(forward) => forward.run().await,
         }

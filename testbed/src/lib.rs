@@ -30,6 +30,7 @@ mod certs;
 mod cgroups;
 mod cluster;
 mod command;
+mod compare;
 mod containerd;
 mod control_plane;
 mod dev;

@@ -41,12 +41,11 @@ pub async fn run(base_url: &str, orders: usize) -> Result<()> {
         times.push(started.elapsed());
     }
     times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
     println!(
         "POST to answer, one client, {orders} orders: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        percentile(&times, 0.5),
+        percentile(&times, 0.99),
+        percentile(&times, 1.0)
     );
     println!("memory (resident, of each process):");
     for (name, kibibytes) in memory()? {
@@ -67,10 +66,19 @@ fn memory() -> Result<Vec<(String, u64)>> {
         };
         let program = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
         let Some(name) = program.rsplit('/').next().filter(|name| SERVICES.contains(name)) else { continue };
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = resident.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default();
-        found.push((name.to_owned(), kibibytes));
+        found.push((name.to_owned(), resident(&status)));
     }
     found.sort();
     Ok(found)
+}
+
+/// The resident size in KiB that a process's `/proc/<pid>/status` names.
+pub(crate) fn resident(status: &str) -> u64 {
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    resident.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// What this share of the times, which are sorted, does not exceed, in milliseconds.
+pub(crate) fn percentile(times: &[Duration], share: f64) -> f64 {
+    times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0
 }

@@ -183,7 +183,7 @@ async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result
     for user in ["operator", "billing", "notify"] {
         let client = connect(&nats, user).await?;
         let context = jetstream::ContextBuilder::new().timeout(Duration::from_secs(1)).build(client);
-        context.query_account().await?;
+        assert!(context.create_stream(stream_config("OTHER", &["other"])).await.is_err(), "{user} makes a stream of its own");
         for (name, subjects) in streams {
             // Whoever comes first makes the streams.
             context.get_or_create_stream(stream_config(name, subjects)).await?;

@@ -64,10 +64,14 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
                         return Ok(());
                     }
                     if let Some(actors) = door.actors.get() {
-                        match fault {
-                            Some(Fault::TerminateSession) => actors.terminate_session(session)?,
-                            Some(Fault::CrashDatabase) => actors.crash_database(session)?,
-                            _ => {}
+                        let done = match fault {
+                            Some(Fault::TerminateSession) => actors.terminate_session(session),
+                            Some(Fault::CrashDatabase) => actors.crash_database(session),
+                            _ => Ok(()),
+                        };
+                        if let Err(error) = done {
+                            eprintln!("session {session} was not ended: {error:#}");
+                            door.board.misfired();
                         }
                     }
                     pending = Some((fault, under_way));

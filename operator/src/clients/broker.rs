@@ -12,7 +12,10 @@ use orders_broker::{
     topology::{DECIDED, OPERATOR_NOTIFICATIONS, OPERATOR_OUTCOMES, PAYMENT_REQUESTED},
 };
 use orders_crds::{Money, Outcome, Reason};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
 use uuid::Uuid;
 
 use super::{Billing, Delivery, NoAnswer, Notify, Payment};
@@ -165,9 +168,13 @@ impl Notify for BrokerNotify {
             return Ok(stands(changed));
         }
         let news = self.news.notifications.await_news(&purchase.key);
-        let published = self.broker.publish(DECIDED, Uuid::new_v4().to_string(), decided).await;
-        published.map_err(|error| NoAnswer(error.to_string()))?;
-        match timeout(NOTIFICATION_TIMEOUT, news).await {
+        let deadline = Instant::now() + NOTIFICATION_TIMEOUT;
+        let publishing = self.broker.publish(DECIDED, Uuid::new_v4().to_string(), decided);
+        match timeout_at(deadline, publishing).await {
+            Ok(published) => published.map_err(|error| NoAnswer(error.to_string()))?,
+            Err(_) => return Err(NoAnswer("the broker has not taken it yet".to_owned())),
+        }
+        match timeout_at(deadline, news).await {
             Ok(Ok(changed)) => Ok(stands(changed)),
             _ => Ok(Delivery::Underway { last_error: Some("notify has not said how it stands; the broker has it".to_owned()) }),
         }
