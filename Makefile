@@ -57,7 +57,7 @@ newman: npm ## The Postman scenario against http://arch.homework
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 13 minutes warm); ends a running demo and its orders
+test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 25 minutes warm); ends a running demo and its orders
 	@$(TESTBED) down
 	$(say) "All tests passed"
 
@@ -75,13 +75,13 @@ test-integration: testbed ## The services as processes on a real API server, wit
 	@INTERACTION=notify-broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
 	@INTERACTION=broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
 
-test-faults: fault-programs ## Every fault at every effect (about 30 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
+test-faults: fault-programs ## Every fault at every effect, in each style (about 75 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
 	$(say) "Faults"
 	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),all) $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION)))
 	$(if $(CASE)$(SCENARIO),,@$(FAULTS) planted --programs $(PLANTED))
 
 test-faults-short: fault-programs
-	$(say) "Faults: a selection, and planted bugs that it has to find (about 7 minutes)"
+	$(say) "Faults: a selection, and planted bugs that it has to find (about 10 minutes)"
 	@$(FAULTS) short
 	@$(FAULTS) planted --programs $(PLANTED)
 
