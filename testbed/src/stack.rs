@@ -378,10 +378,11 @@ mod tests {
 
     #[test]
     fn each_service_hears_of_the_broker_only_where_it_uses_it() {
-        for service in ["operator", "billing", "notify"] {
+        for service in ["billing", "notify"] {
             assert!(variables(Interaction::Http, service).is_empty(), "{service}");
         }
-        let (own, all) = (["NATS_URL", "NATS_PASSWORD"], ["NATS_URL", "NATS_PASSWORD", "INTERACTION"]);
+        assert_eq!(variables(Interaction::Http, "operator"), ["INTERACTION"]);
+        let (own, all) = (["NATS_URL", "NATS_PASSWORD"], ["INTERACTION", "NATS_URL", "NATS_PASSWORD"]);
         assert_eq!(variables(Interaction::NotifyBroker, "operator"), all);
         assert!(variables(Interaction::NotifyBroker, "billing").is_empty());
         assert_eq!(variables(Interaction::NotifyBroker, "notify"), own);
