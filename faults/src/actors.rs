@@ -17,6 +17,9 @@ const TAKEOVER_LIMIT: Duration = Duration::from_secs(20);
 /// How long the new leader has the orders to itself before the old one goes on.
 const HEAD_START: Duration = Duration::from_millis(1500);
 
+/// How often ended parts are looked for; the kubelet waits longer.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// The services, each of which can be killed and started again by itself.
 #[derive(Debug)]
 pub struct Actors {
@@ -41,6 +44,11 @@ impl Actors {
         }
     }
 
+    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let operators = (0..self.operators.len()).map(Part::Operator);
+        [Part::ApiServer, Part::Billing, Part::Notify].into_iter().chain(operators)
+    }
+
     /// The process of a part.
     pub fn service(&self, part: Part) -> &Mutex<Service> {
         match part {
@@ -57,6 +65,22 @@ impl Actors {
     /// If it cannot be started.
     pub async fn crash(&self, part: Part) -> Result<()> {
         self.service(part).lock().await.start_again_unready()
+    }
+
+    /// Starts parts that ended by themselves again, as the kubelet would: a part
+    /// whose database is away when it starts says so and ends. Never ends itself.
+    pub async fn keep_running(&self) {
+        loop {
+            for part in self.parts() {
+                let mut service = self.service(part).lock().await;
+                if service.process.exit_status().is_some()
+                    && let Err(error) = service.start_again_unready()
+                {
+                    eprintln!("{part:?} cannot be started again: {error:#}");
+                }
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
     }
 
     /// Stops an operator, lets another become the leader and work, and lets the first go on.
@@ -109,10 +133,8 @@ impl Actors {
 
     /// The end of each part's log.
     pub async fn logs(&self) -> String {
-        let parts = [Part::ApiServer, Part::Billing, Part::Notify].into_iter();
-        let operators = (0..self.operators.len()).map(Part::Operator);
         let mut logs = String::new();
-        for part in parts.chain(operators) {
+        for part in self.parts() {
             let path = self.service(part).lock().await.process.log().to_owned();
             logs.push_str(&format!("--- {}\n{}\n", path.display(), orders_testbed::tail(&path, 15)));
         }

@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use orders_crds::Order;
 use orders_testbed::{Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, binary, wait_for};
 use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     actors::Actors,
@@ -97,6 +98,8 @@ pub struct Shop {
     pub url: String,
     /// Where the orders are.
     pub namespace: String,
+    // First of all, so that nobody is started again who is being ended.
+    _keeper: AbortOnDropHandle<()>,
     broker_admin: Option<(String, String)>,
     kubeconfig: PathBuf,
     billing_url: String,
@@ -168,22 +171,31 @@ impl Shop {
         let authority = |url: &str| url.trim_start_matches("http://").to_owned();
         billing.get_or_init(|| authority(&stack.billing.url));
         notify.get_or_init(|| authority(&stack.notify.url));
+        let [url, billing_url, notify_url] =
+            [&stack.api_server, &stack.billing, &stack.notify].map(|service| service.url.clone());
+        ensure!(proxies.actors.set(Actors::new(stack, server, client.clone())).is_ok(), "the actors are set once");
+        let actors = proxies.actors.clone();
+        let keeper = tokio::spawn(async move {
+            if let Some(actors) = actors.get() {
+                actors.keep_running().await;
+            }
+        });
         let shop = Shop {
+            _keeper: AbortOnDropHandle::new(keeper),
             board: proxies.board.clone(),
             actors: proxies.actors.clone(),
             inbox,
             broker_admin: nats.as_ref().map(|nats| (nats.url(), nats.password("admin").to_owned())),
             nats: nats.map(tokio::sync::Mutex::new),
             http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
-            url: stack.api_server.url.clone(),
-            billing_url: stack.billing.url.clone(),
-            notify_url: stack.notify.url.clone(),
+            url,
+            billing_url,
+            notify_url,
             namespace,
             kubeconfig: cluster.kubeconfig.clone(),
-            client: client.clone(),
+            client,
             directory,
         };
-        ensure!(shop.actors.set(Actors::new(stack, server, client)).is_ok(), "the actors are set once");
         Ok(shop)
     }
 
