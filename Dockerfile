@@ -2,8 +2,8 @@
 #
 #   docker build --target api-server -t orders-api-server:0.1.0 .
 #
-# Targets: api-server, operator, billing, notify, audit (proves that the money adds up), smoke (the client that `helm test` runs),
-# inbox (a mail server for trials).
+# Targets: api-server, operator, billing, notify, archive, audit (proves that the money adds up), smoke (the client that
+# `helm test` runs), inbox (a mail server for trials).
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 # Of the same Debian as RUST_IMAGE: the binaries need its glibc, or a newer one.
@@ -19,9 +19,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --workspace \
         --bin orders-api-server --bin orders-operator --bin orders-billing --bin orders-notify \
-        --bin orders-audit --bin orders-smoke --bin orders-inbox \
+        --bin orders-archive --bin orders-audit --bin orders-smoke --bin orders-inbox \
     && cp target/release/orders-api-server target/release/orders-operator target/release/orders-billing \
-        target/release/orders-notify target/release/orders-audit target/release/orders-smoke target/release/orders-inbox /usr/local/bin/
+        target/release/orders-notify target/release/orders-archive target/release/orders-audit target/release/orders-smoke \
+        target/release/orders-inbox /usr/local/bin/
 
 FROM ${BINARIES} AS binaries
 # buildah 1.28 leaves a container behind for a stage without instructions.
@@ -50,6 +51,11 @@ FROM runtime AS notify
 COPY --from=binaries /usr/local/bin/orders-notify /usr/local/bin/
 EXPOSE 8080 9090
 ENTRYPOINT ["/usr/local/bin/orders-notify"]
+
+FROM runtime AS archive
+COPY --from=binaries /usr/local/bin/orders-archive /usr/local/bin/
+EXPOSE 8080 9090
+ENTRYPOINT ["/usr/local/bin/orders-archive"]
 
 FROM runtime AS audit
 COPY --from=binaries /usr/local/bin/orders-audit /usr/local/bin/

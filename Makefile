@@ -89,7 +89,7 @@ test-faults-short: fault-programs
 fault-programs: testbed
 	@$(TESTBED) up control-plane
 	@cargo build --workspace --quiet --features orders-operator/planted-bugs,orders-billing/planted-bugs,orders-notify/planted-bugs
-	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,api-server operator billing notify) $(PLANTED)
+	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,api-server operator billing notify archive) $(PLANTED)
 	@cargo build --workspace --quiet
 
 test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
@@ -99,7 +99,7 @@ test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
 	@$(TESTBED) load
 	@cargo test -p orders-testbed --test end_to_end -- --test-threads=1 --nocapture
 
-dev: testbed ## The four services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
+dev: testbed ## The services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane
 	@cargo build --workspace
 	@$(TESTBED) dev
@@ -109,7 +109,7 @@ measure: testbed ## Figures of the running demo: time from POST to answer, memor
 
 compare: testbed ## The three styles of interaction side by side, as a table (about 10 minutes); COMPARE='--rounds 1' changes it
 	@$(TESTBED) up control-plane
-	@cargo build --release --quiet -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify
+	@cargo build --release --quiet -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify -p orders-archive
 	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
 
 pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium
@@ -135,7 +135,7 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 
 generate: checkout ## Write the files that are generated and committed: the CRD, the OpenAPI and AsyncAPI documents
 	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
-	@for service in api-server billing notify; do \
+	@for service in api-server billing notify archive; do \
 	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
 	  mv $$service/openapi.json.new $$service/openapi.json; done
 	@for style in notify-broker broker; do \

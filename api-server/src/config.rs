@@ -33,6 +33,18 @@ pub struct Config {
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]
     pub billing_token_file: PathBuf,
 
+    /// The archive, as in http://orders-archive:80; without it only live orders are found.
+    #[arg(long, env = "ARCHIVE_URL")]
+    pub archive_url: Option<String>,
+
+    /// Token to show to the archive.
+    #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
+    pub archive_token_file: PathBuf,
+
+    /// Live orders beyond which none is placed; POST /orders/ is answered 503 then. 3 KiB each count against etcd's quota of 2 GiB.
+    #[arg(long, env = "MAX_LIVE_ORDERS", default_value_t = 300_000)]
+    pub max_live_orders: usize,
+
     /// Seconds that POST /orders/ waits for the outcome before it answers 202, unless the client says otherwise.
     #[arg(long, env = "WAIT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub wait_seconds: u64,

@@ -3,7 +3,10 @@
 
 #![deny(missing_docs)]
 
+pub mod archive;
+pub mod changes;
 pub mod config;
+pub mod listing;
 pub mod order_id;
 pub mod orders;
 pub mod outcome;

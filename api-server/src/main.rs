@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Parser;
-use kube::Api;
 use orders_api_server::{
+    archive::Archive,
     config::Config,
     orders::Orders,
     prefer::MAX_WAIT,
@@ -22,7 +22,11 @@ async fn main() -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let client = kube::Client::try_default().await?;
     let namespace = config.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-    let orders = Orders::new(Api::namespaced(client, &namespace));
+    let archive = match &config.archive_url {
+        Some(url) => Some(Archive::new(url, TokenFile::new(config.archive_token_file), namespace.clone())?),
+        None => None,
+    };
+    let orders = Orders::new(client, &namespace, archive, config.max_live_orders);
 
     let outcomes = orders.outcomes.clone();
     let ready = admin::ready_when(move || {

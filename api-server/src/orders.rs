@@ -1,6 +1,6 @@
 //! Placing orders: one resource a request, however often the request comes.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use kube::{Api, api::PostParams};
@@ -9,12 +9,14 @@ use orders_service::{IdempotencyKey, Problem};
 use tokio::time::Instant;
 
 use crate::{
+    archive::Archive,
+    listing::{Filter, Place},
     order_id::OrderId,
     outcome::{Outcomes, State, Subscription},
 };
 
 /// How long one call to the API server may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long to try to create an order while the API server does not answer.
 const PLACING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -36,6 +38,8 @@ pub struct NewOrder {
     pub cart_id: i64,
     /// How much to charge; greater than zero.
     pub amount: Money,
+    /// Within how many seconds the charge is to be begun; 1 to 31536000.
+    pub deadline_seconds: Option<i64>,
 }
 
 /// An order that exists, and a registration for its outcome.
@@ -49,9 +53,11 @@ pub struct Placed {
 /// Orders in one namespace.
 #[derive(Clone)]
 pub struct Orders {
-    api: Api<Order>,
+    pub(crate) api: Api<Order>,
     /// What becomes of them.
     pub outcomes: Outcomes,
+    archive: Option<Archive>,
+    max_live: usize,
 }
 
 enum Created {
@@ -65,9 +71,11 @@ enum Created {
 }
 
 impl Orders {
-    /// The orders of this namespace, watched from now on.
-    pub fn new(api: Api<Order>) -> Self {
-        Orders { outcomes: Outcomes::watch(api.clone()), api }
+    /// The orders of this namespace, watched from now on, and those in the archive.
+    /// None is placed while there are `max_live` that have not left for it.
+    pub fn new(client: kube::Client, namespace: &str, archive: Option<Archive>, max_live: usize) -> Self {
+        let api: Api<Order> = Api::namespaced(client, namespace);
+        Orders { outcomes: Outcomes::watch(api.clone(), namespace), api, archive, max_live }
     }
 
     /// Creates the order, or finds the one that the same key made before.
@@ -80,7 +88,17 @@ impl Orders {
         for probe in 0..PROBES {
             let id = key.map_or_else(OrderId::random, |key| OrderId::of_key(&new.login, key, probe));
             let subscription = self.outcomes.subscribe(&id.resource_name());
-            match self.create(id, new).await.map_err(|problem| problem.with_id(id.number()))? {
+            let created = async {
+                // Without a key the number is a new one.
+                match key {
+                    Some(_) => match self.in_archive(id, new).await? {
+                        Some(created) => Ok(created),
+                        None => self.create(id, new).await,
+                    },
+                    None => self.create(id, new).await,
+                }
+            };
+            match created.await.map_err(|problem| problem.with_id(id.number()))? {
                 Created::New => return Ok(Placed { id, subscription }),
                 Created::Same(state) => {
                     subscription.learned(state);
@@ -99,23 +117,81 @@ impl Orders {
         Err(Problem::unavailable("no free order number was found; try again"))
     }
 
-    /// An order by its number.
+    /// An order by its number, live or archived.
     ///
     /// # Errors
-    /// 404, or 503 if the API server does not answer.
+    /// 404, or 503 if the API server or the archive does not answer.
     pub async fn get(&self, id: OrderId) -> Result<Order, Problem> {
+        if let Some(order) = self.live(id).await? {
+            return Ok(order);
+        }
+        let archived = self.archived(id).await?;
+        archived.ok_or_else(|| Problem::not_found("there is no order with this id").with_id(id.number()))
+    }
+
+    /// A page of orders, live and archived as one list, newest first; and where the
+    /// next one begins, if there is one.
+    ///
+    /// # Errors
+    /// 503 if the archive does not answer: half a list is none.
+    pub async fn page(
+        &self,
+        filter: &Filter,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Order>>, Option<Place>), Problem> {
+        // In this order: what leaves for the archive in between is in both.
+        let mut orders = self.outcomes.page(filter, after, limit + 1);
+        let mut more = orders.len() > limit;
+        if let Some(archive) = &self.archive {
+            let archived = archive.page(filter, after, limit).await?;
+            more |= archived.next.is_some();
+            // What is live counts as it is there.
+            let gone = archived.items.into_iter().filter(|order| !self.outcomes.is_live(&Place::of(order)));
+            let shown: HashSet<Place> = orders.iter().map(|order| Place::of(order)).collect();
+            orders.extend(gone.filter(|order| !shown.contains(&Place::of(order))).map(Arc::new));
+            orders.sort_by_cached_key(|order| Reverse(Place::of(order)));
+        }
+        more |= orders.len() > limit;
+        orders.truncate(limit);
+        let next = orders.last().filter(|_| more).map(|order| Place::of(order));
+        Ok((orders, next))
+    }
+
+    /// The live order with this number.
+    pub(crate) async fn live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
         match tokio::time::timeout(CALL_TIMEOUT, self.api.get_opt(&id.resource_name())).await {
-            Ok(Ok(Some(order))) => Ok(order),
-            Ok(Ok(None)) => Err(Problem::not_found("there is no order with this id").with_id(id.number())),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(timeout) => Err(unavailable(&timeout)),
         }
+    }
+
+    /// The archived order with this number.
+    pub(crate) async fn archived(&self, id: OrderId) -> Result<Option<Order>, Problem> {
+        match &self.archive {
+            Some(archive) => archive.named(&id.resource_name()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a request made this order long ago. The operator leaves the resource for
+    /// a while after it is archived, so that none is made in between. (That the watch
+    /// has shown the order would say nothing: it may have been removed just now.)
+    async fn in_archive(&self, id: OrderId, new: &NewOrder) -> Result<Option<Created>, Problem> {
+        Ok(self.archived(id).await?.map(|order| compare(&order, &spec(id, new))))
     }
 
     /// Creates the resource. While the API server does not answer, the same one
     /// is tried again: its name makes it come into being once.
     async fn create(&self, id: OrderId, new: &NewOrder) -> Result<Created, Problem> {
         let order = Order::new(&id.resource_name(), spec(id, new));
+        if self.outcomes.live() >= self.max_live && self.outcomes.seen(&id.resource_name()).is_none() {
+            metrics::counter!("orders_turned_away_total").increment(1);
+            return Err(Problem::unavailable(
+                "there are too many orders that the archive does not have yet; nothing was placed. Try again later",
+            ));
+        }
         let params = PostParams::default();
         let deadline = Instant::now() + PLACING_TIMEOUT;
         loop {
@@ -142,10 +218,17 @@ impl Orders {
 
     async fn compare(&self, id: OrderId, spec: &OrderSpec) -> Result<Created, Box<dyn std::error::Error + Send + Sync>> {
         let existing = tokio::time::timeout(CALL_TIMEOUT, self.api.get(&id.resource_name())).await??;
-        Ok(match existing.spec == *spec {
-            true => Created::Same(State::of(&existing)),
-            false => Created::Taken { same_login: existing.spec.login == spec.login },
-        })
+        Ok(compare(&existing, spec))
+    }
+}
+
+fn compare(existing: &Order, spec: &OrderSpec) -> Created {
+    // What may be changed since makes it no other order.
+    let OrderSpec { cancel_requested, ttl_seconds_after_finished, .. } = existing.spec;
+    let spec = OrderSpec { cancel_requested, ttl_seconds_after_finished, ..spec.clone() };
+    match existing.spec == spec {
+        true => Created::Same(State::of(existing)),
+        false => Created::Taken { same_login: existing.spec.login == spec.login },
     }
 }
 
@@ -156,6 +239,8 @@ fn spec(id: OrderId, new: &NewOrder) -> OrderSpec {
         email: new.email.to_string(),
         cart_id: new.cart_id,
         amount: new.amount.to_string(),
+        deadline_seconds: new.deadline_seconds,
+        ..OrderSpec::default()
     }
 }
 
@@ -163,7 +248,7 @@ fn refused_at_admission(status: &kube::core::Status) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the API server refused the order: {}", status.message))
 }
 
-fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
+pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
     tracing::warn!(%cause, "the API server does not answer");
     Problem::unavailable(
         "the order store does not answer now; whether the order was placed is not known. \

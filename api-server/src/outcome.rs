@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use kube::{
 };
 use orders_crds::{Order, Outcome};
 use tokio::{sync::watch, time::Instant};
+
+use crate::listing::{Filter, Index, Place};
 
 /// Without news for this long, a waiter looks for itself: a watch can go silent.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -31,6 +33,10 @@ pub enum State {
         outcome: Outcome,
         /// Whether the message was sent, or never can be.
         message_done: bool,
+        /// The number of the attempt to charge that was decided.
+        attempt: i32,
+        /// How often the message was sent again on request.
+        resends: i32,
     },
     /// The resource was deleted.
     Deleted,
@@ -40,9 +46,12 @@ impl State {
     /// What an order's status says.
     pub fn of(order: &Order) -> Self {
         match &order.status {
-            Some(status) if status.outcome() != Outcome::Undecided => {
-                State::Decided { outcome: status.outcome(), message_done: status.is_notification_final() }
-            }
+            Some(status) if status.outcome() != Outcome::Undecided => State::Decided {
+                outcome: status.outcome(),
+                message_done: status.is_notification_final(),
+                attempt: status.attempt(),
+                resends: status.resends.unwrap_or(0),
+            },
             _ => State::Undecided,
         }
     }
@@ -52,16 +61,19 @@ impl State {
 #[derive(Clone)]
 pub struct Outcomes {
     api: Api<Order>,
+    namespace: String,
     store: reflector::Store<Order>,
+    index: Arc<RwLock<Index>>,
     waiters: Arc<Mutex<HashMap<String, watch::Sender<State>>>>,
 }
 
 impl Outcomes {
     /// Starts the watch. It is made anew whenever it breaks; what happened
     /// meanwhile is seen then.
-    pub fn watch(api: Api<Order>) -> Self {
+    pub fn watch(api: Api<Order>, namespace: &str) -> Self {
         let (store, writer) = reflector::store();
-        let outcomes = Outcomes { api: api.clone(), store, waiters: Arc::default() };
+        let outcomes =
+            Outcomes { api: api.clone(), namespace: namespace.to_owned(), store, index: Arc::default(), waiters: Arc::default() };
         let told = outcomes.clone();
         tokio::spawn(async move {
             let events = watcher(api, watcher::Config::default())
@@ -69,13 +81,24 @@ impl Outcomes {
                 .modify(|order| order.managed_fields_mut().clear())
                 .reflect(writer);
             let mut events = std::pin::pin!(events);
+            // Listed anew, and taken over once it is complete.
+            let mut listed = Index::default();
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(watcher::Event::Apply(order) | watcher::Event::InitApply(order)) => {
-                        told.tell(&order.name_any(), State::of(&order))
+                    Ok(watcher::Event::Init) => listed = Index::default(),
+                    Ok(watcher::Event::InitApply(order)) => {
+                        listed.insert(&order);
+                        told.tell(&order.name_any(), State::of(&order));
                     }
-                    Ok(watcher::Event::Delete(order)) => told.tell(&order.name_any(), State::Deleted),
-                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Ok(watcher::Event::InitDone) => *told.write_index() = std::mem::take(&mut listed),
+                    Ok(watcher::Event::Apply(order)) => {
+                        told.write_index().insert(&order);
+                        told.tell(&order.name_any(), State::of(&order));
+                    }
+                    Ok(watcher::Event::Delete(order)) => {
+                        told.write_index().remove(&order.name_any());
+                        told.tell(&order.name_any(), State::Deleted);
+                    }
                     Err(error) => tracing::warn!(%error, "the watch of orders broke; making it anew"),
                 }
             }
@@ -95,9 +118,30 @@ impl Outcomes {
         }
     }
 
-    /// All orders seen by the watch.
-    pub fn all(&self) -> Vec<Arc<Order>> {
-        self.store.state()
+    /// How many live orders there are.
+    pub fn live(&self) -> usize {
+        self.store.len()
+    }
+
+    /// The order of this name, if the watch has shown it.
+    pub fn seen(&self, name: &str) -> Option<Arc<Order>> {
+        self.store.get(&reflector::ObjectRef::new(name).within(&self.namespace))
+    }
+
+    /// Up to `limit` live orders that pass the filter, after this place, newest first.
+    pub fn page(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Vec<Arc<Order>> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let orders = index.after(after, filter.login.as_ref()).filter_map(|name| self.seen(name));
+        orders.filter(|order| filter.passes(order)).take(limit).collect()
+    }
+
+    /// Whether the order at this place is live.
+    pub fn is_live(&self, place: &Place) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).has(place)
+    }
+
+    fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers for news of an order. Do it before the order is created, so
@@ -141,13 +185,20 @@ impl Subscription {
 
     /// Waits for the outcome until `deadline`, and once it is there up to
     /// `mail_wait` longer for the message, but never past the deadline.
-    pub async fn wait(mut self, deadline: Instant, mail_wait: Duration) -> State {
+    pub async fn wait(self, deadline: Instant, mail_wait: Duration) -> State {
+        self.wait_for(|_| true, deadline, mail_wait).await
+    }
+
+    /// The same, for a decided state that is the one waited for.
+    pub async fn wait_for(mut self, is_it: impl Fn(State) -> bool, deadline: Instant, mail_wait: Duration) -> State {
         let mut decided_at = None;
         loop {
             let state = *self.news.borrow_and_update();
             let until = match state {
                 State::Undecided => deadline,
-                State::Deleted | State::Decided { message_done: true, .. } => return state,
+                State::Deleted => return state,
+                State::Decided { .. } if !is_it(state) => deadline,
+                State::Decided { message_done: true, .. } => return state,
                 State::Decided { .. } => deadline.min(*decided_at.get_or_insert_with(Instant::now) + mail_wait),
             };
             if Instant::now() >= until {

@@ -18,7 +18,7 @@ pub enum Rule {
     BalanceIsSumOfPostings,
     /// No balance is negative.
     NoNegativeBalance,
-    /// A paid order has exactly one charge, of its amount and its login.
+    /// A paid order has exactly one charge that was not given back, of its amount and its login.
     PaidOrderHasOneCharge,
     /// A refused order has no charge that was not given back.
     RefusedOrderHasNoCharge,
@@ -108,7 +108,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
                     format!("charge {key} of {} took {}, and {refunded} was given back", charge.login, charge.amount),
                 );
             }
-            if !snapshot.known.contains(*key) && refunded < charge.amount {
+            if !snapshot.known.contains(uid_of(key)) && refunded < charge.amount {
                 found(
                     Rule::ChargeHasOrder,
                     None,
@@ -145,7 +145,10 @@ fn check_postings(transaction: &Transaction, found: &mut impl FnMut(Rule, Option
 }
 
 fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
-    let done: Vec<&Transaction> = ledger.charges_of(&order.uid).filter(|charge| charge.outcome == "done").collect();
+    // Those given back are of no account: a paid order may have been cancelled since it was looked at.
+    let charges = ledger.charges_of(&order.uid).filter(|charge| charge.outcome == "done");
+    let (given_back, done): (Vec<&Transaction>, Vec<&Transaction>) =
+        charges.partition(|charge| ledger.refunded(&charge.key) >= charge.amount);
     match order.outcome {
         Outcome::Undecided => return,
         Outcome::Paid => match &*done {
@@ -162,12 +165,13 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
                     order.login
                 ),
             ),
+            [] if order.cancel_requested && given_back.len() == 1 => {}
             charges => found(Rule::PaidOrderHasOneCharge, Some(order), format!("UID {}: {} charges", order.uid, charges.len())),
         },
         Outcome::Refused(reason) => {
-            let taken: i64 = done.iter().map(|charge| charge.amount.minor()).sum();
-            let outstanding = taken - ledger.refunded(&order.uid).minor();
-            if outstanding > 0 {
+            let outstanding: i64 = done.iter().map(|charge| charge.amount.minor() - ledger.refunded(&charge.key).minor()).sum();
+            // Charged again since it was looked at.
+            if outstanding > 0 && !order.retry_requested {
                 let reason = reason.map_or("of an unknown reason", Reason::as_str);
                 found(
                     Rule::RefusedOrderHasNoCharge,
@@ -178,7 +182,7 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
         }
     }
     if order.notified {
-        match ledger.messages.get(&*order.uid).map(Vec::as_slice).unwrap_or_default() {
+        match ledger.messages.get(&*order.message_key).map(Vec::as_slice).unwrap_or_default() {
             [message] if message.is_sended && message.login == order.login && message.email == order.email => {}
             [message] => found(
                 Rule::OrderHasOneMessage,
@@ -193,20 +197,30 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
     }
 }
 
+/// The UID of the order that a charge's key belongs to: see [`orders_crds::order::charge_key`].
+fn uid_of(key: &str) -> &str {
+    key.split_once('.').map_or(key, |(uid, _)| uid)
+}
+
 /// The ledger and the log by key. A key that stands twice is a violation, not
 /// an impossibility: the audit does not rely on the services' constraints.
 struct Index<'a> {
     charges: HashMap<&'a str, Vec<&'a Transaction>>,
+    orders: HashMap<&'a str, Vec<&'a Transaction>>,
     refunds: HashMap<&'a str, i64>,
     messages: HashMap<&'a str, Vec<&'a Message>>,
 }
 
 impl<'a> Index<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let mut index = Index { charges: HashMap::new(), refunds: HashMap::new(), messages: HashMap::new() };
+        let mut index =
+            Index { charges: HashMap::new(), orders: HashMap::new(), refunds: HashMap::new(), messages: HashMap::new() };
         for transaction in &snapshot.transactions {
             match (&*transaction.kind, &transaction.charge_key) {
-                ("charge", _) => index.charges.entry(&transaction.key).or_default().push(transaction),
+                ("charge", _) => {
+                    index.charges.entry(&transaction.key).or_default().push(transaction);
+                    index.orders.entry(uid_of(&transaction.key)).or_default().push(transaction);
+                }
                 ("refund", Some(charge)) if transaction.outcome == "done" => {
                     *index.refunds.entry(charge).or_default() += transaction.amount.minor()
                 }
@@ -219,8 +233,9 @@ impl<'a> Index<'a> {
         index
     }
 
-    fn charges_of(&self, key: &str) -> impl Iterator<Item = &'a Transaction> {
-        self.charges.get(key).into_iter().flatten().copied()
+    /// All attempts to charge the order with this UID.
+    fn charges_of(&self, uid: &str) -> impl Iterator<Item = &'a Transaction> {
+        self.orders.get(uid).into_iter().flatten().copied()
     }
 
     fn refunded(&self, key: &str) -> Money {
@@ -231,6 +246,8 @@ impl<'a> Index<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orders_crds::order::message_key;
+
     use crate::collect::{Account, Posting, Summary};
 
     fn money(text: &str) -> Money {
@@ -266,6 +283,9 @@ mod tests {
             amount: Some(money(amount)),
             outcome,
             notified: true,
+            message_key: message_key(uid, outcome),
+            cancel_requested: false,
+            retry_requested: false,
         }
     }
 

@@ -1,10 +1,14 @@
 //! Reading everything that is compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result, ensure};
-use kube::{Api, Client, ResourceExt, api::ListParams};
-use orders_crds::{Money, Order, Outcome, money::json_number};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use orders_crds::{
+    Money, Order, Outcome,
+    money::json_number,
+    order::{ATTEMPT_ANNOTATION, charge_key, message_key},
+};
 use orders_service::{http_client, token_file::TokenFile};
 use reqwest::header::AUTHORIZATION;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,12 +19,12 @@ const ORDERS_PAGE: u32 = 500;
 /// Larger than any right page, in bytes.
 const MAX_PAGE: usize = 8 * 1024 * 1024;
 
-/// An order, as far as money and messages go.
-#[derive(Clone, Debug)]
+/// An order, live or archived, as far as money and messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderFacts {
     /// `NAMESPACE/NAME`.
     pub name: String,
-    /// Its UID: the key of its charge and of its message.
+    /// Its UID: what the keys of its charges and its messages begin with.
     pub uid: String,
     /// The customer.
     pub login: String,
@@ -32,6 +36,12 @@ pub struct OrderFacts {
     pub outcome: Outcome,
     /// Whether its status says that its message was sent.
     pub notified: bool,
+    /// The key of that message.
+    pub message_key: String,
+    /// Whether it was asked to be cancelled, so that its charge may have been given back since.
+    pub cancel_requested: bool,
+    /// Whether another attempt was asked for, so that it may have been charged since.
+    pub retry_requested: bool,
 }
 
 /// A transaction of the ledger.
@@ -112,7 +122,7 @@ pub struct Message {
 pub struct Snapshot {
     /// The orders as they were first.
     pub orders: Vec<OrderFacts>,
-    /// UIDs of all orders, also of those that came during the reading.
+    /// UIDs of all orders, live or archived, also of those that came during the reading.
     pub known: BTreeSet<String>,
     /// The ledger.
     pub transactions: Vec<Transaction>,
@@ -138,19 +148,51 @@ pub struct Source {
 ///
 /// # Errors
 /// If a part cannot be reached or does not answer as it should; the error names it.
-pub async fn snapshot(client: Client, namespace: Option<&str>, billing: &Source, notify: &Source) -> Result<Snapshot> {
+pub async fn snapshot(
+    client: Client,
+    namespace: Option<&str>,
+    billing: &Source,
+    notify: &Source,
+    archive: Option<&Source>,
+) -> Result<Snapshot> {
     let orders: Api<Order> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let first = list(&orders).await?;
+    // In this order: an order that leaves for the archive in between is found there.
+    let mut first = list(&orders).await?;
+    let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
+    let of_interest = |order: &&Archived| namespace.is_none_or(|namespace| order.namespace == namespace);
+    let archived = archived(archive).await?;
+    let archived: Vec<OrderFacts> = archived.iter().filter(of_interest).map(|order| facts(&order.resource)).collect();
+    first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
     let transactions = billing.pages("/billing/ledger/transactions", |last: &Transaction| last.id.to_string()).await?;
     let accounts = billing.pages("/billing/ledger/accounts", |last: &Account| last.login.clone()).await?;
     let summary = billing.read("/billing/ledger/summary").await?;
     let messages = notify.pages("/notify/messages", |last: &Message| last.id.to_string()).await?;
     let mut known: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
-    known.extend(list(&orders).await?.into_iter().map(|order| order.uid));
+    let now = list(&orders).await?;
+    known.extend(now.iter().map(|order| order.uid.clone()));
+    known.extend(self::archived(archive).await?.into_iter().map(|order| order.uid));
+    // What changed meanwhile is not what was looked at: it is for the next audit.
+    let now: HashMap<&str, &OrderFacts> = now.iter().map(|order| (&*order.uid, order)).collect();
+    first.retain(|order| now.get(&*order.uid).is_none_or(|now| *now == order));
     Ok(Snapshot { orders: first, known, transactions, accounts, summary, messages })
+}
+
+/// An order of the archive.
+#[derive(Debug, Deserialize)]
+struct Archived {
+    uid: String,
+    namespace: String,
+    resource: Order,
+}
+
+async fn archived(archive: Option<&Source>) -> Result<Vec<Archived>> {
+    match archive {
+        Some(archive) => archive.pages("/archive/export", |last: &Archived| last.uid.clone()).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 async fn list(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
@@ -168,14 +210,19 @@ async fn list(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
 }
 
 fn facts(order: &Order) -> OrderFacts {
+    let status = order.status.clone().unwrap_or_default();
+    let uid = order.uid().unwrap_or_default();
     OrderFacts {
+        message_key: message_key(&charge_key(&uid, status.attempt()), status.outcome()),
         name: format!("{}/{}", order.namespace().unwrap_or_default(), order.name_any()),
-        uid: order.uid().unwrap_or_default(),
+        uid,
         login: order.spec.login.clone(),
         email: order.spec.email.clone(),
         amount: Money::positive(&order.spec.amount).ok(),
-        outcome: order.outcome(),
-        notified: order.status.as_ref().is_some_and(|status| status.is_notified()),
+        cancel_requested: order.spec.cancel_requested.unwrap_or_default() || order.meta().deletion_timestamp.is_some(),
+        retry_requested: order.annotations().get(ATTEMPT_ANNOTATION).is_some_and(|asked| *asked != status.attempt().to_string()),
+        outcome: status.outcome(),
+        notified: status.is_notified(),
     }
 }
 

@@ -23,6 +23,14 @@ pub struct Config {
     #[arg(long, env = "NOTIFY_URL")]
     pub notify_url: String,
 
+    /// The archive, as in http://orders-archive:80; without it only live orders are compared.
+    #[arg(long, env = "ARCHIVE_URL")]
+    pub archive_url: Option<String>,
+
+    /// Token to show to the archive.
+    #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
+    pub archive_token_file: PathBuf,
+
     /// Token to show to billing.
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]
     pub billing_token_file: PathBuf,

@@ -33,7 +33,8 @@ async fn run(config: Config) -> anyhow::Result<bool> {
     let source = |url, token| Source { url, token: TokenFile::new(token), http: http.clone() };
     let billing = source(config.billing_url, config.billing_token_file);
     let notify = source(config.notify_url, config.notify_token_file);
-    let snapshot = collect::snapshot(client, config.namespace.as_deref(), &billing, &notify).await?;
+    let archive = config.archive_url.map(|url| source(url, config.archive_token_file));
+    let snapshot = collect::snapshot(client, config.namespace.as_deref(), &billing, &notify, archive.as_ref()).await?;
     let report = Report::new(&snapshot, check(&snapshot));
     match config.output {
         Output::Text => print!("{}", report.to_text()),

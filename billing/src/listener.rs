@@ -5,16 +5,17 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use orders_broker::{
     Broker, Received, Undealt,
-    messages::{self, Decided, PaymentRequested},
+    messages::{self, CloseRequested, Decided, PaymentRequested, RefundRequested, Refunded},
     publish::Unpublished,
-    topology::{self, PAYMENT_DECIDED},
+    topology::{self, CLOSE_REQUESTED, PAYMENT_DECIDED, PAYMENT_REFUNDED, REFUND_REQUESTED},
 };
+use orders_crds::Money;
 use orders_service::shutdown::Shutdown;
 use tokio::sync::Notify;
 
 use crate::{
     error::LedgerError,
-    ledger::{Kind, Ledger, Movement, Outcome, Untold},
+    ledger::{Kind, Ledger, Movement, Outcome, Recorded, Refund, Untold},
 };
 
 /// Outcomes told at once.
@@ -30,7 +31,11 @@ pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
     let deal = |received: Received| {
         let (ledger, news) = (ledger.clone(), news.clone());
         async move {
-            charge(&ledger, received.data()?).await?;
+            match &*received.subject {
+                CLOSE_REQUESTED => close(&ledger, received.data()?).await?,
+                REFUND_REQUESTED => refund(&ledger, received.data()?).await?,
+                _ => charge(&ledger, received.data()?).await?,
+            }
             news.notify_one();
             Ok(())
         }
@@ -46,9 +51,30 @@ pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
 
 /// Moves the money and notes that the outcome is to be told, in one database transaction.
 async fn charge(ledger: &Ledger, request: PaymentRequested) -> Result<(), Undealt> {
-    let amount = request.amount.require_positive().map_err(|error| Undealt::Never(format!("amount: {error}")))?;
+    let amount = positive(request.amount)?;
     let movement = Movement { kind: Kind::Charge, key: &request.key, login: request.login.as_ref(), amount, charge_key: None };
-    match ledger.record_to_tell(&movement, request.email.as_ref()).await {
+    dealt_with(ledger.record_to_tell(&movement, request.email.as_ref()).await)
+}
+
+/// Sees to it that a charge cannot land any more, if it has not.
+async fn close(ledger: &Ledger, request: CloseRequested) -> Result<(), Undealt> {
+    let amount = positive(request.amount)?;
+    dealt_with(ledger.close_to_tell(&request.key, request.login.as_ref(), amount, request.email.as_ref()).await)
+}
+
+/// Gives a charge back.
+async fn refund(ledger: &Ledger, request: RefundRequested) -> Result<(), Undealt> {
+    let amount = positive(request.amount)?;
+    let refund = Refund { key: &request.key, charge_key: &request.key, login: request.login.as_ref(), amount };
+    dealt_with(ledger.refund_to_tell(&refund).await)
+}
+
+fn positive(amount: Money) -> Result<Money, Undealt> {
+    amount.require_positive().map_err(|error| Undealt::Never(format!("amount: {error}")))
+}
+
+fn dealt_with(recorded: Result<Recorded, LedgerError>) -> Result<(), Undealt> {
+    match recorded {
         Ok(_) => Ok(()),
         Err(LedgerError::Database(error)) => Err(Undealt::Later(format!("database: {error}"))),
         Err(error) => Err(Undealt::Never(error.to_string())),
@@ -80,12 +106,24 @@ async fn tell_all(broker: &Broker, ledger: &Ledger) -> Result<(), String> {
 async fn tell_one(broker: &Broker, ledger: &Ledger, untold: &Untold) -> Result<(), String> {
     // The broker knows a repeat of this row by its id.
     let id = format!("{}-{}", untold.key, untold.id);
-    let told: Result<(), Unpublished> = broker.publish(PAYMENT_DECIDED, id, message(untold)?).await;
+    let told: Result<(), Unpublished> = match untold.kind {
+        Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded(untold)?).await,
+        Kind::Charge | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided(untold)?).await,
+    };
     told.map_err(|error| error.to_string())?;
     ledger.told(untold.id).await.map_err(|error| error.to_string())
 }
 
-fn message(untold: &Untold) -> Result<Decided, String> {
+fn refunded(untold: &Untold) -> Result<Refunded, String> {
+    Ok(Refunded {
+        key: untold.key.clone(),
+        login: untold.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
+        amount: untold.amount,
+        balance: untold.balance.ok_or("a refund leaves a balance")?,
+    })
+}
+
+fn decided(untold: &Untold) -> Result<Decided, String> {
     Ok(Decided {
         key: untold.key.clone(),
         login: untold.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
@@ -99,5 +137,6 @@ fn message(untold: &Untold) -> Result<Decided, String> {
             Outcome::BalanceLimit => return Err("a charge cannot raise a balance".to_owned()),
         },
         balance: untold.balance,
+        resends: 0,
     })
 }

@@ -5,8 +5,11 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    messages::{Decided, Event, NotificationChanged, PaymentRequested},
-    topology::{DECIDED, NOTIFICATION_CHANGED, PAYMENT_DECIDED, PAYMENT_REQUESTED, Service},
+    messages::{CloseRequested, Decided, Event, NotificationChanged, PaymentRequested, RefundRequested, Refunded},
+    topology::{
+        CLOSE_REQUESTED, DECIDED, NOTIFICATION_CHANGED, PAYMENT_DECIDED, PAYMENT_REFUNDED, PAYMENT_REQUESTED, REFUND_REQUESTED,
+        Service,
+    },
 };
 
 /// A style of interaction that has a broker.
@@ -23,6 +26,8 @@ struct Channel {
     name: &'static str,
     subject: &'static str,
     message: &'static str,
+    /// Describes the message of this name.
+    described: fn(&str) -> (Value, Value),
     summary: &'static str,
     from: Service,
     to: &'static [Service],
@@ -32,14 +37,43 @@ const REQUEST: Channel = Channel {
     name: "paymentRequested",
     subject: PAYMENT_REQUESTED,
     message: "PaymentRequested",
+    described: described::<PaymentRequested>,
     summary: "The operator wants an order paid; asked again under the same key until it hears the outcome",
     from: Service::Operator,
     to: &[Service::Billing],
+};
+const CLOSE: Channel = Channel {
+    name: "closeRequested",
+    subject: CLOSE_REQUESTED,
+    message: "CloseRequested",
+    described: described::<CloseRequested>,
+    summary: "The operator wants a charge closed, for an order that is cancelled; billing tells what became of it as for a payment",
+    from: Service::Operator,
+    to: &[Service::Billing],
+};
+const REFUND: Channel = Channel {
+    name: "refundRequested",
+    subject: REFUND_REQUESTED,
+    message: "RefundRequested",
+    described: described::<RefundRequested>,
+    summary: "The operator wants a charge given back, for an order that was cancelled after it was paid",
+    from: Service::Operator,
+    to: &[Service::Billing],
+};
+const REFUNDED: Channel = Channel {
+    name: "paymentRefunded",
+    subject: PAYMENT_REFUNDED,
+    message: "Refunded",
+    described: described::<Refunded>,
+    summary: "A charge was given back; the operator writes it into the order and has the customer told",
+    from: Service::Billing,
+    to: &[Service::Operator],
 };
 const PAYMENT: Channel = Channel {
     name: "paymentDecided",
     subject: PAYMENT_DECIDED,
     message: "Decided",
+    described: described::<Decided>,
     summary: "What became of a payment; the operator writes it into the order, notify tells the customer",
     from: Service::Billing,
     to: &[Service::Operator, Service::Notify],
@@ -48,6 +82,7 @@ const ORDER: Channel = Channel {
     name: "decided",
     subject: DECIDED,
     message: "Decided",
+    described: described::<Decided>,
     summary: "What became of an order; notify tells the customer, once for the key, and says how the message stands",
     from: Service::Operator,
     to: &[Service::Notify],
@@ -56,6 +91,7 @@ const NOTIFICATION: Channel = Channel {
     name: "notificationChanged",
     subject: NOTIFICATION_CHANGED,
     message: "NotificationChanged",
+    described: described::<NotificationChanged>,
     summary: "How a customer's message stands; the operator writes it into the order",
     from: Service::Notify,
     to: &[Service::Operator],
@@ -65,7 +101,9 @@ const NOTIFICATION: Channel = Channel {
 pub fn document(style: Style) -> Value {
     let (title, channels): (_, &[&Channel]) = match style {
         Style::NotifyBroker => ("orders: broker for notifications", &[&ORDER, &NOTIFICATION]),
-        Style::Broker => ("orders: broker for everything", &[&REQUEST, &PAYMENT, &ORDER, &NOTIFICATION]),
+        Style::Broker => {
+            ("orders: broker for everything", &[&REQUEST, &CLOSE, &REFUND, &PAYMENT, &REFUNDED, &ORDER, &NOTIFICATION])
+        }
     };
     let mut document = json!({
         "asyncapi": "3.0.0",
@@ -109,11 +147,7 @@ pub fn document(style: Style) -> Value {
         for service in channel.to {
             document["operations"][name(*service, "Receives")] = operation("receive", *service);
         }
-        let (message, schema) = match channel.message {
-            "PaymentRequested" => described::<PaymentRequested>("PaymentRequested"),
-            "Decided" => described::<Decided>("Decided"),
-            _ => described::<NotificationChanged>("NotificationChanged"),
-        };
+        let (message, schema) = (channel.described)(channel.message);
         document["components"]["messages"][channel.message] = message;
         document["components"]["schemas"][channel.message] = schema;
     }

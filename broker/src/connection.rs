@@ -63,13 +63,13 @@ impl Broker {
         Ok(Broker { jetstream, service })
     }
 
-    /// Makes the streams that are not there yet.
+    /// Makes the streams that are not there yet, and has those of an earlier version keep what this one says.
     ///
     /// # Errors
     /// In words, if the broker does not answer or refuses.
     pub(crate) async fn prepare(&self) -> Result<(), String> {
         for stream in Stream::ALL {
-            let made = self.jetstream.get_or_create_stream(stream.config()).await;
+            let made = self.jetstream.create_or_update_stream(stream.config()).await;
             made.map_err(|error| format!("stream {}: {error}", stream.name()))?;
         }
         Ok(())

@@ -21,6 +21,12 @@ pub enum Service {
 
 /// The operator asks billing for a payment.
 pub const PAYMENT_REQUESTED: &str = "orders.payment.requested";
+/// The operator has billing close a charge.
+pub const CLOSE_REQUESTED: &str = "orders.payment.close";
+/// The operator has billing give a charge back.
+pub const REFUND_REQUESTED: &str = "orders.payment.refund";
+/// Billing tells that a charge was given back.
+pub const PAYMENT_REFUNDED: &str = "orders.payment.refunded";
 /// Billing tells what became of a payment.
 pub const PAYMENT_DECIDED: &str = "orders.payment.decided";
 /// The operator tells what became of an order.
@@ -55,10 +61,14 @@ pub struct Consumer {
 }
 
 /// Billing reads requests.
-pub const BILLING: Consumer = Consumer { service: Service::Billing, stream: Stream::Payments, subjects: &[PAYMENT_REQUESTED] };
+pub const BILLING: Consumer = Consumer {
+    service: Service::Billing,
+    stream: Stream::Payments,
+    subjects: &[PAYMENT_REQUESTED, CLOSE_REQUESTED, REFUND_REQUESTED],
+};
 /// The operator reads outcomes of payments.
 pub const OPERATOR_OUTCOMES: Consumer =
-    Consumer { service: Service::Operator, stream: Stream::Outcomes, subjects: &[PAYMENT_DECIDED] };
+    Consumer { service: Service::Operator, stream: Stream::Outcomes, subjects: &[PAYMENT_DECIDED, PAYMENT_REFUNDED] };
 /// The operator reads how customers' messages stand.
 pub const OPERATOR_NOTIFICATIONS: Consumer =
     Consumer { service: Service::Operator, stream: Stream::Notifications, subjects: &[NOTIFICATION_CHANGED] };
@@ -107,8 +117,8 @@ impl Stream {
     pub fn config(self) -> Config {
         let (subjects, retention, max_age): (&[&str], _, _) = match self {
             // The operator asks again once a minute at least: an older request is a repeat, or its order is gone.
-            Stream::Payments => (&[PAYMENT_REQUESTED], RetentionPolicy::WorkQueue, Duration::from_secs(150)),
-            Stream::Outcomes => (&[DECIDED, PAYMENT_DECIDED], RetentionPolicy::Interest, 7 * DAY),
+            Stream::Payments => (BILLING.subjects, RetentionPolicy::WorkQueue, Duration::from_secs(150)),
+            Stream::Outcomes => (&[DECIDED, PAYMENT_DECIDED, PAYMENT_REFUNDED], RetentionPolicy::Interest, 7 * DAY),
             Stream::Notifications => (&[NOTIFICATION_CHANGED], RetentionPolicy::Interest, 7 * DAY),
             Stream::DeadLetters => (&["orders.dead.>"], RetentionPolicy::Limits, 30 * DAY),
         };

@@ -33,6 +33,12 @@ pub enum Reason {
     AccountNotFound,
     /// `Succeeded=False`, `Paid=False`: the charge was closed before it could land.
     Cancelled,
+    /// `Succeeded=False`, `Paid=False`: the deadline passed before the charge was begun.
+    DeadlineExceeded,
+    /// `Succeeded=True`: charged, and cancelled since; the refund is being tried.
+    RefundPending,
+    /// `Succeeded=False`, `Paid=False`: charged, cancelled, and given back.
+    Refunded,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
     /// `Paid=Unknown`: billing has not given a definite answer; it is asked again.
@@ -45,6 +51,8 @@ pub enum Reason {
     NotifyUnavailable,
     /// `Notified=False`: the message can never be delivered as it is.
     Undeliverable,
+    /// `Notified=False`: the message was tried often enough in vain; it can be sent again on request.
+    DeadLettered,
 }
 
 impl ConditionType {
@@ -60,18 +68,22 @@ impl ConditionType {
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Processing,
         Reason::Paid,
         Reason::InsufficientFunds,
         Reason::AccountNotFound,
         Reason::Cancelled,
+        Reason::DeadlineExceeded,
+        Reason::RefundPending,
+        Reason::Refunded,
         Reason::InvalidOrder,
         Reason::PaymentUnknown,
         Reason::Sent,
         Reason::Delivering,
         Reason::NotifyUnavailable,
         Reason::Undeliverable,
+        Reason::DeadLettered,
     ];
 
     /// As it stands in `status.conditions[].reason`.
@@ -82,12 +94,16 @@ impl Reason {
             Reason::InsufficientFunds => "InsufficientFunds",
             Reason::AccountNotFound => "AccountNotFound",
             Reason::Cancelled => "Cancelled",
+            Reason::DeadlineExceeded => "DeadlineExceeded",
+            Reason::RefundPending => "RefundPending",
+            Reason::Refunded => "Refunded",
             Reason::InvalidOrder => "InvalidOrder",
             Reason::PaymentUnknown => "PaymentUnknown",
             Reason::Sent => "Sent",
             Reason::Delivering => "Delivering",
             Reason::NotifyUnavailable => "NotifyUnavailable",
             Reason::Undeliverable => "Undeliverable",
+            Reason::DeadLettered => "DeadLettered",
         }
     }
 

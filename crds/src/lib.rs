@@ -14,4 +14,4 @@ pub mod texts;
 pub use conditions::{ConditionType, Reason};
 pub use identity::{EMail, Login};
 pub use money::Money;
-pub use order::{Charge, Order, OrderSpec, OrderStatus, Outcome, Retry, RetryStep};
+pub use order::{Charge, HistoryEntry, Order, OrderSpec, OrderStatus, Outcome, Retry, RetryStep};

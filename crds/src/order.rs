@@ -2,7 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,9 @@ use crate::{
     money::Money,
 };
 
-/// What was ordered, by whom, for how much. It cannot be changed once the order exists.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What was ordered, by whom, for how much. It cannot be changed once the order
+/// exists, but for cancelRequested and ttlSecondsAfterFinished.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "arch.homework",
     version = "v1",
@@ -50,7 +51,10 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self == oldSelf").message("spec is immutable: an order cannot be changed, make a new one"))]
+#[x_kube(
+    validation = Rule::new("self.login == oldSelf.login && self.email == oldSelf.email && self.cartId == oldSelf.cartId && self.amount == oldSelf.amount && has(self.id) == has(oldSelf.id) && (!has(self.id) || self.id == oldSelf.id) && has(self.deadlineSeconds) == has(oldSelf.deadlineSeconds) && (!has(self.deadlineSeconds) || self.deadlineSeconds == oldSelf.deadlineSeconds)").message("spec is immutable: an order cannot be changed, make a new one; only cancelRequested and ttlSecondsAfterFinished may change"),
+    validation = Rule::new("!has(oldSelf.cancelRequested) || !oldSelf.cancelRequested || (has(self.cancelRequested) && self.cancelRequested)").message("cancelRequested cannot be taken back: make a new order")
+)]
 pub struct OrderSpec {
     /// The number that the REST API gave this order. Absent on orders made with kubectl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +79,42 @@ pub struct OrderSpec {
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"))]
     #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("amount must be greater than zero"))]
     pub amount: String,
+
+    /// Set it to true to cancel the order; it cannot be taken back. An order that is
+    /// not charged yet never will be; a charge is given back, once. An order that was
+    /// refused stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested: Option<bool>,
+
+    /// The charge is begun within so many seconds of the order's creation, or the
+    /// order is refused with reason DeadlineExceeded. No limit if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
+    pub deadline_seconds: Option<i64>,
+
+    /// The resource is removed so many seconds after the order is finished, once the archive
+    /// has it; the REST API shows it as before. As the operator is set if not given here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_SECONDS))]
+    pub ttl_seconds_after_finished: Option<i64>,
 }
+
+/// The longest deadline and the longest retention: a year, in seconds.
+const MAX_SECONDS: i64 = 31_536_000;
+
+/// The most entries that a status keeps of its history.
+pub const MAX_HISTORY: usize = 16;
+
+/// The annotation that asks for a refused order to be charged again: the number of
+/// the attempt, counted from 1; `status.attempt` has the current one.
+pub const ATTEMPT_ANNOTATION: &str = "arch.homework/attempt";
+
+/// The annotation that asks for a message that could not be delivered to be sent
+/// again: how often it was asked for; `status.resends` has how often it was done.
+pub const RESEND_ANNOTATION: &str = "arch.homework/resend";
+
+/// The finalizer of an order whose charge is not known, so that deleting it cancels it first.
+pub const FINALIZER: &str = "arch.homework/charge-unknown";
 
 /// What became of the order so far. Written by the operator only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +139,26 @@ pub struct OrderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Charge>,
 
+    /// How much of the charge was given back, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub refunded: Option<Money>,
+
+    /// The number of the attempt to charge, if it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
+    pub attempt: Option<i32>,
+
+    /// How often the customer's message was sent again on request, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_ATTEMPTS))]
+    pub resends: Option<i32>,
+
+    /// What happened, oldest first; the first entry and the latest fifteen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub history: Vec<HistoryEntry>,
+
     /// What fails at the moment and when it is tried again. Absent while nothing fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -116,6 +175,29 @@ pub struct Charge {
     #[schemars(with = "String")]
     pub amount: Money,
 }
+
+/// Something that happened to an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// When.
+    pub time: Time,
+
+    /// What the operator was doing: Charge, Cancel, Refund, Notify, Read, Retry or Resend.
+    #[schemars(length(max = 64))]
+    pub action: String,
+
+    /// Why it went as it did: as in the conditions.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+
+    /// In words.
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// The highest number of an attempt or a resend.
+pub const MAX_ATTEMPTS: i32 = 100;
 
 /// A step that failed and will be tried again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -141,6 +223,10 @@ pub struct Retry {
 pub enum RetryStep {
     /// Asking billing for the charge.
     Payment,
+    /// Asking billing to close the charge, so that it cannot land any more.
+    Cancellation,
+    /// Asking billing to give the charge back.
+    Refund,
     /// Having the customer told.
     Notification,
 }
@@ -152,12 +238,13 @@ pub enum Outcome {
     Undecided,
     /// Charged.
     Paid,
-    /// Refused for good, with the reason if this version knows it.
+    /// Not charged, or given back, with the reason if this version knows it.
     Refused(Option<Reason>),
 }
 
 impl OrderStatus {
-    /// The outcome that the `Succeeded` condition tells.
+    /// The outcome that the `Succeeded` condition tells. It can change after it was
+    /// told: a paid order may be refunded, a refused one charged again.
     pub fn outcome(&self) -> Outcome {
         match conditions::find(&self.conditions, ConditionType::Succeeded) {
             Some(condition) if condition.status == "True" => Outcome::Paid,
@@ -173,9 +260,49 @@ impl OrderStatus {
 
     /// Whether nothing is left to do for the message: it was sent or never can be.
     pub fn is_notification_final(&self) -> bool {
-        self.is_notified()
-            || conditions::find(&self.conditions, ConditionType::Notified)
-                .is_some_and(|condition| condition.reason == Reason::Undeliverable.as_str())
+        self.is_notified() || self.is_undeliverable()
+    }
+
+    /// Whether the customer's message was given up: sending it again has to be asked for.
+    pub fn is_undeliverable(&self) -> bool {
+        let finals = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
+        conditions::find(&self.conditions, ConditionType::Notified)
+            .is_some_and(|condition| finals.contains(&condition.reason.as_str()))
+    }
+
+    /// Whether the account may be charged without the order's saying so, or is to get its money back.
+    pub fn is_charge_open(&self) -> bool {
+        self.outcome() == Outcome::Undecided
+            || conditions::find(&self.conditions, ConditionType::Succeeded)
+                .is_some_and(|condition| condition.reason == Reason::RefundPending.as_str())
+    }
+
+    /// The number of the attempt to charge, from 1.
+    pub fn attempt(&self) -> i32 {
+        self.attempt.unwrap_or(1)
+    }
+
+    /// Adds to the history, which keeps its first entry and the latest.
+    pub fn remember(&mut self, entry: HistoryEntry) {
+        self.history.push(entry);
+        if self.history.len() > MAX_HISTORY {
+            self.history.remove(1);
+        }
+    }
+}
+
+/// The key under which billing keeps the charge of an attempt: the order's UID,
+/// with the number of the attempt from the second on. A refund has its charge's key.
+pub fn charge_key(uid: &str, attempt: i32) -> String {
+    if attempt <= 1 { uid.to_owned() } else { format!("{uid}.{attempt}") }
+}
+
+/// The key of the customer's message about an outcome under a charge key: one for
+/// what became of the charge, another for its refund.
+pub fn message_key(charge_key: &str, outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Refused(Some(Reason::Refunded)) => format!("{charge_key}.refunded"),
+        _ => charge_key.to_owned(),
     }
 }
 

@@ -12,6 +12,10 @@ pub fn for_outcome(outcome: Outcome, login: &Login, amount: Money, balance: Opti
             Some(format!("Заказ не оформлен: пользователь {login} не зарегистрирован."))
         }
         Outcome::Refused(Some(Reason::Cancelled)) => Some("Заказ отменён".to_owned()),
+        Outcome::Refused(Some(Reason::DeadlineExceeded)) => Some("Заказ не оформлен: истёк срок оплаты.".to_owned()),
+        Outcome::Refused(Some(Reason::Refunded)) => {
+            Some(format!("Заказ отменён, деньги возвращены: {}", amount.to_short_string()))
+        }
         Outcome::Refused(_) => Some(format!(
             "Недостаточно средств для оформления заказа. Текущий баланс: {}.  Сумма заказа: {} ",
             balance.unwrap_or_default().to_short_string(),

@@ -27,6 +27,7 @@ pub struct Actors {
     operators: Vec<Mutex<Service>>,
     billing: Mutex<Service>,
     notify: Mutex<Service>,
+    archive: Mutex<Service>,
     postgres: Option<Postgres>,
     leases: Api<Lease>,
 }
@@ -40,13 +41,14 @@ impl Actors {
             operators: stack.operators.into_iter().map(Mutex::new).collect(),
             billing: Mutex::new(stack.billing),
             notify: Mutex::new(stack.notify),
+            archive: Mutex::new(stack.archive),
             postgres,
         }
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> + use<> {
         let operators = (0..self.operators.len()).map(Part::Operator);
-        [Part::ApiServer, Part::Billing, Part::Notify].into_iter().chain(operators)
+        [Part::ApiServer, Part::Billing, Part::Notify, Part::Archive].into_iter().chain(operators)
     }
 
     /// The process of a part.
@@ -56,6 +58,7 @@ impl Actors {
             Part::Operator(number) => &self.operators[number],
             Part::Billing => &self.billing,
             Part::Notify => &self.notify,
+            Part::Archive => &self.archive,
         }
     }
 

@@ -13,6 +13,8 @@ pub enum Part {
     Billing,
     /// The notify service.
     Notify,
+    /// The archive.
+    Archive,
 }
 
 /// From which part to which an effect goes.

@@ -104,6 +104,7 @@ pub struct Shop {
     kubeconfig: PathBuf,
     billing_url: String,
     notify_url: String,
+    archive_url: String,
     // Last, so that it is removed after the processes that write into it.
     directory: TempDir,
 }
@@ -171,8 +172,8 @@ impl Shop {
         let authority = |url: &str| url.trim_start_matches("http://").to_owned();
         billing.get_or_init(|| authority(&stack.billing.url));
         notify.get_or_init(|| authority(&stack.notify.url));
-        let [url, billing_url, notify_url] =
-            [&stack.api_server, &stack.billing, &stack.notify].map(|service| service.url.clone());
+        let [url, billing_url, notify_url, archive_url] =
+            [&stack.api_server, &stack.billing, &stack.notify, &stack.archive].map(|service| service.url.clone());
         ensure!(proxies.actors.set(Actors::new(stack, server, client.clone())).is_ok(), "the actors are set once");
         let actors = proxies.actors.clone();
         let keeper = tokio::spawn(async move {
@@ -191,6 +192,7 @@ impl Shop {
             url,
             billing_url,
             notify_url,
+            archive_url,
             namespace,
             kubeconfig: cluster.kubeconfig.clone(),
             client,
@@ -260,6 +262,8 @@ impl Shop {
             .env("NOTIFY_URL", &self.notify_url)
             .env("BILLING_TOKEN_FILE", token("billing"))
             .env("NOTIFY_TOKEN_FILE", token("notify"))
+            .env("ARCHIVE_URL", &self.archive_url)
+            .env("ARCHIVE_TOKEN_FILE", token("archive"))
             .kill_on_drop(true)
             .output();
         let Output { status, stdout, stderr } =

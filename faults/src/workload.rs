@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kube::{ResourceExt, api::ListParams};
-use orders_crds::{ConditionType, Order, Outcome, conditions};
+use kube::{
+    ResourceExt,
+    api::{ListParams, PostParams},
+};
+use orders_crds::{ConditionType, Order, OrderSpec, Outcome, Reason, conditions};
 use orders_testbed::{Message, wait_for};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -57,6 +60,7 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
         stray_mails: 0,
         answers: vec![],
     };
+    let mut placed = Vec::new();
     for (number, amount) in AMOUNTS.into_iter().enumerate() {
         let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
         let email = format!("{login}@example.com");
@@ -65,10 +69,26 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
         let request = if number == 3 { request.header("prefer", "respond-async") } else { request };
         let (status, answer) = persist("an order", || request.try_clone(), &format!("{login}-{number}")).await?;
         let id = answer["id"].as_i64().with_context(|| format!("an answer without id: {status} {answer}"))?;
-        let order = settled(shop, &format!("order-{id}")).await?;
+        let name = format!("order-{id}");
+        let order = settled(shop, &name).await?;
+        placed.push((id, name));
         ending.answers.push(status);
         ending.orders.push(describe(&order));
         ending.uids.push(order.uid().context("a stored order has a UID")?);
+    }
+    let order = cancelled_from_the_start(shop, login).await?;
+    ending.orders.push(describe(&order));
+    ending.uids.push(order.uid().context("a stored order has a UID")?);
+    // The last one is given back, and then there is enough for the one that was too dear.
+    for (number, what, reason) in [(3, "cancel", Reason::Refunded), (1, "retry", Reason::Paid)] {
+        if what == "retry" {
+            let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": login, "balance": 450}));
+            persist("the second refill", || refill.try_clone(), &format!("{login}-refill-2")).await?;
+        }
+        let (id, name) = &placed[number];
+        let request = shop.http.post(format!("{}/orders/{id}/{what}", shop.url)).header("prefer", "wait=1");
+        persist(what, || request.try_clone(), "").await?;
+        ending.orders[number] = describe(&settled_as(shop, name, reason).await?);
     }
     let account = look(shop, &format!("/billing/account/{login}")).await?;
     ending.balance = account["balance"].to_string();
@@ -76,11 +96,25 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
     let of_nobody = look(shop, &format!("/notify/log/{login}-nobody")).await?;
     ending.messages =
         texts(&messages).chain(texts(&of_nobody)).map(|(text, sent)| (text.replace(login, "CUSTOMER"), sent)).collect();
-    let placed = all_of(shop, login).await?.len();
-    if placed != AMOUNTS.len() {
-        bail!("{placed} orders exist where {} were placed", AMOUNTS.len());
+    let (exist, expected) = (all_of(shop, login).await?.len(), AMOUNTS.len() + 1);
+    if exist != expected {
+        bail!("{exist} orders exist where {expected} were placed");
     }
     Ok(ending)
+}
+
+/// An order that is to be cancelled before anybody has seen it.
+async fn cancelled_from_the_start(shop: &Shop, login: &str) -> Result<Order> {
+    let name = format!("{login}-cancelled");
+    let spec = OrderSpec {
+        login: login.to_owned(),
+        email: format!("{login}@example.com"),
+        amount: "10".to_owned(),
+        cancel_requested: Some(true),
+        ..OrderSpec::default()
+    };
+    shop.orders().create(&PostParams::default(), &Order::new(&name, spec)).await?;
+    settled_as(shop, &name, Reason::Cancelled).await
 }
 
 /// Counts the customer's mails, when everything is at rest.
@@ -89,8 +123,7 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
 /// If the mail server does not answer.
 pub async fn count_mails(shop: &Shop, login: &str, ending: &mut Ending) -> Result<()> {
     let mails = shop.inbox.messages_to(&format!("{login}@example.com")).await?;
-    let is_of = |mail: &Message, uid: &str| mail.message_id.starts_with(&format!("{uid}@"));
-    ending.mails = ending.uids.iter().map(|uid| mails.iter().filter(|mail| is_of(mail, uid)).count()).collect();
+    ending.mails = ending.uids.iter().map(|uid| mails.iter().filter(|mail| is_about(mail, uid)).count()).collect();
     ending.stray_mails = mails.len() - ending.mails.iter().sum::<usize>();
     Ok(())
 }
@@ -107,16 +140,19 @@ async fn all_of(shop: &Shop, login: &str) -> Result<Vec<Order>> {
     Ok(orders)
 }
 
-/// Sends a request under a key until it gets an answer that says what became of it, as a careful client would.
+/// Sends a request under a key, if it has one, until it gets an answer that says what became of it, as a careful client would.
 ///
 /// # Errors
 /// If it does not within [`SETTLE_LIMIT`].
 pub async fn persist(what: &str, request: impl Fn() -> Option<RequestBuilder>, key: &str) -> Result<(u16, Value)> {
     wait_for(&format!("a definite answer to {what}"), SETTLE_LIMIT, || async {
-        let response = request()?.header("idempotency-key", key).send().await.ok()?;
+        let request = if key.is_empty() { request()? } else { request()?.header("idempotency-key", key) };
+        let response = request.send().await.ok()?;
         let status = response.status();
         let body: Value = response.json().await.ok()?;
-        let indefinite = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT;
+        // Without a key a conflict says that it is done already.
+        let conflict = status == StatusCode::CONFLICT && !key.is_empty();
+        let indefinite = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || conflict;
         (!indefinite).then(|| (status.as_u16(), body))
     })
     .await
@@ -138,11 +174,25 @@ async fn look(shop: &Shop, path: &str) -> Result<Value> {
 /// # Errors
 /// If that takes longer than [`SETTLE_LIMIT`]; the error says how far it came.
 pub async fn settled(shop: &Shop, name: &str) -> Result<Order> {
+    let what = format!("{name} to be decided and its customer told");
+    settled_if(shop, name, &what, |order| order.outcome() != Outcome::Undecided).await
+}
+
+/// The same, when the order is to end like this.
+async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
+    let what = format!("{name} to be {reason} and its customer told");
+    settled_if(shop, name, &what, |order| {
+        let conditions = order.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+        conditions::find(conditions, ConditionType::Succeeded).is_some_and(|condition| condition.reason == reason.as_str())
+    })
+    .await
+}
+
+async fn settled_if(shop: &Shop, name: &str, what: &str, is_it: impl Fn(&Order) -> bool) -> Result<Order> {
     let orders = shop.orders();
-    let done = wait_for(&format!("{name} to be decided and its customer told"), SETTLE_LIMIT, || async {
-        orders.get_opt(name).await.ok().flatten().filter(|order| {
-            order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|status| status.is_notified())
-        })
+    let done = wait_for(what, SETTLE_LIMIT, || async {
+        let told = |order: &Order| order.status.as_ref().is_some_and(|status| status.is_notified());
+        orders.get_opt(name).await.ok().flatten().filter(|order| is_it(order) && told(order) && order.finalizers().is_empty())
     })
     .await;
     match done {
@@ -160,12 +210,14 @@ pub fn describe(order: &Order) -> String {
     let reason =
         |kind| conditions::find(&status.conditions, kind).map_or("none", |condition| condition.reason.as_str()).to_owned();
     format!(
-        "amount {}: {} (Paid: {}, Notified: {}), charged {}, balance {}{}",
+        "amount {}: {} (Paid: {}, Notified: {}), attempt {}, charged {}, given back {}, balance {}{}",
         order.spec.amount,
         reason(ConditionType::Succeeded),
         reason(ConditionType::Paid),
         reason(ConditionType::Notified),
+        status.attempt(),
         status.charge.as_ref().map_or("nothing".to_owned(), |charge| charge.amount.to_string()),
+        status.refunded.map_or("nothing".to_owned(), |amount| amount.to_string()),
         status.balance.map_or("unknown".to_owned(), |balance| balance.to_string()),
         status.retry.map_or(String::new(), |retry| format!(", trying again: {}", retry.last_error)),
     )
@@ -178,6 +230,11 @@ pub fn describe(order: &Order) -> String {
 pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
     let uid = order.uid().context("a stored order has a UID")?;
     let mut mails = shop.inbox.messages().await?;
-    mails.retain(|mail| mail.message_id.starts_with(&format!("{uid}@")));
+    mails.retain(|mail| is_about(mail, &uid));
     Ok(mails)
+}
+
+/// Whether a mail is about the order with this UID: its Message-ID is the UID, or begins with it and a point.
+fn is_about(mail: &Message, uid: &str) -> bool {
+    mail.message_id.strip_prefix(uid).is_some_and(|rest| rest.starts_with(['@', '.']))
 }

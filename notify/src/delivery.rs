@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
-    listener::announce_message,
-    log::{Log, Message, NewMessage},
+    listener::announce,
+    log::{Log, Message, NewMessage, State},
     mailer::{Mailer, SMTP_TIMEOUT},
 };
 
@@ -40,15 +40,17 @@ pub struct Delivery {
     log: Log,
     mailer: Mailer,
     connections: Arc<Semaphore>,
+    max_attempts: u32,
     attempts: TaskTracker,
     broker: Option<Broker>,
 }
 
 impl Delivery {
-    /// Delivers what is in the log, over at most `connections` connections at once.
-    pub fn new(log: Log, mailer: Mailer, connections: u32) -> Self {
+    /// Delivers what is in the log, over at most `connections` connections at once,
+    /// and gives a message up after so many attempts.
+    pub fn new(log: Log, mailer: Mailer, connections: u32, max_attempts: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections as usize));
-        Delivery { log, mailer, connections, attempts: TaskTracker::new(), broker: None }
+        Delivery { log, mailer, connections, max_attempts, attempts: TaskTracker::new(), broker: None }
     }
 
     /// Announces over this broker how each attempt ended.
@@ -82,7 +84,7 @@ impl Delivery {
     pub async fn deliver(&self, new: NewMessage<'_>, patience: Duration) -> Result<Message, NotifyError> {
         let deadline = Instant::now() + patience;
         let (message, is_new) = self.log.store(new, LEASE).await?;
-        if message.sent_at.is_some() {
+        if message.state() != State::Delivering {
             return Ok(message);
         }
         if !is_new {
@@ -105,7 +107,7 @@ impl Delivery {
     }
 
     async fn wait_until_sent(&self, mut message: Message, deadline: Instant) -> Result<Message, NotifyError> {
-        while message.sent_at.is_none() && Instant::now() < deadline {
+        while message.state() == State::Delivering && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
             message = self.log.find(&message.key).await?.unwrap_or(message);
         }
@@ -147,41 +149,41 @@ impl Delivery {
     fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<()> {
         let delivery = self.clone();
         self.attempts.spawn(async move {
-            let recorded = delivery.attempt(&message).await;
+            let ended = delivery.attempt(&message).await;
             drop(connection);
-            if recorded {
-                delivery.announce(&message).await;
+            if let (Some(broker), Some((state, error))) = (&delivery.broker, ended) {
+                announce(broker, &message, state, error).await;
             }
         })
     }
 
-    /// Says over the broker, if there is one, how a message stands.
-    async fn announce(&self, message: &Message) {
-        if let Some(broker) = &self.broker
-            && let Ok(Some(message)) = self.log.find(&message.key).await
-        {
-            announce_message(broker, &message).await;
-        }
-    }
-
-    /// One attempt, and its result into the log; whether that was recorded.
-    async fn attempt(&self, message: &Message) -> bool {
-        let recorded = match self.mailer.send(message).await {
+    /// One attempt, and its result into the log; how the message stands after it,
+    /// unless that could not be recorded.
+    async fn attempt(&self, message: &Message) -> Option<(State, Option<String>)> {
+        let (recorded, state, error) = match self.mailer.send(message).await {
             Ok(()) => {
                 tracing::info!(id = message.id, key = %message.key, "sent");
-                self.log.sent(message.id).await
+                (self.log.sent(message.id).await, State::Sent, None)
             }
             Err(error) => {
-                let delay = backoff(message.attempts);
+                let last = message.attempts + 1 >= i64::from(self.max_attempts);
+                let delay = (!last).then(|| backoff(message.attempts));
                 tracing::warn!(id = message.id, key = %message.key, %error, retry_in = ?delay, "not sent");
+                if last {
+                    metrics::counter!("orders_messages_dead_lettered_total").increment(1);
+                }
                 let error: String = error.to_string().chars().take(MAX_ERROR).collect();
-                self.log.failed(message.id, &error, delay).await
+                let state = if last { State::DeadLettered } else { State::Delivering };
+                (self.log.failed(message.id, &error, delay).await, state, Some(error))
             }
         };
-        if let Err(error) = &recorded {
-            tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
+        match recorded {
+            Ok(()) => Some((state, error)),
+            Err(error) => {
+                tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
+                None
+            }
         }
-        recorded.is_ok()
     }
 }
 

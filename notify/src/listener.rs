@@ -3,41 +3,50 @@
 use orders_broker::{
     Broker, Received, Undealt,
     messages::{self, Decided, NotificationChanged, NotificationState},
-    topology::{self, NOTIFICATION_CHANGED},
+    topology::{self, NOTIFICATION_CHANGED, PAYMENT_DECIDED},
 };
-use orders_crds::{Outcome, Reason, texts};
+use orders_crds::texts;
 use orders_service::shutdown::Shutdown;
 use uuid::Uuid;
 
 use crate::{
     delivery::Delivery,
     error::NotifyError,
-    log::{Message, NewMessage},
+    log::{Message, NewMessage, State},
 };
 
 /// Has customers told until shutdown.
 pub async fn listen(broker: Broker, delivery: Delivery, shutdown: Shutdown) {
     let deal = |received: Received| {
         let (broker, delivery) = (broker.clone(), delivery.clone());
-        async move { tell(&broker, &delivery, received.data()?).await }
+        async move {
+            let decided: Decided = received.data()?;
+            // Why a charge was closed, only the operator knows: it tells.
+            if received.subject == PAYMENT_DECIDED && decided.outcome == messages::Outcome::Closed {
+                return Ok(());
+            }
+            tell(&broker, &delivery, decided).await
+        }
     };
     broker.consume(&topology::NOTIFY, deal, shutdown.requested()).await;
 }
 
 async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<(), Undealt> {
-    let outcome = match decided.outcome {
-        messages::Outcome::Charged => Outcome::Paid,
-        messages::Outcome::InsufficientFunds => Outcome::Refused(Some(Reason::InsufficientFunds)),
-        messages::Outcome::AccountNotFound => Outcome::Refused(Some(Reason::AccountNotFound)),
-        messages::Outcome::Closed => Outcome::Refused(Some(Reason::Cancelled)),
-    };
-    let text = texts::for_outcome(outcome, &decided.login, decided.amount, decided.balance)
+    let text = texts::for_outcome(decided.outcome(), &decided.login, decided.amount, decided.balance)
         .ok_or_else(|| Undealt::Never("nothing to tell of this outcome".to_owned()))?;
     if let Err(error) = decided.email.as_ref().parse::<lettre::Address>() {
-        announce(broker, &decided.key, NotificationState::Undeliverable, Some(format!("email: {error}"))).await;
+        let why = Some(format!("email: {error}"));
+        say(broker, NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 })
+            .await;
         return Ok(());
     }
-    let new = NewMessage { key: &decided.key, login: decided.login.as_ref(), email: decided.email.as_ref(), text: &text };
+    let new = NewMessage {
+        key: &decided.key,
+        login: decided.login.as_ref(),
+        email: decided.email.as_ref(),
+        text: &text,
+        resends: decided.resends.into(),
+    };
     #[cfg(feature = "planted-bugs")]
     if orders_service::planted::is("message-not-deduplicated") && delivery.knows(&decided.key).await {
         let key = orders_service::planted::another(&decided.key);
@@ -50,19 +59,24 @@ async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<
         Err(error) => return Err(Undealt::Never(error.to_string())),
     };
     if !is_new {
-        announce_message(broker, &message).await;
+        announce(broker, &message, message.state(), message.last_error.clone()).await;
     }
     Ok(())
 }
 
-/// Says how a message stands. If that is lost, the operator asks.
-pub async fn announce_message(broker: &Broker, message: &Message) {
-    let state = if message.sent_at.is_some() { NotificationState::Sent } else { NotificationState::Delivering };
-    announce(broker, &message.key, state, message.last_error.clone()).await;
+/// Says how a message stands now. If that is lost, the operator asks.
+pub async fn announce(broker: &Broker, message: &Message, state: State, error: Option<String>) {
+    let state = match state {
+        State::Sent => NotificationState::Sent,
+        State::Delivering => NotificationState::Delivering,
+        State::DeadLettered => NotificationState::DeadLettered,
+    };
+    let resends = i32::try_from(message.resends).unwrap_or(i32::MAX);
+    say(broker, NotificationChanged { key: message.key.clone(), state, error, resends }).await;
 }
 
-async fn announce(broker: &Broker, key: &str, state: NotificationState, error: Option<String>) {
-    let changed = NotificationChanged { key: key.to_owned(), state, error };
+async fn say(broker: &Broker, changed: NotificationChanged) {
+    let key = changed.key.clone();
     if let Err(error) = broker.publish(NOTIFICATION_CHANGED, Uuid::new_v4().to_string(), changed).await {
         tracing::warn!(key, %error, "not announced");
     }

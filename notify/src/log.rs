@@ -38,6 +38,32 @@ pub struct Message {
     pub next_attempt_at: i64,
     /// Why delivery failed last.
     pub last_error: Option<String>,
+    /// When it was given up, if it was.
+    pub dead_at: Option<i64>,
+    /// How often it was asked to be sent again after it had been given up.
+    pub resends: i64,
+}
+
+/// How a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The mail server accepted it.
+    Sent,
+    /// It is being tried.
+    Delivering,
+    /// It was tried often enough in vain.
+    DeadLettered,
+}
+
+impl Message {
+    /// How it stands.
+    pub fn state(&self) -> State {
+        match (self.sent_at, self.dead_at) {
+            (Some(_), _) => State::Sent,
+            (None, Some(_)) => State::DeadLettered,
+            (None, None) => State::Delivering,
+        }
+    }
 }
 
 /// A message to store.
@@ -51,6 +77,9 @@ pub struct NewMessage<'a> {
     pub email: &'a str,
     /// What it says.
     pub text: &'a str,
+    /// How often it was asked to be sent again after it had been given up; it is
+    /// tried anew if it was not asked so often before.
+    pub resends: i64,
 }
 
 /// The messages in their database.
@@ -67,7 +96,8 @@ impl Log {
 
     /// Stores a message once for its key. The caller has it to itself for
     /// `lease`; if it neither delivers nor postpones it by then, somebody else
-    /// tries. Returns the stored message and whether it is new.
+    /// tries. Returns the stored message and whether it is new, or asked for anew
+    /// after it had been given up.
     ///
     /// # Errors
     /// [`NotifyError::KeyReused`] if the key is another message's, or the database's.
@@ -92,7 +122,37 @@ impl Log {
         if (&*first.login, &*first.email, &*first.text) != (new.login, new.email, new.text) {
             return Err(NotifyError::KeyReused);
         }
-        Ok((first, false))
+        match self.revive(&first, new.resends, lease).await? {
+            Some(revived) => Ok((revived, true)),
+            None => Ok((first, false)),
+        }
+    }
+
+    /// Has a message that was given up tried anew, if it was not asked for so often before.
+    async fn revive(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
+        if message.state() != State::DeadLettered || resends <= message.resends {
+            return Ok(None);
+        }
+        let now = Timestamp::now();
+        let revived = sqlx::query_as(
+            "UPDATE messages SET dead_at = NULL, attempts = 0, resends = $2, next_attempt_at = $3
+             WHERE id = $1 AND dead_at IS NOT NULL AND resends < $2 RETURNING *",
+        )
+        .bind(message.id)
+        .bind(resends)
+        .bind((now + lease).as_microsecond())
+        .fetch_optional(&self.database.pool)
+        .await?;
+        Ok(revived)
+    }
+
+    /// The message with this number.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn numbered(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+        let found = sqlx::query_as("SELECT * FROM messages WHERE id = $1").bind(id);
+        Ok(found.fetch_optional(&self.database.pool).await?)
     }
 
     /// The message stored under a key.
@@ -137,8 +197,8 @@ impl Log {
         // The outer condition is looked at again for a row that another replica just took.
         let claimed = sqlx::query_as(
             "UPDATE messages SET next_attempt_at = $2
-             WHERE sent_at IS NULL AND next_attempt_at <= $1 AND id IN (
-                 SELECT id FROM messages WHERE sent_at IS NULL AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3
+             WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 AND id IN (
+                 SELECT id FROM messages WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3
              ) RETURNING *",
         )
         .bind(now.as_microsecond())
@@ -154,7 +214,7 @@ impl Log {
     /// # Errors
     /// The database's: then it is delivered again after the lease, with the same Message-ID.
     pub async fn sent(&self, id: i64) -> Result<(), NotifyError> {
-        sqlx::query("UPDATE messages SET sent_at = $2, last_error = NULL WHERE id = $1 AND sent_at IS NULL")
+        sqlx::query("UPDATE messages SET sent_at = $2, last_error = NULL, dead_at = NULL WHERE id = $1 AND sent_at IS NULL")
             .bind(id)
             .bind(Timestamp::now().as_microsecond())
             .execute(&self.database.pool)
@@ -162,17 +222,20 @@ impl Log {
         Ok(())
     }
 
-    /// Notes a failed attempt; the next one is due after `delay`.
+    /// Notes a failed attempt; the next one is due after `delay`, or never if there is none.
     ///
     /// # Errors
     /// The database's: then it is tried again after the lease.
-    pub async fn failed(&self, id: i64, error: &str, delay: Duration) -> Result<(), NotifyError> {
+    pub async fn failed(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<(), NotifyError> {
+        let now = Timestamp::now();
         sqlx::query(
-            "UPDATE messages SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3 WHERE id = $1 AND sent_at IS NULL",
+            "UPDATE messages SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3, dead_at = $4
+             WHERE id = $1 AND sent_at IS NULL",
         )
         .bind(id)
         .bind(error)
-        .bind((Timestamp::now() + delay).as_microsecond())
+        .bind((now + delay.unwrap_or_default()).as_microsecond())
+        .bind(delay.is_none().then(|| now.as_microsecond()))
         .execute(&self.database.pool)
         .await?;
         Ok(())

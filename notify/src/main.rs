@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
 
     let log = Log::new(database);
     let broker = config.broker.connect(Service::Notify).await?;
-    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections).announcing(broker.clone());
+    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections, config.max_attempts).announcing(broker.clone());
     tokio::spawn(delivery.clone().run(shutdown.clone()));
     let listening = match broker {
         Some(broker) => tokio::spawn(listener::listen(broker, delivery.clone(), shutdown.clone())),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{FromRequestParts, Path, Query, State},
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use orders_crds::{EMail, Login};
@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     delivery::Delivery,
-    log::{Log, Message, NewMessage},
+    log::{self as log_entry, Log, Message, NewMessage},
 };
 
 /// How long a caller waits for delivery at most. Below a second, so that the
@@ -58,8 +58,11 @@ pub struct Notify {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Notify> {
-    let mut router =
-        OpenApiRouter::with_openapi(ApiDoc::openapi()).routes(routes!(send)).routes(routes!(log)).routes(routes!(all));
+    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(send))
+        .routes(routes!(log))
+        .routes(routes!(all))
+        .routes(routes!(resend));
     problem_examples::add(router.get_openapi_mut());
     router
 }
@@ -109,6 +112,10 @@ struct NotifyRequest {
     /// 1 to 2000 characters, no control characters but line feeds.
     #[schema(example = "Заказ успешно оформлен")]
     text: String,
+    /// How often it was asked to be sent again after it had been given up: it is tried anew if it was not asked so often before.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100)]
+    resends: u8,
 }
 
 /// A message and how its delivery stands.
@@ -121,6 +128,20 @@ struct Delivered {
     attempts: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
+    /// Whether it was given up after too many failed attempts; `POST /notify/messages/{id}/resend` tries it anew.
+    dead_lettered: bool,
+}
+
+impl From<Message> for Delivered {
+    fn from(message: Message) -> Self {
+        Delivered {
+            key: message.key.clone(),
+            attempts: message.attempts,
+            last_error: message.last_error.clone(),
+            dead_lettered: message.state() == log_entry::State::DeadLettered,
+            entry: message.into(),
+        }
+    }
 }
 
 /// A message as the log shows it.
@@ -178,18 +199,49 @@ async fn send(
     if let Err(error) = request.email.as_ref().parse::<lettre::Address>() {
         return Err(Problem::invalid("email", format!("email: {error}")));
     }
-    let new = NewMessage { key: key.as_str(), login: request.login.as_ref(), email: request.email.as_ref(), text: &request.text };
+    let new = NewMessage {
+        key: key.as_str(),
+        login: request.login.as_ref(),
+        email: request.email.as_ref(),
+        text: &request.text,
+        resends: request.resends.into(),
+    };
     #[cfg(feature = "planted-bugs")]
     if orders_service::planted::is("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
         notify.delivery.deliver(NewMessage { key: &orders_service::planted::another(key.as_str()), ..new }, PATIENCE).await?;
     }
-    let message = notify.delivery.deliver(new, PATIENCE).await?;
-    Ok(Json(Delivered {
-        key: message.key.clone(),
-        attempts: message.attempts,
-        last_error: message.last_error.clone(),
-        entry: message.into(),
-    }))
+    Ok(Json(notify.delivery.deliver(new, PATIENCE).await?.into()))
+}
+
+/// Send a message again that was given up.
+///
+/// It is tried as often as a new one. A message that is still being tried is left as it is.
+#[utoipa::path(
+    post,
+    path = "/notify/messages/{id}/resend",
+    tag = "messages",
+    params(("id" = i64, Path, description = "The message's number")),
+    responses(
+        (status = 200, description = "How it stands after half a second at most", body = Delivered),
+        (status = 404, description = "No such message", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It was sent already", body = Problem, content_type = "application/problem+json"),
+        ServiceCallProblems
+    )
+)]
+async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) -> Result<Json<Delivered>, Problem> {
+    let found = notify.log.numbered(id).await?;
+    let message = found.ok_or_else(|| Problem::not_found("there is no message with this number"))?;
+    if message.state() == log_entry::State::Sent {
+        return Err(Problem::new(StatusCode::CONFLICT, "the mail server has accepted this message already"));
+    }
+    let again = NewMessage {
+        key: &message.key,
+        login: &message.login,
+        email: &message.email,
+        text: &message.text,
+        resends: message.resends + 1,
+    };
+    Ok(Json(notify.delivery.deliver(again, PATIENCE).await?.into()))
 }
 
 fn check_text(text: &str) -> Result<(), Problem> {
@@ -277,6 +329,8 @@ mod tests {
             attempts: 0,
             next_attempt_at: 0,
             last_error: None,
+            dead_at: None,
+            resends: 0,
         };
         assert_eq!(LogEntry::from(message).dtime, "2025-01-27T06:01:27.018191");
     }

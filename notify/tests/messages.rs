@@ -6,7 +6,7 @@ use anyhow::Result;
 use orders_notify::{
     delivery::Delivery,
     error::NotifyError,
-    log::{Log, MIGRATIONS, NewMessage},
+    log::{Log, MIGRATIONS, NewMessage, State},
     mailer::Mailer,
 };
 use orders_service::{database::Database, shutdown::Shutdown};
@@ -29,7 +29,7 @@ where
 }
 
 fn message(key: &str) -> NewMessage<'_> {
-    NewMessage { key, login: "anna", email: "anna@example.com", text: "Заказ успешно оформлен" }
+    NewMessage { key, login: "anna", email: "anna@example.com", text: "Заказ успешно оформлен", resends: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +37,7 @@ async fn a_message_is_delivered_once_for_its_key_with_an_id_that_follows_from_it
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2);
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
         let first = delivery.deliver(message("k1"), PATIENCE).await?;
         assert!(first.sent_at.is_some(), "{first:?}");
         let again = delivery.deliver(message("k1"), PATIENCE).await?;
@@ -60,7 +60,7 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let mut inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2);
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         inbox.stop()?;
         let stored = delivery.deliver(message("k2"), PATIENCE).await?;
@@ -72,6 +72,34 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
         })
         .await?;
         assert_eq!(sent.last_error, None);
+        assert_eq!(inbox.messages().await?.len(), 1);
+        running.abort();
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_given_up_after_so_many_attempts_and_sent_again_on_request_once() -> Result<()> {
+    on_both(|log| async move {
+        let directory = tempfile::tempdir()?;
+        let mut inbox = Inbox::start(directory.path()).await?;
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 2);
+        let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
+        inbox.stop()?;
+        delivery.deliver(message("k"), PATIENCE).await?;
+        let dead = wait_for("the message to be given up", Duration::from_secs(20), || async {
+            log.find("k").await.ok().flatten().filter(|message| message.state() == State::DeadLettered)
+        })
+        .await?;
+        assert_eq!(dead.attempts, 2);
+        inbox.start_again().await?;
+        assert_eq!(log.claim_due(10, LEASE).await?, [], "nobody tries it any more");
+        assert_eq!(delivery.deliver(message("k"), PATIENCE).await?.state(), State::DeadLettered, "a repeat changes nothing");
+
+        let again = NewMessage { resends: 1, ..message("k") };
+        assert_eq!(delivery.deliver(again, PATIENCE).await?.state(), State::Sent);
+        assert_eq!(delivery.deliver(again, PATIENCE).await?.state(), State::Sent);
         assert_eq!(inbox.messages().await?.len(), 1);
         running.abort();
         Ok(())

@@ -44,6 +44,18 @@ pub struct Config {
     #[arg(long, env = "NOTIFY_TOKEN_FILE", default_value = "/var/run/secrets/orders/notify/token")]
     pub notify_token_file: PathBuf,
 
+    /// The archive, as in http://orders-archive:80; without it finished orders stay as they are.
+    #[arg(long, env = "ARCHIVE_URL")]
+    pub archive_url: Option<String>,
+
+    /// Token to show to the archive.
+    #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
+    pub archive_token_file: PathBuf,
+
+    /// Seconds after which a finished order is removed, once it is archived, unless it says otherwise itself; never if not set.
+    #[arg(long, env = "TTL_SECONDS_AFTER_FINISHED", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub ttl_seconds_after_finished: Option<u64>,
+
     /// Orders worked on at once, at most.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,

@@ -1,6 +1,10 @@
 //! The controller: for each order, decide, carry out, write the status once.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -22,16 +26,19 @@ use crate::{
     carry_out::carry_out,
     clients::{Billing, Notify},
     decide::{Step, decide},
+    deletion::{self, Deletion, has_finalizer, needs_finalizer},
     events::{Happened, Publisher},
     purchase::Purchase,
+    retention::Retention,
     status::Progress,
+    wanted::Wanted,
 };
 
 /// An order as it comes: one that cannot be read must not stop the others.
-type Guarded = DeserializeGuard<Order>;
+pub(crate) type Guarded = DeserializeGuard<Order>;
 
 /// How long one call to the Kubernetes API may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An order that is older than this when it is first seen may be gone by now:
 /// before it is charged the API server is asked. One that is seen at once is
@@ -39,7 +46,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(2);
 
 /// Field manager of the status.
-const FIELD_MANAGER: &str = "orders-operator";
+pub(crate) const FIELD_MANAGER: &str = "orders-operator";
 
 /// What reconciling needs.
 pub struct Context {
@@ -51,6 +58,10 @@ pub struct Context {
     pub notify: Box<dyn Notify>,
     /// Tells the story.
     pub events: Publisher,
+    /// Sees to the charges of orders that are gone.
+    pub deletion: Deletion,
+    /// Archives and removes what is finished, if there is an archive.
+    pub retention: Option<Retention>,
 }
 
 /// Why an order could not be brought forward now.
@@ -70,71 +81,117 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
+    let deletion = context.deletion.clone();
+    let deleted = context.retention.clone();
     let (store, writer) = reflector::store();
     let unfinished = watcher(orders, watcher::Config::default())
         .default_backoff()
         // Who owns which field is of no use here and would be half of the memory.
         .modify(|order| order.managed_fields_mut().clear())
         .reflect(writer)
+        .inspect_ok(move |event| {
+            if let (watcher::Event::Delete(DeserializeGuard(Ok(order))), Some(retention)) = (event, &deleted) {
+                retention.was_deleted(order);
+            }
+        })
         .applied_objects()
         .try_filter(|order| ready(needs_work(order)));
+    let retained = retain(context.retention.as_ref(), store.clone());
     let work = Controller::for_stream(unfinished, store)
         .with_config(ControllerConfig::default().concurrency(concurrency))
         .graceful_shutdown_on(shutdown.clone().requested())
-        .run(reconcile, retry_later, context)
+        .run(reconcile, retry_later, context.clone())
         .for_each(|_| ready(()));
     tokio::select! {
-        () = work => {}
+        () = async { work.await; deletion.finish().await } => {}
+        () = retained => {}
         () = shutdown.out_of_time() => tracing::warn!("stopped with orders under way; the next leader goes on with them"),
     }
 }
 
+/// Archives and removes, if there is an archive; never ends.
+async fn retain(retention: Option<&Retention>, orders: reflector::Store<Guarded>) {
+    match retention {
+        Some(retention) => retention.run(orders).await,
+        None => pending().await,
+    }
+}
+
 fn needs_work(order: &Guarded) -> bool {
-    order.meta().deletion_timestamp.is_none()
-        && order
-            .0
-            .as_ref()
-            .map_or(true, |order| order.status.as_ref().is_none_or(|status| decide(status, Timestamp::now()) != Step::Done))
+    let Ok(readable) = &order.0 else { return true };
+    let status = readable.status.clone().unwrap_or_default();
+    let wanted = Wanted::of(&readable.metadata, Some(&readable.spec), &status);
+    decide(&status, &wanted, Timestamp::now()) != Step::Done || has_finalizer(order) != needs_finalizer(order, &status)
 }
 
 async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if !needs_work(&order) {
         return Ok(Action::await_change());
     }
-    let Some((spec, before)) = read(&order, &context.client).await? else { return Ok(Action::await_change()) };
+    let Some(Read { spec, status: before }) = read(&order, &context.client).await? else { return Ok(Action::await_change()) };
+    let uid = order.uid().unwrap_or_default();
+    let wanted = Wanted::of(order.meta(), spec.as_ref().ok(), &before);
     let mut progress = Progress::new(before.clone(), order.meta().generation);
-    let purchase =
-        spec.and_then(|spec| Purchase::read(&order.uid().unwrap_or_default(), &spec).map_err(|error| error.to_string()));
-    let go_on = match purchase {
-        Ok(purchase) => carry_out(&purchase, &mut progress, &*context.billing, &*context.notify).await,
+    let purchase = spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
+    let go_on = match &purchase {
+        Ok(purchase) => carry_out(&uid, &mut purchase.clone(), &wanted, &mut progress, &*context.billing, &*context.notify).await,
         // What was decided stays decided, whatever can be read of it now.
         Err(problem) if before.outcome() != Outcome::Undecided => {
             tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
             None
         }
         Err(problem) => {
-            progress.invalid(&problem, Timestamp::now());
+            progress.invalid(problem, Timestamp::now());
             None
         }
     };
+    let mut version = order.resource_version();
     if progress.status != before {
-        if !write_status(&order, &progress.status, &context.client).await? {
-            return Ok(Action::await_change());
+        match write_status(&order, &progress.status, &context.client).await? {
+            Written::As(new) => version = new,
+            Written::Gone => {
+                if let Ok(purchase) = purchase
+                    && before.is_charge_open()
+                {
+                    context.deletion.settle(&order, purchase, progress, &context);
+                }
+                return Ok(Action::await_change());
+            }
         }
         progress.story.iter().for_each(|happened| observe(&order, happened));
         context.events.publish(&progress.story, &order.object_ref(&())).await;
     }
+    let needed = needs_finalizer(&order, &progress.status) && !deletion::is_overdue(&order);
+    if has_finalizer(&order) != needed {
+        match deletion::set_finalizer(&order, version, needed, &context.client).await? {
+            Written::As(_) => {}
+            Written::Gone => {
+                if let Ok(purchase) = purchase
+                    && progress.status.is_charge_open()
+                {
+                    context.deletion.settle(&order, purchase, progress, &context);
+                }
+                return Ok(Action::await_change());
+            }
+        }
+    }
     Ok(go_on.map_or_else(Action::await_change, requeue_at))
 }
 
-/// The order's spec, or why it cannot be read, and its status; `None` if it is
-/// gone, or another one has its name. What may be out of date is asked for anew.
-/// One that cannot be read as a whole is looked at part by part: a status that
-/// cannot be read must not turn into a refusal of what may be paid already.
-async fn read(order: &Guarded, client: &Client) -> Result<Option<(Result<OrderSpec, String>, OrderStatus)>, ReconcileError> {
+/// What could be read of an order: its spec, or why it cannot be; its status.
+struct Read {
+    spec: Result<OrderSpec, String>,
+    status: OrderStatus,
+}
+
+/// The order as it is; `None` if it is gone, or another one has its name. What may
+/// be out of date is asked for anew. One that cannot be read as a whole is looked
+/// at part by part: a status that cannot be read must not turn into a refusal of
+/// what may be paid already.
+async fn read(order: &Guarded, client: &Client) -> Result<Option<Read>, ReconcileError> {
     match &order.0 {
         Ok(order) if order.status.is_some() || is_fresh(order) => {
-            return Ok(Some((Ok(order.spec.clone()), order.status.clone().unwrap_or_default())));
+            return Ok(Some(Read { spec: Ok(order.spec.clone()), status: order.status.clone().unwrap_or_default() }));
         }
         _ => {}
     }
@@ -152,7 +209,7 @@ fn is_fresh(order: &Order) -> bool {
 /// What can be read of an order: its spec, or why it cannot; its status, or its
 /// conditions alone, or nothing. Without a status billing is asked again, under
 /// the same key, and gives the first outcome.
-fn parts(data: &Value) -> (Result<OrderSpec, String>, OrderStatus) {
+fn parts(data: &Value) -> Read {
     let spec = serde_json::from_value(data["spec"].clone()).map_err(|error| format!("spec: {error}"));
     let status = serde_json::from_value(data["status"].clone());
     let status = status.unwrap_or_else(|_| match &spec {
@@ -162,7 +219,7 @@ fn parts(data: &Value) -> (Result<OrderSpec, String>, OrderStatus) {
             ..OrderStatus::default()
         },
     });
-    (spec, status)
+    Read { spec, status }
 }
 
 /// Counts and logs what happened.
@@ -172,17 +229,38 @@ fn observe(order: &Guarded, happened: &Happened) {
     tracing::info!(order = order.name_any(), action, reason, note = happened.note);
 }
 
-/// Writes the status if the order is still the one that was looked at; false if
-/// it is gone.
-async fn write_status(order: &Guarded, status: &OrderStatus, client: &Client) -> Result<bool, ReconcileError> {
+/// What became of a write to an order.
+pub(crate) enum Written {
+    /// It has this version now.
+    As(Option<String>),
+    /// It is gone, or another one has its name.
+    Gone,
+}
+
+/// Writes the status if the order is still the one that was looked at.
+async fn write_status(order: &Guarded, status: &OrderStatus, client: &Client) -> Result<Written, ReconcileError> {
     let orders: Api<Guarded> = Api::namespaced(client.clone(), &order.namespace().unwrap_or_default());
     let patch = Patch::Merge(status_patch(order.resource_version(), status));
     let (name, params) = (order.name_any(), PatchParams::apply(FIELD_MANAGER));
-    match tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await? {
-        Ok(_) => Ok(true),
+    written(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await?).await
+}
+
+/// Reads the result of a write. After a conflict it is looked up whether the order
+/// is still there: if it is not, nobody else will see to its charge.
+pub(crate) async fn written(
+    order: &Guarded,
+    orders: &Api<Guarded>,
+    result: kube::Result<Guarded>,
+) -> Result<Written, ReconcileError> {
+    match result {
+        Ok(new) => Ok(Written::As(new.resource_version())),
         Err(kube::Error::Api(status)) if status.is_not_found() => {
-            tracing::info!(order = name, "the order was deleted meanwhile");
-            Ok(false)
+            tracing::info!(order = order.name_any(), "the order was deleted meanwhile");
+            Ok(Written::Gone)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() => {
+            let now = tokio::time::timeout(CALL_TIMEOUT, orders.get_opt(&order.name_any())).await??;
+            if now.is_some_and(|now| now.uid() == order.uid()) { Err(kube::Error::Api(status).into()) } else { Ok(Written::Gone) }
         }
         Err(error) => Err(error.into()),
     }
@@ -191,7 +269,7 @@ async fn write_status(order: &Guarded, status: &OrderStatus, client: &Client) ->
 /// A merge patch (RFC 7396) that applies only to the version that was read;
 /// fields that the status has no more are removed by null.
 fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value {
-    let mut fields = json!({ "balance": null, "charge": null, "retry": null });
+    let mut fields = json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null });
     if let (Value::Object(fields), Ok(Value::Object(set))) = (&mut fields, serde_json::to_value(status)) {
         fields.extend(set);
     }
@@ -229,13 +307,13 @@ mod tests {
     fn a_status_patch_removes_what_is_no_more() {
         let patch = status_patch(Some("7".into()), &OrderStatus::default());
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(patch["status"], json!({ "balance": null, "charge": null, "retry": null }));
+        assert_eq!(patch["status"], json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null }));
     }
 
     #[test]
     fn a_status_that_cannot_be_read_is_forgotten_and_the_spec_kept() {
         let spec = json!({"login": "a", "email": "a@b.cd", "cartId": 0, "amount": "5"});
-        let (spec, status) = parts(&json!({"spec": spec, "status": {"balance": "n/a"}}));
+        let Read { spec, status } = parts(&json!({"spec": spec, "status": {"balance": "n/a"}}));
         assert!(spec.is_ok());
         assert_eq!(status, OrderStatus::default(), "billing is asked again");
     }
@@ -243,7 +321,7 @@ mod tests {
     #[test]
     fn a_spec_that_cannot_be_read_leaves_the_outcome_as_it_was() {
         let paid = json!({"type": "Succeeded", "status": "True", "reason": "Paid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        let (spec, status) = parts(&json!({"spec": {"login": 7}, "status": {"balance": "n/a", "conditions": [paid]}}));
+        let Read { spec, status } = parts(&json!({"spec": {"login": 7}, "status": {"balance": "n/a", "conditions": [paid]}}));
         assert!(spec.is_err());
         assert_eq!(status.outcome(), Outcome::Paid);
     }

@@ -1,58 +1,102 @@
 //! What an order needs next: a pure decision.
 
 use jiff::Timestamp;
-use orders_crds::{OrderStatus, Outcome, Reason};
+use orders_crds::{OrderStatus, Outcome, Reason, RetryStep};
 
-/// The next step of an order.
+use crate::wanted::Wanted;
+
+/// The next step of an order. Each that asks another service is safe to repeat: its key follows from the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Ask billing for the charge. Safe to repeat: the key is the order's UID.
+    /// Ask billing for the charge.
     Charge,
-    /// Have the customer told the outcome. Safe to repeat for the same reason.
+    /// Have billing close the charge, so that it cannot land any more, or say what became of it.
+    Close,
+    /// Have billing give the charge back.
+    Refund,
+    /// Have the customer told the outcome.
     Notify,
+    /// Begin the attempt to charge that was asked for.
+    Retry,
+    /// Have the message tried again, as was asked for.
+    Resend,
     /// Something failed; nothing to do before this time.
     Wait(Timestamp),
     /// Nothing is left to do.
     Done,
 }
 
-/// Decides the next step from what is known. Any call may be the first after a
-/// crash, so nothing but the status and the clock counts.
-pub fn decide(status: &OrderStatus, now: Timestamp) -> Step {
+/// Decides the next step from what is known and wanted. Any call may be the first
+/// after a crash, so nothing but these and the clock counts.
+pub fn decide(status: &OrderStatus, wanted: &Wanted, now: Timestamp) -> Step {
     let step = match status.outcome() {
+        // What may have landed already is found out by closing it, whatever the deadline says.
+        Outcome::Undecided if wanted.cancel || wanted.deadline.is_some_and(|deadline| deadline <= now) => Step::Close,
         Outcome::Undecided => Step::Charge,
         // It cannot be read, so there is nobody to tell.
         Outcome::Refused(Some(Reason::InvalidOrder)) => return Step::Done,
-        Outcome::Paid | Outcome::Refused(_) if status.is_notification_final() => return Step::Done,
-        Outcome::Paid | Outcome::Refused(_) => Step::Notify,
+        Outcome::Paid if wanted.cancel => Step::Refund,
+        Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound))
+            if wanted.attempt > status.attempt() && !wanted.cancel =>
+        {
+            return Step::Retry;
+        }
+        _ if status.is_undeliverable() && wanted.resends > status.resends.unwrap_or(0) => return Step::Resend,
+        _ if status.is_notification_final() => return Step::Done,
+        _ => Step::Notify,
     };
     match &status.retry {
-        Some(retry) if retry.next_attempt_time.0 > now => Step::Wait(retry.next_attempt_time.0),
+        // What failed waits; another step that has become due does not.
+        Some(retry) if step.retried_as() == Some(retry.step) && retry.next_attempt_time.0 > now => {
+            Step::Wait(retry.next_attempt_time.0)
+        }
         _ => step,
+    }
+}
+
+impl Step {
+    /// What a retry of this step is called.
+    fn retried_as(self) -> Option<RetryStep> {
+        match self {
+            Step::Charge => Some(RetryStep::Payment),
+            Step::Close => Some(RetryStep::Cancellation),
+            Step::Refund => Some(RetryStep::Refund),
+            Step::Notify => Some(RetryStep::Notification),
+            Step::Retry | Step::Resend | Step::Wait(_) | Step::Done => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-    use orders_crds::{ConditionType, Retry, RetryStep, conditions};
+    use orders_crds::{ConditionType, Retry, conditions};
 
     use super::*;
 
     const NOW: i64 = 1_000;
+    const STEPS: [RetryStep; 4] = [RetryStep::Payment, RetryStep::Cancellation, RetryStep::Refund, RetryStep::Notification];
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// Every combination of the outcome, the message and a retry that the status can hold.
-    fn every_status() -> Vec<OrderStatus> {
+    /// Every combination of the outcome, the message and a retry that the status can hold, with all that can be wanted.
+    fn every_case() -> Vec<(OrderStatus, Wanted)> {
         let mut all = Vec::new();
         let states = [None, Some(None), Some(Some(true)), Some(Some(false))];
+        let retries = STEPS.into_iter().flat_map(|step| [NOW - 1, NOW, NOW + 1].map(|second| Some((step, second))));
+        let retries: Vec<_> = retries.chain([None]).collect();
+        let wishes = [false, true].into_iter().flat_map(|cancel| {
+            [None, Some(at(NOW)), Some(at(NOW + 1))]
+                .into_iter()
+                .flat_map(move |deadline| [0, 2].map(|number| Wanted { cancel, deadline, attempt: number, resends: number }))
+        });
+        let wishes: Vec<Wanted> = wishes.collect();
         for succeeded in states {
             for notified in states {
                 for reason in Reason::ALL {
-                    for retry_at in [None, Some(NOW - 1), Some(NOW), Some(NOW + 1)] {
+                    for retry in &retries {
                         let mut status = OrderStatus::default();
                         let mut set = |kind, state: Option<Option<bool>>| {
                             if let Some(state) = state {
@@ -61,13 +105,13 @@ mod tests {
                         };
                         set(ConditionType::Succeeded, succeeded);
                         set(ConditionType::Notified, notified);
-                        status.retry = retry_at.map(|second| Retry {
-                            step: RetryStep::Payment,
+                        status.retry = retry.map(|(step, second)| Retry {
+                            step,
                             attempts: 1,
                             next_attempt_time: MicroTime(at(second)),
                             last_error: String::new(),
                         });
-                        all.push(status);
+                        all.extend(wishes.iter().map(|wanted| (status.clone(), *wanted)));
                     }
                 }
             }
@@ -76,33 +120,49 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_charged_exactly_while_it_is_undecided_and_nothing_is_to_wait_for() {
-        for status in every_status() {
-            let due = status.retry.as_ref().is_none_or(|retry| retry.next_attempt_time.0 <= at(NOW));
-            let charges = decide(&status, at(NOW)) == Step::Charge;
-            assert_eq!(charges, due && status.outcome() == Outcome::Undecided, "{status:?}");
-        }
-    }
-
-    #[test]
-    fn a_decided_order_is_notified_until_the_message_is_final() {
-        for status in every_status() {
-            let decided = status.outcome() != Outcome::Undecided;
-            match decide(&status, at(NOW)) {
-                Step::Notify => assert!(decided && !status.is_notification_final(), "{status:?}"),
+    fn each_step_is_taken_only_where_it_belongs() {
+        for (status, wanted) in every_case() {
+            let outcome = status.outcome();
+            let (undecided, late) = (outcome == Outcome::Undecided, wanted.deadline.is_some_and(|deadline| deadline <= at(NOW)));
+            let what = || format!("{status:?} {wanted:?}");
+            match decide(&status, &wanted, at(NOW)) {
+                Step::Charge => assert!(undecided && !wanted.cancel && !late, "{}", what()),
+                Step::Close => assert!(undecided && (wanted.cancel || late), "{}", what()),
+                Step::Refund => assert!(outcome == Outcome::Paid && wanted.cancel, "{}", what()),
+                Step::Notify => {
+                    assert!(!undecided && !status.is_notification_final(), "{}", what());
+                    assert!(outcome != Outcome::Paid || !wanted.cancel, "{}", what());
+                }
+                Step::Retry => {
+                    let refused = matches!(outcome, Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound)));
+                    assert!(refused && wanted.attempt == 2 && !wanted.cancel, "{}", what());
+                }
+                Step::Resend => assert!(status.is_undeliverable() && wanted.resends == 2, "{}", what()),
+                Step::Wait(until) => assert!(until > at(NOW) && status.retry.is_some(), "{}", what()),
                 Step::Done => assert!(
-                    decided
-                        && (status.is_notification_final() || status.outcome() == Outcome::Refused(Some(Reason::InvalidOrder))),
-                    "{status:?}"
+                    status.is_notification_final() || outcome == Outcome::Refused(Some(Reason::InvalidOrder)),
+                    "{}",
+                    what()
                 ),
-                Step::Charge => assert!(!decided, "{status:?}"),
-                Step::Wait(until) => assert!(until > at(NOW), "{status:?}"),
             }
         }
     }
 
     #[test]
+    fn a_cancellation_does_not_wait_for_the_payment_that_fails() {
+        let retry = Retry {
+            step: RetryStep::Payment,
+            attempts: 9,
+            next_attempt_time: MicroTime(at(NOW + 60)),
+            last_error: String::new(),
+        };
+        let status = OrderStatus { retry: Some(retry), ..OrderStatus::default() };
+        assert_eq!(decide(&status, &Wanted::default(), at(NOW)), Step::Wait(at(NOW + 60)));
+        assert_eq!(decide(&status, &Wanted { cancel: true, ..Wanted::default() }, at(NOW)), Step::Close);
+    }
+
+    #[test]
     fn a_new_order_is_charged() {
-        assert_eq!(decide(&OrderStatus::default(), at(NOW)), Step::Charge);
+        assert_eq!(decide(&OrderStatus::default(), &Wanted::default(), at(NOW)), Step::Charge);
     }
 }

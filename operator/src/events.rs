@@ -2,7 +2,7 @@
 //!
 //! kube's `Recorder` keeps every event of the last six minutes in memory, to
 //! merge repeats, and walks through them at each publication. Here an event
-//! happens once an order and reason, so its name says so instead: a repeat after
+//! happens once an order, round and reason, so its name says so instead: a repeat after
 //! a crash is refused by the API server as already existing.
 
 use std::time::Duration;
@@ -32,17 +32,19 @@ pub struct Happened {
     pub action: &'static str,
     /// In words, with amounts.
     pub note: String,
+    /// Counts on when the order goes through the same again: another attempt, another message.
+    pub round: i32,
 }
 
 impl Happened {
     /// Something that went as it should.
     pub fn normal(reason: Reason, action: &'static str, note: String) -> Self {
-        Happened { type_: "Normal", reason, action, note }
+        Happened { type_: "Normal", reason, action, note, round: 1 }
     }
 
     /// Something that did not.
     pub fn warning(reason: Reason, action: &'static str, note: String) -> Self {
-        Happened { type_: "Warning", reason, action, note }
+        Happened { type_: "Warning", reason, action, note, round: 1 }
     }
 }
 
@@ -80,11 +82,12 @@ impl Publisher {
         // Names have 253 characters at most; the UID alone would do.
         let name = order.name.as_deref().filter(|name| name.len() <= 200).unwrap_or("order");
         let uid = order.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
+        let round = if happened.round > 1 { format!(".{}", happened.round) } else { String::new() };
         let mut note = happened.note.clone();
         note.truncate(note.floor_char_boundary(MAX_NOTE));
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{uid}.{}", happened.reason.as_str().to_lowercase())),
+                name: Some(format!("{name}.{uid}.{}{round}", happened.reason.as_str().to_lowercase())),
                 namespace: order.namespace.clone(),
                 ..ObjectMeta::default()
             },

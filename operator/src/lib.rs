@@ -11,10 +11,13 @@ pub mod clients;
 pub mod config;
 pub mod controller;
 pub mod decide;
+pub mod deletion;
 pub mod events;
 pub mod interaction;
 pub mod leader;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 pub mod purchase;
+pub mod retention;
 pub mod status;
+pub mod wanted;

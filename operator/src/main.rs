@@ -1,16 +1,19 @@
 //! The operator.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use orders_operator::{
+    clients::archive::Archive,
     config::Config,
     controller::{self, Context},
+    deletion::Deletion,
     events::Publisher,
     interaction::{Clients, hear},
     leader::{self, Election},
+    retention::Retention,
 };
-use orders_service::{admin, shutdown::Shutdown};
+use orders_service::{admin, shutdown::Shutdown, token_file::TokenFile};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -25,8 +28,22 @@ async fn main() -> anyhow::Result<()> {
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(feature = "planted-bugs")]
     let billing = Box::new(orders_operator::planted::Planted::new(billing, client.clone()));
-    let context =
-        Arc::new(Context { billing, notify, events: Publisher::new(client.clone(), identity.clone()), client: client.clone() });
+    let retention = match &config.archive_url {
+        Some(url) => {
+            let archive = Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?;
+            let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
+            Some(Retention::new(archive, client.clone(), ttl))
+        }
+        None => None,
+    };
+    let context = Arc::new(Context {
+        billing,
+        notify,
+        events: Publisher::new(client.clone(), identity.clone()),
+        client: client.clone(),
+        deletion: Deletion::default(),
+        retention,
+    });
     let work = async || {
         let orders = controller::run(context.clone(), config.namespace.as_deref(), config.concurrency, shutdown.clone());
         tokio::select! { () = orders => {}, () = hear(listener.as_ref()) => {} }

@@ -83,4 +83,12 @@ impl Billing for Planted {
             answer => answer,
         }
     }
+
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+        self.billing.close(purchase).await
+    }
+
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+        self.billing.refund(purchase).await
+    }
 }

@@ -1,11 +1,11 @@
 //! An order, read and checked: what the services are asked for.
 
-use orders_crds::{EMail, Login, Money, OrderSpec};
+use orders_crds::{EMail, Login, Money, OrderSpec, order::charge_key};
 
 /// What has to be paid, by whom, and whom to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purchase {
-    /// The key that makes each effect happen once: the order's UID.
+    /// The key of the charge, and of its refund: see [`charge_key`].
     pub key: String,
     /// The account to charge.
     pub login: Login,
@@ -25,14 +25,14 @@ pub struct Unreadable {
 }
 
 impl Purchase {
-    /// Reads the spec of the order with this UID.
+    /// Reads the spec of the order with this UID, for this attempt to charge it.
     ///
     /// # Errors
     /// [`Unreadable`], naming the field.
-    pub fn read(uid: &str, spec: &OrderSpec) -> Result<Self, Unreadable> {
+    pub fn read(uid: &str, attempt: i32, spec: &OrderSpec) -> Result<Self, Unreadable> {
         let unreadable = |field, problem: &dyn std::fmt::Display| Unreadable { field, problem: problem.to_string() };
         Ok(Purchase {
-            key: uid.to_owned(),
+            key: charge_key(uid, attempt),
             login: Login::try_from(spec.login.clone()).map_err(|error| unreadable("spec.login", &error))?,
             email: EMail::try_from(spec.email.clone()).map_err(|error| unreadable("spec.email", &error))?,
             amount: Money::positive(&spec.amount).map_err(|error| unreadable("spec.amount", &error))?,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use orders_crds::{Charge, ConditionType, Money, OrderStatus, Reason, Retry, RetryStep, conditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use orders_crds::{Charge, ConditionType, HistoryEntry, Money, OrderStatus, Reason, Retry, RetryStep, conditions};
 
 use crate::{
     clients::{Delivery, NoAnswer, Payment},
@@ -39,35 +39,121 @@ impl Progress {
 
     /// Takes in billing's answer about the charge.
     pub fn paid(&mut self, purchase: &Purchase, answer: Result<Payment, NoAnswer>, now: Timestamp) {
-        use ConditionType::{Paid, Succeeded};
         match answer {
-            Ok(Payment::Charged { balance }) => {
-                let message = format!("Charged {} to {}; the balance is now {balance}.", purchase.amount, purchase.login);
-                self.status.charge = Some(Charge { key: purchase.key.clone(), amount: purchase.amount });
-                self.status.balance = Some(balance);
-                self.set(Paid, Some(true), Reason::Paid, &message, now);
-                self.set(Succeeded, Some(true), Reason::Paid, &message, now);
-                self.status.retry = None;
-                self.story.push(Happened::normal(Reason::Paid, "Charge", message));
-            }
-            Ok(Payment::Refused { reason, balance }) => {
-                let message = refusal(purchase, reason, balance);
-                self.status.balance = balance;
-                self.set(Paid, Some(false), reason, &message, now);
-                self.set(Succeeded, Some(false), reason, &message, now);
-                self.status.retry = None;
-                self.story.push(Happened::warning(reason, "Charge", message));
-            }
+            Ok(Payment::Charged { balance }) => self.charged(purchase, balance, now),
+            Ok(Payment::Refused { reason, balance }) => self.refused(purchase, "Charge", reason, balance, now),
             Err(NoAnswer(error)) => {
                 let message = "Billing has not given a definite answer; it is asked again with the same key.";
-                if self.set(Paid, None, Reason::PaymentUnknown, message, now) {
-                    let note = format!("{message} Nothing is charged twice. {error}");
-                    self.story.push(Happened::warning(Reason::PaymentUnknown, "Charge", note));
-                }
-                self.set(Succeeded, None, Reason::Processing, "Waiting for the payment.", now);
+                self.unknown("Charge", message, &error, now);
                 self.failed(RetryStep::Payment, &error, now);
             }
         }
+    }
+
+    /// Takes in billing's answer about closing the charge, which was `cancelled`, or else too late.
+    pub fn closed(&mut self, purchase: &Purchase, answer: Result<Payment, NoAnswer>, cancelled: bool, now: Timestamp) {
+        match answer {
+            Ok(Payment::Charged { balance }) => self.charged(purchase, balance, now),
+            Ok(Payment::Refused { reason: Reason::Cancelled, balance }) if !cancelled => {
+                self.refused(purchase, "Cancel", Reason::DeadlineExceeded, balance, now);
+            }
+            Ok(Payment::Refused { reason, balance }) => self.refused(purchase, "Cancel", reason, balance, now),
+            Err(NoAnswer(error)) => {
+                let message = "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
+                self.unknown("Cancel", message, &error, now);
+                self.failed(RetryStep::Cancellation, &error, now);
+            }
+        }
+    }
+
+    /// Takes in billing's answer about giving the charge back: the balance after it.
+    pub fn refunded(&mut self, purchase: &Purchase, answer: Result<Money, NoAnswer>, now: Timestamp) {
+        use ConditionType::{Paid, Succeeded};
+        match answer {
+            Ok(balance) => {
+                let message = format!("Gave {} back to {}; the balance is now {balance}.", purchase.amount, purchase.login);
+                self.status.refunded = Some(purchase.amount);
+                self.status.balance = Some(balance);
+                self.set(Paid, Some(false), Reason::Refunded, &message, now);
+                self.set(Succeeded, Some(false), Reason::Refunded, &message, now);
+                self.begin_telling();
+                self.tell(Happened::normal(Reason::Refunded, "Refund", message), now);
+            }
+            Err(NoAnswer(error)) => {
+                let message =
+                    "The order was cancelled after it was charged; billing is asked to give the charge back until it does.";
+                if self.set(Succeeded, Some(true), Reason::RefundPending, message, now) {
+                    self.tell(Happened::warning(Reason::RefundPending, "Refund", format!("{message} {error}")), now);
+                }
+                self.failed(RetryStep::Refund, &error, now);
+            }
+        }
+    }
+
+    /// Begins another attempt to charge.
+    pub fn retried(&mut self, attempt: i32, now: Timestamp) {
+        let message = format!("Charging again as asked: attempt {attempt}.");
+        self.status.attempt = Some(attempt);
+        (self.status.balance, self.status.charge, self.status.refunded) = (None, None, None);
+        self.set(ConditionType::Paid, None, Reason::Processing, &message, now);
+        self.set(ConditionType::Succeeded, None, Reason::Processing, &message, now);
+        self.begin_telling();
+        self.tell(Happened::normal(Reason::Processing, "Retry", message), now);
+    }
+
+    /// Begins to have the message sent again.
+    pub fn resent(&mut self, resends: i32, now: Timestamp) {
+        let message = "The message is sent again as asked.";
+        self.status.resends = Some(resends);
+        self.set(ConditionType::Notified, Some(false), Reason::Delivering, message, now);
+        self.status.retry = None;
+        self.tell(Happened::normal(Reason::Delivering, "Resend", message.to_owned()), now);
+    }
+
+    fn charged(&mut self, purchase: &Purchase, balance: Money, now: Timestamp) {
+        let message = format!("Charged {} to {}; the balance is now {balance}.", purchase.amount, purchase.login);
+        self.status.charge = Some(Charge { key: purchase.key.clone(), amount: purchase.amount });
+        self.status.balance = Some(balance);
+        self.set(ConditionType::Paid, Some(true), Reason::Paid, &message, now);
+        self.set(ConditionType::Succeeded, Some(true), Reason::Paid, &message, now);
+        self.begin_telling();
+        self.tell(Happened::normal(Reason::Paid, "Charge", message), now);
+    }
+
+    fn refused(&mut self, purchase: &Purchase, action: &'static str, reason: Reason, balance: Option<Money>, now: Timestamp) {
+        let message = refusal(purchase, reason, balance);
+        self.status.balance = balance;
+        self.set(ConditionType::Paid, Some(false), reason, &message, now);
+        self.set(ConditionType::Succeeded, Some(false), reason, &message, now);
+        self.begin_telling();
+        self.tell(Happened::warning(reason, action, message), now);
+    }
+
+    fn unknown(&mut self, action: &'static str, message: &str, error: &str, now: Timestamp) {
+        if self.set(ConditionType::Paid, None, Reason::PaymentUnknown, message, now) {
+            let note = format!("{message} Nothing is charged twice. {error}");
+            self.tell(Happened::warning(Reason::PaymentUnknown, action, note), now);
+        }
+        self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the payment.", now);
+    }
+
+    /// The outcome is another one now: what was told of an earlier one does not count.
+    fn begin_telling(&mut self) {
+        self.status.conditions.retain(|condition| condition.type_ != ConditionType::Notified.as_str());
+        self.status.resends = None;
+        self.status.retry = None;
+    }
+
+    /// Adds to the story, for an Event, and to the history.
+    fn tell(&mut self, mut happened: Happened, now: Timestamp) {
+        happened.round = self.status.attempt() + self.status.resends.unwrap_or(0);
+        self.status.remember(HistoryEntry {
+            time: Time(now),
+            action: happened.action.to_owned(),
+            reason: happened.reason.as_str().to_owned(),
+            message: happened.note.chars().take(MAX_ERROR).collect(),
+        });
+        self.story.push(happened);
     }
 
     /// Takes in how the customer's message stands.
@@ -79,13 +165,13 @@ impl Progress {
                 let message = format!("The mail server accepted the message to {email}.");
                 self.set(Notified, Some(true), Reason::Sent, &message, now);
                 self.status.retry = None;
-                self.story.push(Happened::normal(Reason::Sent, "Notify", message));
+                self.tell(Happened::normal(Reason::Sent, "Notify", message), now);
             }
             Ok(Delivery::Underway { last_error }) => {
                 let message = format!("The message to {email} is stored; the mail server has not accepted it yet.");
                 let error = last_error.unwrap_or_else(|| "the mail server has not answered yet".to_owned());
                 if self.set(Notified, Some(false), Reason::Delivering, &message, now) {
-                    self.story.push(Happened::warning(Reason::Delivering, "Notify", format!("{message} {error}")));
+                    self.tell(Happened::warning(Reason::Delivering, "Notify", format!("{message} {error}")), now);
                 }
                 self.failed(RetryStep::Notification, &error, now);
             }
@@ -93,12 +179,19 @@ impl Progress {
                 let message = format!("The message to {email} cannot be delivered: {why}");
                 self.set(Notified, Some(false), Reason::Undeliverable, &message, now);
                 self.status.retry = None;
-                self.story.push(Happened::warning(Reason::Undeliverable, "Notify", message));
+                self.tell(Happened::warning(Reason::Undeliverable, "Notify", message), now);
+            }
+            Ok(Delivery::DeadLettered { why }) => {
+                let message =
+                    format!("The message to {email} was given up; it can be sent again on request. The last error: {why}");
+                self.set(Notified, Some(false), Reason::DeadLettered, &message, now);
+                self.status.retry = None;
+                self.tell(Happened::warning(Reason::DeadLettered, "Notify", message), now);
             }
             Err(NoAnswer(error)) => {
                 let message = "The notify service has not taken the message; it is asked again.";
                 if self.set(Notified, None, Reason::NotifyUnavailable, message, now) {
-                    self.story.push(Happened::warning(Reason::NotifyUnavailable, "Notify", format!("{message} {error}")));
+                    self.tell(Happened::warning(Reason::NotifyUnavailable, "Notify", format!("{message} {error}")), now);
                 }
                 self.failed(RetryStep::Notification, &error, now);
             }
@@ -111,7 +204,7 @@ impl Progress {
         self.set(ConditionType::Paid, Some(false), Reason::InvalidOrder, &message, now);
         self.set(ConditionType::Succeeded, Some(false), Reason::InvalidOrder, &message, now);
         self.status.retry = None;
-        self.story.push(Happened::warning(Reason::InvalidOrder, "Read", message));
+        self.tell(Happened::warning(Reason::InvalidOrder, "Read", message), now);
     }
 
     /// Sets a condition; true if its reason is another than before, which is worth an Event.
@@ -137,6 +230,7 @@ fn refusal(purchase: &Purchase, reason: Reason, balance: Option<Money>) -> Strin
     match reason {
         Reason::AccountNotFound => format!("There is no account {}; register it first.", purchase.login),
         Reason::Cancelled => "The charge was closed before it could land; nothing was charged.".to_owned(),
+        Reason::DeadlineExceeded => "The deadline passed before the charge was begun; nothing was charged.".to_owned(),
         _ => format!(
             "The balance of {} is {}, the order's amount {}; nothing was charged.",
             purchase.login,
@@ -163,8 +257,9 @@ mod tests {
     }
 
     fn purchase() -> Purchase {
-        let spec = OrderSpec { id: None, login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into() };
-        Purchase::read("uid", &spec).unwrap()
+        let spec =
+            OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
+        Purchase::read("uid", 1, &spec).unwrap()
     }
 
     fn progress() -> Progress {

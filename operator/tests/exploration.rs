@@ -1,6 +1,7 @@
 //! Every reachable state of an order, explored: whatever answers come, get lost
-//! or never come, and wherever the operator crashes, the promises hold, and from
-//! everywhere there is a way to the end.
+//! or never come, whenever it is cancelled, too late, tried again or sent again, and
+//! wherever the operator crashes, the promises hold, and from everywhere there is a
+//! way to the end.
 //!
 //! The parts outside are modelled by what they promise: billing and notify do a
 //! thing once for its key and remember what they did.
@@ -8,12 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use jiff::Timestamp;
-use orders_crds::{Money, OrderSpec, OrderStatus, Outcome, Reason, texts};
+use orders_crds::{Money, OrderSpec, OrderStatus, Outcome, Reason, order::message_key, texts};
 use orders_operator::{
     clients::{Delivery, NoAnswer, Payment},
     decide::{Step, decide},
     purchase::Purchase,
     status::Progress,
+    wanted::Wanted,
 };
 
 /// What billing has recorded under the order's key.
@@ -21,6 +23,7 @@ use orders_operator::{
 enum Ledger {
     Nothing,
     Charged,
+    Refunded,
     Refused(&'static str),
 }
 
@@ -31,6 +34,7 @@ enum Mail {
     Stored,
     Sent,
     Refused,
+    Dead,
 }
 
 /// How one call goes.
@@ -50,40 +54,79 @@ enum Call {
 #[derive(Clone, Debug)]
 struct World {
     status: OrderStatus,
-    ledger: Ledger,
-    mail: Mail,
+    /// What people want; each wish comes at any time and stays.
+    wanted: Wanted,
+    /// Under the keys of the first and of the second attempt.
+    ledger: [Ledger; 2],
+    /// Each message by its key.
+    mail: BTreeMap<String, Mail>,
 }
 
 /// What makes two worlds the same: times and counts left out.
-type Shape = (Vec<(String, String, String)>, bool, bool, Option<String>, Ledger, Mail);
+type Shape = (
+    Vec<(String, String, String)>,
+    (bool, bool, bool, i32, i32, Option<String>),
+    (bool, bool, i32, i32),
+    [Ledger; 2],
+    BTreeMap<String, Mail>,
+);
 
 fn shape(world: &World) -> Shape {
     let status = &world.status;
     let conditions = status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
     let retry = status.retry.as_ref().map(|retry| format!("{:?}", retry.step));
-    (conditions, status.charge.is_some(), status.balance.is_some(), retry, world.ledger, world.mail)
+    let wanted = &world.wanted;
+    (
+        conditions,
+        (
+            status.charge.is_some(),
+            status.balance.is_some(),
+            status.refunded.is_some(),
+            status.attempt(),
+            status.resends.unwrap_or(0),
+            retry,
+        ),
+        (wanted.cancel, wanted.deadline.is_some(), wanted.attempt, wanted.resends),
+        world.ledger,
+        world.mail.clone(),
+    )
 }
 
-fn purchase() -> Purchase {
-    let spec = OrderSpec { id: None, login: "anna".into(), email: "anna@example.com".into(), cart_id: 0, amount: "10".into() };
-    Purchase::read("uid", &spec).expect("a good order")
+fn purchase(attempt: i32) -> Purchase {
+    let spec = OrderSpec {
+        login: "anna".into(),
+        email: "anna@example.com".into(),
+        cart_id: 0,
+        amount: "10".into(),
+        ..OrderSpec::default()
+    };
+    Purchase::read("uid", attempt, &spec).expect("a good order")
 }
 
 /// The answers that billing may give to a call, with what it has recorded then.
 fn charge(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
-    let no_answer = || Err(NoAnswer("no answer".into()));
     let decided = match ledger {
         // What it will be, billing alone knows.
-        Ledger::Nothing => vec![
-            Ledger::Charged,
-            Ledger::Refused("InsufficientFunds"),
-            Ledger::Refused("AccountNotFound"),
-            Ledger::Refused("Cancelled"),
-        ],
+        Ledger::Nothing => vec![Ledger::Charged, Ledger::Refused("InsufficientFunds"), Ledger::Refused("AccountNotFound")],
         recorded => vec![recorded],
     };
+    answers(decided, call, ledger)
+}
+
+/// The same for closing it.
+fn close(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
+    let decided = match ledger {
+        Ledger::Nothing => vec![Ledger::Refused("Cancelled")],
+        recorded => vec![recorded],
+    };
+    answers(decided, call, ledger)
+}
+
+fn answers(decided: Vec<Ledger>, call: Call, ledger: Ledger) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
+    let no_answer = || Err(NoAnswer("no answer".into()));
     let answer = |ledger| match ledger {
-        Ledger::Charged => Payment::Charged { balance: Money::ZERO },
+        // The charge's own outcome stays, also after it was given back.
+        Ledger::Charged | Ledger::Refunded => Payment::Charged { balance: Money::ZERO },
         Ledger::Refused(reason) => {
             Payment::Refused { reason: Reason::parse(reason).expect("a reason"), balance: Some(Money::ZERO) }
         }
@@ -96,18 +139,31 @@ fn charge(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)
     }
 }
 
-/// The same for notify.
-fn tell(mail: Mail, call: Call) -> Vec<(Mail, Result<Delivery, NoAnswer>)> {
+/// The same for giving it back.
+fn refund(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Money, NoAnswer>)> {
+    let no_answer = || Err(NoAnswer("no answer".into()));
+    assert!(matches!(ledger, Ledger::Charged | Ledger::Refunded), "only what was charged is given back: {ledger:?}");
+    match call {
+        Call::Answered => vec![(Ledger::Refunded, Ok(Money::ZERO))],
+        Call::AnswerLost => vec![(Ledger::Refunded, no_answer())],
+        Call::Lost | Call::Garbage => vec![(ledger, no_answer())],
+    }
+}
+
+/// The same for notify. `again`: it is asked to send what it gave up.
+fn tell(mail: Mail, again: bool, call: Call) -> Vec<(Mail, Result<Delivery, NoAnswer>)> {
     let no_answer = || Err(NoAnswer("no answer".into()));
     let becomes = match mail {
-        Mail::Nothing => vec![Mail::Stored, Mail::Sent, Mail::Refused],
-        Mail::Stored => vec![Mail::Stored, Mail::Sent],
+        Mail::Nothing => vec![Mail::Stored, Mail::Sent, Mail::Refused, Mail::Dead],
+        Mail::Stored => vec![Mail::Stored, Mail::Sent, Mail::Dead],
+        Mail::Dead if again => vec![Mail::Stored, Mail::Sent],
         done => vec![done],
     };
     let answer = |mail| match mail {
         Mail::Sent => Delivery::Sent,
         Mail::Stored => Delivery::Underway { last_error: None },
         Mail::Refused => Delivery::Refused { why: "no such address".into() },
+        Mail::Dead => Delivery::DeadLettered { why: "no such host".into() },
         Mail::Nothing => unreachable!("it was stored"),
     };
     match call {
@@ -122,27 +178,62 @@ const CALLS: [Call; 4] = [Call::Answered, Call::AnswerLost, Call::Lost, Call::Ga
 /// Every world in which one pass over the order can leave it: a crash after any
 /// step loses the status that was in the making, and keeps what the others did.
 fn successors(world: &World, now: Timestamp) -> Vec<World> {
-    let (mut results, mut under_way) = (Vec::new(), vec![(world.clone(), world.status.clone())]);
+    let (mut results, mut under_way) = (wishes(world), vec![(world.clone(), world.status.clone())]);
     while let Some((reached, in_the_making)) = under_way.pop() {
         // A crash here.
         results.push(World { status: world.status.clone(), ..reached.clone() });
-        let purchase = purchase();
-        match decide(&in_the_making, now) {
+        let attempt = in_the_making.attempt();
+        let (purchase, which) = (purchase(attempt), (attempt - 1) as usize);
+        let recorded = reached.ledger[which];
+        let with_ledger = |entry| {
+            let mut ledger = reached.ledger;
+            ledger[which] = entry;
+            World { ledger, ..reached.clone() }
+        };
+        let mut progress = Progress::new(in_the_making.clone(), Some(1));
+        match decide(&in_the_making, &world.wanted, now) {
             Step::Charge => {
-                for (ledger, answer) in CALLS.into_iter().flat_map(|call| charge(reached.ledger, call)) {
+                for (entry, answer) in CALLS.into_iter().flat_map(|call| charge(recorded, call)) {
                     let mut progress = Progress::new(in_the_making.clone(), Some(1));
                     progress.paid(&purchase, answer, now);
-                    under_way.push((World { ledger, ..reached.clone() }, progress.status));
+                    under_way.push((with_ledger(entry), progress.status));
+                }
+            }
+            Step::Close => {
+                for (entry, answer) in CALLS.into_iter().flat_map(|call| close(recorded, call)) {
+                    let mut progress = Progress::new(in_the_making.clone(), Some(1));
+                    progress.closed(&purchase, answer, world.wanted.cancel, now);
+                    under_way.push((with_ledger(entry), progress.status));
+                }
+            }
+            Step::Refund => {
+                for (entry, answer) in CALLS.into_iter().flat_map(|call| refund(recorded, call)) {
+                    let mut progress = Progress::new(in_the_making.clone(), Some(1));
+                    progress.refunded(&purchase, answer, now);
+                    under_way.push((with_ledger(entry), progress.status));
                 }
             }
             Step::Notify => {
                 let (outcome, balance) = (in_the_making.outcome(), in_the_making.balance);
                 assert!(texts::for_outcome(outcome, &purchase.login, purchase.amount, balance).is_some());
-                for (mail, answer) in CALLS.into_iter().flat_map(|call| tell(reached.mail, call)) {
+                let key = message_key(&purchase.key, outcome);
+                let mail = reached.mail.get(&key).copied().unwrap_or(Mail::Nothing);
+                let again = in_the_making.resends.unwrap_or(0) > 0;
+                for (mail, answer) in CALLS.into_iter().flat_map(|call| tell(mail, again, call)) {
                     let mut progress = Progress::new(in_the_making.clone(), Some(1));
                     progress.notified(&purchase, answer, now);
-                    under_way.push((World { mail, ..reached.clone() }, progress.status));
+                    let mut reached = reached.clone();
+                    reached.mail.insert(key.clone(), mail);
+                    under_way.push((reached, progress.status));
                 }
+            }
+            Step::Retry => {
+                progress.retried(world.wanted.attempt, now);
+                under_way.push((reached, progress.status));
+            }
+            Step::Resend => {
+                progress.resent(world.wanted.resends, now);
+                under_way.push((reached, progress.status));
             }
             // The status is written, last.
             Step::Wait(_) | Step::Done => results.push(World { status: in_the_making, ..reached }),
@@ -151,30 +242,56 @@ fn successors(world: &World, now: Timestamp) -> Vec<World> {
     results
 }
 
+/// What people may come to want.
+fn wishes(world: &World) -> Vec<World> {
+    let wanted = world.wanted;
+    [
+        Wanted { cancel: true, ..wanted },
+        Wanted { deadline: Some(Timestamp::UNIX_EPOCH), ..wanted },
+        Wanted { attempt: 2, ..wanted },
+        Wanted { resends: 1, ..wanted },
+    ]
+    .map(|wanted| World { wanted, ..world.clone() })
+    .into()
+}
+
 fn assert_promises(world: &World) {
-    let status = &world.status;
+    let (status, ledger) = (&world.status, world.ledger[(world.status.attempt() - 1) as usize]);
     match status.outcome() {
         Outcome::Paid => {
-            assert_eq!(world.ledger, Ledger::Charged, "paid, so it is charged: {world:?}");
+            // Refunded: billing did it, and its answer was lost.
+            let charged = ledger == Ledger::Charged || (ledger == Ledger::Refunded && world.wanted.cancel);
+            assert!(charged, "paid, so it is charged: {world:?}");
             assert!(status.charge.is_some() && status.balance.is_some(), "{world:?}");
         }
+        Outcome::Refused(Some(Reason::Refunded)) => {
+            assert_eq!(ledger, Ledger::Refunded, "{world:?}");
+            assert!(status.refunded.is_some() && world.wanted.cancel, "{world:?}");
+        }
         Outcome::Refused(reason) => {
-            let reason = reason.expect("a known reason").as_str();
-            assert_eq!(world.ledger, Ledger::Refused(reason), "refused, so it is not and never will be charged: {world:?}");
-            assert!(status.charge.is_none(), "{world:?}");
+            let reason = match reason.expect("a known reason") {
+                Reason::DeadlineExceeded => "Cancelled",
+                reason => reason.as_str(),
+            };
+            assert_eq!(ledger, Ledger::Refused(reason), "refused, so it is not and never will be charged: {world:?}");
+            assert!(status.charge.is_none() && status.refunded.is_none(), "{world:?}");
         }
         // Unknown is neither.
         Outcome::Undecided => {}
     }
-    assert!(world.mail == Mail::Nothing || world.ledger != Ledger::Nothing, "nobody is told before it is decided: {world:?}");
+    let money = world.ledger.iter().filter(|ledger| **ledger == Ledger::Charged).count();
+    assert!(money <= 1, "charged once in all attempts: {world:?}");
+    assert!(world.mail.is_empty() || world.ledger[0] != Ledger::Nothing, "nobody is told before it is decided: {world:?}");
     if status.is_notified() {
-        assert_eq!(world.mail, Mail::Sent, "{world:?}");
+        let key = message_key(&purchase(status.attempt()).key, status.outcome());
+        assert_eq!(world.mail.get(&key), Some(&Mail::Sent), "{world:?}");
     }
 }
 
 #[test]
 fn the_promises_hold_in_every_reachable_state_and_each_has_a_way_to_the_end() {
-    let start = World { status: OrderStatus::default(), ledger: Ledger::Nothing, mail: Mail::Nothing };
+    let start =
+        World { status: OrderStatus::default(), wanted: Wanted::default(), ledger: [Ledger::Nothing; 2], mail: BTreeMap::new() };
     let (mut seen, mut edges) = (BTreeMap::new(), BTreeMap::<Shape, BTreeSet<Shape>>::new());
     let mut queue = VecDeque::from([start.clone()]);
     seen.insert(shape(&start), start);
@@ -194,7 +311,7 @@ fn the_promises_hold_in_every_reachable_state_and_each_has_a_way_to_the_end() {
     assert!(seen.len() > 30, "the exploration went somewhere: {} states", seen.len());
 
     // Backwards from the ends: nothing is stuck.
-    let ended = |world: &World| decide(&world.status, clock) == Step::Done;
+    let ended = |world: &World| decide(&world.status, &world.wanted, clock) == Step::Done;
     let mut alive: BTreeSet<Shape> = seen.iter().filter(|(_, world)| ended(world)).map(|(shape, _)| shape.clone()).collect();
     loop {
         let more: Vec<Shape> = edges
@@ -210,13 +327,18 @@ fn the_promises_hold_in_every_reachable_state_and_each_has_a_way_to_the_end() {
     let stuck: Vec<_> = seen.keys().filter(|shape| !alive.contains(*shape)).collect();
     assert!(stuck.is_empty(), "stuck: {stuck:?}");
 
-    // What is decided stays decided.
+    // What is decided stays decided, but for what was asked for since.
     for (from, successors) in &edges {
         let decided = seen[from].status.outcome();
-        if decided != Outcome::Undecided {
-            for to in successors {
-                assert_eq!(seen[to].status.outcome(), decided, "{from:?} -> {to:?}");
-            }
+        for to in successors {
+            let (now, wanted) = (seen[to].status.outcome(), seen[from].wanted);
+            let allowed = match decided {
+                Outcome::Undecided => true,
+                Outcome::Paid => now == Outcome::Refused(Some(Reason::Refunded)) && wanted.cancel,
+                Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound)) => wanted.attempt == 2,
+                Outcome::Refused(_) => false,
+            };
+            assert!(now == decided || allowed, "{from:?} -> {to:?}");
         }
     }
     println!("{} states, {} transitions", seen.len(), edges.values().map(BTreeSet::len).sum::<usize>());

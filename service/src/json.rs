@@ -28,14 +28,34 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(&request) {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json"));
-        }
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-        read(&body).map(Json)
+        read(&body(request, state).await?, Shape::Object).map(Json)
     }
+}
+
+/// A JSON array as the body of a request, refused as a [`Json`] body is.
+#[derive(Clone, Debug)]
+pub struct JsonList<T>(pub Vec<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonList<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read(&body(request, state).await?, Shape::Array).map(JsonList)
+    }
+}
+
+/// What a body is as a whole.
+#[derive(Clone, Copy)]
+enum Shape {
+    Object,
+    Array,
+}
+
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(&request) {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json"));
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -54,13 +74,17 @@ fn is_json(request: &Request) -> bool {
 }
 
 /// Reads a body, or says what is wrong with it.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+fn read<T: DeserializeOwned>(body: &[u8], shape: Shape) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
     // As a whole first: a wrong value before the place where it stops being JSON does not make it JSON.
     let json: &RawValue = serde_json::from_str(text).map_err(|error| explain(&error, None))?;
     // serde would read a struct from an array of its fields' values, too.
-    if !json.get().starts_with('{') {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body must be a JSON object"));
+    let (start, wanted) = match shape {
+        Shape::Object => ('{', "the body must be a JSON object"),
+        Shape::Array => ('[', "the body must be a JSON array"),
+    };
+    if !json.get().starts_with(start) {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wanted));
     }
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
@@ -113,7 +137,7 @@ mod tests {
     }
 
     fn problem(body: &[u8]) -> (u16, Option<String>) {
-        let problem = read::<Body>(body).unwrap_err();
+        let problem = read::<Body>(body, Shape::Object).unwrap_err();
         (problem.status, problem.field)
     }
 
@@ -142,10 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_list_only_an_array_is_read_and_the_place_in_it_is_named() {
+        let read = |body: &[u8]| read::<Vec<Body>>(body, Shape::Array);
+        assert_eq!(read(br#"[{"count":1},{"count":2}]"#).map(|list| list.len()), Ok(2));
+        for body in [&b"{}"[..], b"1", b"null", b"\"count\""] {
+            assert_eq!(read(body).unwrap_err().status, 422, "{body:?}");
+        }
+        assert_eq!(read(br#"[{"count":1},{"count":-1}]"#).unwrap_err().field.as_deref(), Some("[1].count"));
+    }
+
+    #[test]
     fn what_was_sent_is_not_sent_back_at_length() {
         let long = "x".repeat(10_000);
         for body in [format!(r#"{{"count":"{long}"}}"#), format!(r#"{{"{long}":1}}"#)] {
-            let problem = read::<Body>(body.as_bytes()).unwrap_err();
+            let problem = read::<Body>(body.as_bytes(), Shape::Object).unwrap_err();
             assert!(problem.detail.len() < 500 && problem.field.is_some_and(|field| field.len() < 100), "{body:.20}");
         }
     }

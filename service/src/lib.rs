@@ -1,4 +1,4 @@
-//! What the four binaries share. Nothing here knows what an order is.
+//! What the services share. Nothing here knows what an order is.
 
 #![deny(missing_docs)]
 
@@ -18,5 +18,5 @@ pub mod telemetry;
 pub mod token_file;
 
 pub use idempotency::IdempotencyKey;
-pub use json::Json;
+pub use json::{Json, JsonList};
 pub use problem::Problem;

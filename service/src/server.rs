@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     error_handling::HandleErrorLayer,
-    extract::Request,
+    extract::{DefaultBodyLimit, Request},
     http::StatusCode,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -20,7 +20,7 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{Problem, shutdown::Shutdown};
 
-/// The largest request body, in bytes. The bodies of this API are a few hundred.
+/// The largest request body, in bytes, unless a server says otherwise. Most bodies are a few hundred.
 pub const MAX_BODY: usize = 16 * 1024;
 
 /// How much of a larger body is read and dropped before it is refused, in bytes.
@@ -46,6 +46,11 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Puts the bounds, metrics and request logs around a router. What it refuses is
 /// `application/problem+json`.
 pub fn with_bounds(router: Router, limits: Limits) -> Router {
+    with_bounds_and_body(router, limits, MAX_BODY)
+}
+
+/// The same, with bodies of up to `max_body` bytes.
+pub fn with_bounds_and_body(router: Router, limits: Limits, max_body: usize) -> Router {
     let metrics = PrometheusMetricLayerBuilder::new().with_endpoint_label_type(EndpointLabel::MatchedPath).build();
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))
@@ -59,15 +64,17 @@ pub fn with_bounds(router: Router, limits: Limits) -> Router {
                 .layer(LoadShedLayer::new())
                 .layer(GlobalConcurrencyLimitLayer::new(limits.concurrency))
                 .layer(TimeoutLayer::new(limits.timeout))
-                .layer(from_fn(with_whole_body)),
+                .layer(from_fn(move |request, next| with_whole_body(request, next, max_body)))
+                // Of its own, axum reads no more than 2 MB.
+                .layer(DefaultBodyLimit::disable()),
         )
         .layer(TraceLayer::new_for_http())
         .layer(metrics)
 }
 
-async fn with_whole_body(request: Request, next: Next) -> Response {
+async fn with_whole_body(request: Request, next: Next, max_body: usize) -> Response {
     let (parts, body) = request.into_parts();
-    match read(body).await {
+    match read(body, max_body).await {
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
         Err(problem) => problem.into_response(),
     }
@@ -75,20 +82,20 @@ async fn with_whole_body(request: Request, next: Next) -> Response {
 
 /// Reads a body to its end, even if it is too large: a client that is still
 /// sending would find the connection reset and never see the answer.
-async fn read(body: Body) -> Result<Bytes, Problem> {
+async fn read(body: Body, max_body: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
         length += chunk.len();
-        if length <= MAX_BODY {
+        if length <= max_body {
             kept.extend_from_slice(&chunk);
-        } else if length > MAX_DROPPED {
+        } else if length > max_body.max(MAX_DROPPED) {
             break;
         }
     }
-    if length > MAX_BODY {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes")));
+    if length > max_body {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes")));
     }
     Ok(Bytes::from(kept))
 }

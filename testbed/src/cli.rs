@@ -57,7 +57,7 @@ enum Command {
     Load(Load),
     /// Make a Service of the node answer at a name and a port of this machine
     Expose(Expose),
-    /// Run the four services on this machine against the control plane, until Ctrl-C
+    /// Run the services on this machine against the control plane, until Ctrl-C
     Dev,
     /// Measure a running demo: time from POST to answer, memory of the services
     Measure {

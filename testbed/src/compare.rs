@@ -45,7 +45,7 @@ const STREAMS: [&str; 3] = ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFI
 /// What is compared, and for how long.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Directory with the four services' programs, built with --release
+    /// Directory with the services' programs, built with --release
     #[arg(long)]
     programs: PathBuf,
     /// How often each style is measured; they alternate

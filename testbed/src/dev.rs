@@ -18,7 +18,7 @@ const PORT: u16 = 8080;
 /// Where the orders are.
 const NAMESPACE: &str = "shop";
 
-/// Runs the four services as processes until `interrupted` resolves, talking in the
+/// Runs the services as processes until `interrupted` resolves, talking in the
 /// style that `INTERACTION` names. Databases and logs are kept in the cache's `run/dev`.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ const BINARIES: &str = "localhost/orders-binaries:testbed";
 
 /// The Dockerfile's targets. `orders-<target>` is the name of the image, and
 /// that of the program in it.
-pub const TARGETS: [&str; 7] = ["api-server", "operator", "billing", "notify", "audit", "smoke", "inbox"];
+pub const TARGETS: [&str; 8] = ["api-server", "operator", "billing", "notify", "archive", "audit", "smoke", "inbox"];
 
 /// How images are built.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use serde_json::json;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The processes of a service, by the start of their names.
-const SERVICES: [&str; 4] = ["orders-api-server", "orders-operator", "orders-billing", "orders-notify"];
+const SERVICES: [&str; 5] = ["orders-api-server", "orders-operator", "orders-billing", "orders-notify", "orders-archive"];
 
 /// Places `orders` orders one after the other at `base_url` and prints the time
 /// from each POST to its answer, then the memory of the services' processes.

@@ -1,4 +1,4 @@
-//! The four services as processes on this machine, against a cluster: for
+//! The services as processes on this machine, against a cluster: for
 //! integration tests and `testbed dev`.
 
 use std::path::{Path, PathBuf};
@@ -70,6 +70,8 @@ pub struct StackOptions {
     pub billing_database: Option<String>,
     /// DATABASE_URL of notify; a SQLite file of the stack's own if not given.
     pub notify_database: Option<String>,
+    /// DATABASE_URL of the archive; a SQLite file of the stack's own if not given.
+    pub archive_database: Option<String>,
     /// SMTP_URL.
     pub smtp_url: String,
     /// How the services talk.
@@ -81,7 +83,7 @@ pub struct StackOptions {
     /// Port of the public API; a free one if not given.
     pub port: Option<u16>,
     /// More environment, which goes before the stack's own: service (`billing`, `notify`,
-    /// `api-server`, `operator` for all of them, `operator-0` …), variable, value.
+    /// `archive`, `api-server`, `operator` for all of them, `operator-0` …), variable, value.
     pub env: Vec<(&'static str, &'static str, String)>,
     /// Where the services' programs are; beside the running one if not given.
     pub programs: Option<PathBuf>,
@@ -93,6 +95,7 @@ impl StackOptions {
         StackOptions {
             billing_database: None,
             notify_database: None,
+            archive_database: None,
             smtp_url,
             interaction: Interaction::Http,
             nats: None,
@@ -216,7 +219,7 @@ impl Service {
     }
 }
 
-/// The four services in a namespace of their own.
+/// The services in a namespace of their own.
 #[derive(Debug)]
 pub struct Stack {
     /// Where the orders are.
@@ -229,6 +232,8 @@ pub struct Stack {
     pub billing: Service,
     /// Notify.
     pub notify: Service,
+    /// The archive.
+    pub archive: Service,
     /// Logs, databases and tokens.
     pub directory: PathBuf,
 }
@@ -281,8 +286,19 @@ impl Stack {
         ];
         env.extend(options.broker_env("notify")?);
         let notify = start("notify", "orders-notify", None, env)?;
-        let services =
-            [("NAMESPACE", namespace.to_owned()), ("BILLING_URL", billing.url.clone()), ("NOTIFY_URL", notify.url.clone())];
+        let env = vec![
+            ("DATABASE_URL", options.archive_database.clone().unwrap_or_else(|| sqlite("archive.db"))),
+            ("OPERATOR_ACCOUNT", tokens.operator_account.clone()),
+            ("API_SERVER_ACCOUNT", tokens.api_server_account.clone()),
+            ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
+        ];
+        let archive = start("archive", "orders-archive", None, env)?;
+        let services = [
+            ("NAMESPACE", namespace.to_owned()),
+            ("BILLING_URL", billing.url.clone()),
+            ("NOTIFY_URL", notify.url.clone()),
+            ("ARCHIVE_URL", archive.url.clone()),
+        ];
         let mut operators = Vec::new();
         for number in 0..options.operators {
             let name = format!("operator-{number}");
@@ -290,6 +306,7 @@ impl Stack {
             env.extend([
                 ("BILLING_TOKEN_FILE", tokens.path("operator-billing")),
                 ("NOTIFY_TOKEN_FILE", tokens.path("operator-notify")),
+                ("ARCHIVE_TOKEN_FILE", tokens.path("operator-archive")),
                 ("LEASE_NAMESPACE", namespace.to_owned()),
                 ("LEASE_SECONDS", "4".to_owned()),
                 ("POD_NAME", name.clone()),
@@ -298,19 +315,22 @@ impl Stack {
             operators.push(start(&name, "orders-operator", None, env)?);
         }
         let mut env = services.to_vec();
-        env.push(("BILLING_TOKEN_FILE", tokens.path("api-server-billing")));
+        env.extend([
+            ("BILLING_TOKEN_FILE", tokens.path("api-server-billing")),
+            ("ARCHIVE_TOKEN_FILE", tokens.path("api-server-archive")),
+        ]);
         let api_server = start("api-server", "orders-api-server", options.port, env)?;
 
-        let stack =
-            Stack { namespace: namespace.to_owned(), api_server, operators, billing, notify, directory: directory.to_owned() };
-        for service in [&stack.billing, &stack.notify, &stack.api_server].into_iter().chain(&stack.operators) {
+        let (namespace, directory) = (namespace.to_owned(), directory.to_owned());
+        let stack = Stack { namespace, api_server, operators, billing, notify, archive, directory };
+        for service in [&stack.billing, &stack.notify, &stack.archive, &stack.api_server].into_iter().chain(&stack.operators) {
             service.ready().await?;
         }
         Ok(stack)
     }
 }
 
-/// Tokens of the two callers, kept in files as the kubelet would.
+/// Tokens of the callers, kept in files as the kubelet would.
 struct Tokens {
     directory: PathBuf,
     operator_account: String,
@@ -327,6 +347,9 @@ impl Tokens {
         };
         tokens("operator", "notify").await?;
         tokens("audit", "notify").await?;
+        for account in ["operator", "api-server", "audit"] {
+            tokens(account, "archive").await?;
+        }
         Ok(Tokens {
             operator_account: tokens("operator", "billing").await?,
             api_server_account: tokens("api-server", "billing").await?,

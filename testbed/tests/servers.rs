@@ -12,6 +12,7 @@ use kube::api::{ObjectMeta, PostParams};
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::PoolConfig;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use orders_broker::topology;
 use orders_testbed::{Cluster, Inbox, Nats, NatsOptions, Postgres, service_account_token};
 
 #[tokio::test]
@@ -167,32 +168,23 @@ async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
 async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let nats = Nats::start(directory.path()).await?;
-    let outcomes = ["orders.decided", "orders.payment.decided"];
-    let streams = [
-        ("ORDERS-PAYMENTS", &["orders.payment.requested"][..]),
-        ("ORDERS-OUTCOMES", &outcomes[..]),
-        ("ORDERS-NOTIFICATIONS", &["orders.notification.changed"][..]),
-    ];
-    let own = [
-        ("operator", "ORDERS-OUTCOMES", &["orders.payment.decided"][..]),
-        ("operator", "ORDERS-NOTIFICATIONS", &["orders.notification.changed"][..]),
-        ("billing", "ORDERS-PAYMENTS", &["orders.payment.requested"][..]),
-        ("notify", "ORDERS-OUTCOMES", &outcomes[..]),
-    ];
+    let own = [topology::OPERATOR_OUTCOMES, topology::OPERATOR_NOTIFICATIONS, topology::BILLING, topology::NOTIFY];
     let admin = jetstream::new(connect(&nats, "admin").await?);
     for user in ["operator", "billing", "notify"] {
         let client = connect(&nats, user).await?;
         let context = jetstream::ContextBuilder::new().timeout(Duration::from_secs(1)).build(client);
         assert!(context.create_stream(stream_config("OTHER", &["other"])).await.is_err(), "{user} makes a stream of its own");
-        for (name, subjects) in streams {
-            // Whoever comes first makes the streams.
-            context.get_or_create_stream(stream_config(name, subjects)).await?;
-            let filters = own.iter().find(|(who, stream, _)| (*who, *stream) == (user, name)).map(|(.., filters)| *filters);
+        for stream in topology::Stream::ALL {
+            // Whoever comes first makes the streams, whoever comes later brings them up to date.
+            let name = stream.name();
+            context.create_or_update_stream(stream.config()).await?;
+            let filters = own.iter().find(|own| (own.service.name(), own.stream) == (user, stream)).map(|own| own.subjects);
             let mut config = pull::Config { durable_name: Some(user.to_owned()), ..pull::Config::default() };
             // One filter and several are asked for over different subjects.
-            match filters.unwrap_or(&subjects[..1]) {
-                [one] => config.filter_subject = (*one).to_owned(),
-                all => config.filter_subjects = all.iter().map(|subject| (*subject).to_owned()).collect(),
+            match filters {
+                None => config.filter_subject = stream.config().subjects.swap_remove(0),
+                Some([one]) => config.filter_subject = (*one).to_owned(),
+                Some(all) => config.filter_subjects = all.iter().map(|subject| (*subject).to_owned()).collect(),
             }
             let consumer = context.create_consumer_on_stream(config, name).await;
             let Some(filters) = filters else {

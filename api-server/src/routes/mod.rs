@@ -1,5 +1,6 @@
 //! The public HTTP API.
 
+mod changes;
 mod orders;
 mod passed_on;
 
@@ -57,6 +58,9 @@ fn documented() -> OpenApiRouter<FrontDoor> {
         .routes(routes!(orders::create))
         .routes(routes!(orders::list))
         .routes(routes!(orders::show))
+        .routes(routes!(changes::cancel))
+        .routes(routes!(changes::retry))
+        .routes(routes!(changes::resend))
         .routes(routes!(passed_on::register))
         .routes(routes!(passed_on::refill))
         .routes(routes!(passed_on::account))

@@ -5,8 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use orders_crds::{ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number};
 use orders_service::{IdempotencyKey, Json, Problem};
@@ -15,7 +14,13 @@ use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::FrontDoor;
-use crate::{order_id::OrderId, orders::NewOrder, outcome, prefer::Prefer};
+use crate::{
+    listing::{Filter, Place},
+    order_id::OrderId,
+    orders::NewOrder,
+    outcome,
+    prefer::Prefer,
+};
 
 /// Pages hold so many orders if the client does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -41,6 +46,16 @@ pub(super) struct OrderRequest {
     #[serde(deserialize_with = "positive_amount")]
     #[schema(value_type = f64, example = 100, exclusive_minimum = 0.0, multiple_of = 0.01)]
     amount: Money,
+    /// Refuse the order, with reason `DeadlineExceeded`, if its charge is not begun within so many seconds. No limit if not given.
+    #[serde(default, deserialize_with = "deadline_seconds")]
+    #[schema(minimum = 1, maximum = 31536000, example = 60)]
+    deadline_seconds: Option<i64>,
+}
+
+fn deadline_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let seconds = Option::<i64>::deserialize(deserializer)?;
+    let valid = seconds.is_none_or(|seconds| (1..=31_536_000).contains(&seconds));
+    if valid { Ok(seconds) } else { Err(de::Error::custom("must be between 1 and 31536000")) }
 }
 
 fn positive_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
@@ -100,7 +115,13 @@ pub(super) async fn create(
     Json(request): Json<OrderRequest>,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + prefer.wait.unwrap_or(front_door.wait);
-    let new = NewOrder { login: request.login, email: request.e_mail, cart_id: request.id_cart, amount: request.amount };
+    let new = NewOrder {
+        login: request.login,
+        email: request.e_mail,
+        cart_id: request.id_cart,
+        amount: request.amount,
+        deadline_seconds: request.deadline_seconds,
+    };
     let placed = front_door.orders.place(&new, key.as_ref()).await?;
     if prefer.respond_async {
         return Ok(answer(StatusCode::ACCEPTED, placed.id, 2));
@@ -161,25 +182,32 @@ pub(super) struct OrderView {
     /// Balance of the account right after the charge or at the refusal.
     #[schema(value_type = Option<f64>)]
     balance: Option<Balance>,
+    /// How much of the charge was given back; null if nothing was.
+    #[schema(value_type = Option<f64>)]
+    refunded: Option<Balance>,
+    /// Whether it was asked to be cancelled.
+    cancel_requested: bool,
+    /// The number of the attempt to charge, from 1.
+    attempt: i32,
+    /// How the customer's message stands: `Sent`, `Delivering`, `DeadLettered` …; null before there is one.
+    message_state: Option<String>,
     /// When the order was placed (RFC 3339).
     created: Option<String>,
-    /// The steps so far, oldest first.
+    /// What happened, oldest first: the first entry and the latest fifteen.
     history: Vec<HistoryEntry>,
 }
 
 #[derive(Debug, Serialize)]
 struct Balance(#[serde(with = "json_number")] Money);
 
-/// One step of an order.
+/// Something that happened to an order.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HistoryEntry {
     /// When (RFC 3339).
     time: String,
-    /// `Paid`, `Succeeded` or `Notified`.
-    step: String,
-    /// `True`, `False` or `Unknown`.
-    status: String,
-    /// Why.
+    /// What was done: `Charge`, `Cancel`, `Refund`, `Notify`, `Retry` …
+    action: String,
+    /// Why it went as it did.
     reason: String,
     /// The reason in words.
     message: String,
@@ -189,8 +217,7 @@ impl From<&Order> for OrderView {
     fn from(order: &Order) -> Self {
         let status = order.status.clone().unwrap_or_default();
         let succeeded = conditions::find(&status.conditions, ConditionType::Succeeded);
-        let mut history: Vec<HistoryEntry> = status.conditions.iter().map(HistoryEntry::from).collect();
-        history.sort_by(|a, b| a.time.cmp(&b.time));
+        let notified = conditions::find(&status.conditions, ConditionType::Notified);
         OrderView {
             id: order.spec.id,
             name: order.name_any(),
@@ -206,28 +233,30 @@ impl From<&Order> for OrderView {
             reason: succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned(),
             message: succeeded.map_or("Waiting for the payment.", |condition| &condition.message).to_owned(),
             balance: status.balance.map(Balance),
+            refunded: status.refunded.map(Balance),
+            cancel_requested: order.spec.cancel_requested.unwrap_or_default(),
+            attempt: status.attempt(),
+            message_state: notified.map(|condition| condition.reason.clone()),
             created: order.creation_timestamp().map(|time| time.0.to_string()),
-            history,
+            history: status.history.iter().map(HistoryEntry::from).collect(),
         }
     }
 }
 
-impl From<&Condition> for HistoryEntry {
-    fn from(condition: &Condition) -> Self {
+impl From<&orders_crds::HistoryEntry> for HistoryEntry {
+    fn from(entry: &orders_crds::HistoryEntry) -> Self {
         HistoryEntry {
-            time: condition.last_transition_time.0.to_string(),
-            step: condition.type_.clone(),
-            status: condition.status.clone(),
-            reason: condition.reason.clone(),
-            message: condition.message.clone(),
+            time: entry.time.0.to_string(),
+            action: entry.action.clone(),
+            reason: entry.reason.clone(),
+            message: entry.message.clone(),
         }
     }
 }
 
 /// Show an order.
 ///
-/// The Kubernetes API is asked, so that an order is found as soon as it is placed. `history` has the last state of each
-/// step, oldest first.
+/// The Kubernetes API is asked, so that an order is found as soon as it is placed, and then the archive.
 #[utoipa::path(
     get,
     path = "/orders/{id}",
@@ -243,10 +272,13 @@ pub(super) async fn show(
     State(front_door): State<FrontDoor>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<OrderView>, Problem> {
-    let id = id.ok().and_then(|Path(id)| OrderId::parse(&id));
-    let id = id.ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))?;
-    let order = front_door.orders.get(id).await?;
+    let order = front_door.orders.get(read_id(id)?).await?;
     Ok(Json(OrderView::from(&order)))
+}
+
+pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
+    let id = id.ok().and_then(|Path(id)| OrderId::parse(&id));
+    id.ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))
 }
 
 /// Which orders to list.
@@ -256,12 +288,20 @@ pub(super) struct ListQuery {
     /// Only orders of this login.
     #[param(value_type = Option<String>)]
     login: Option<Login>,
+    /// Only orders with this `reason`, such as `Paid`.
+    state: Option<String>,
+    /// Only orders placed then or later (RFC 3339, such as `2026-01-31T00:00:00Z`).
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Only orders placed earlier (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
     /// Orders on a page: 1 to 100, 20 if not given.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
     /// Where the page begins: `next_cursor` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
+    cursor: Option<Place>,
 }
 
 /// A page of orders, newest first.
@@ -273,42 +313,13 @@ pub(super) struct OrderPage {
     next_cursor: Option<String>,
 }
 
-/// The place of an order in the list: everything after it is on the next page.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cursor {
-    created_second: i64,
-    name: String,
-}
-
-impl Cursor {
-    fn of(order: &Order) -> Self {
-        Cursor { created_second: order.creation_timestamp().map_or(0, |time| time.0.as_second()), name: order.name_any() }
-    }
-
-    fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{} {}", self.created_second, self.name))
-    }
-}
-
-impl TryFrom<String> for Cursor {
-    type Error = &'static str;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let decode = || {
-            let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(&text).ok()?).ok()?;
-            let (second, name) = text.split_once(' ')?;
-            Some(Cursor { created_second: second.parse().ok()?, name: name.to_owned() })
-        };
-        decode().ok_or("use next_cursor of the page before")
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
-        let mut query = ListQuery { login: None, limit: None, cursor: None };
+        let mut query = ListQuery { login: None, state: None, from: None, to: None, limit: None, cursor: None };
         for (name, value) in &pairs {
             if pairs.iter().filter(|(other, _)| other == name).count() > 1 {
                 let name: String = name.chars().take(64).collect();
@@ -317,14 +328,21 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
             let invalid = |why: &dyn std::fmt::Display| Problem::invalid(name.clone(), format!("{name}: {why}"));
             match name.as_str() {
                 "login" => query.login = Some(Login::try_from(value.clone()).map_err(|error| invalid(&error))?),
-                "cursor" => query.cursor = Some(Cursor::try_from(value.clone()).map_err(|error| invalid(&error))?),
+                "state" => {
+                    let known =
+                        Reason::parse(value).ok_or_else(|| invalid(&"must be a reason, such as Paid or InsufficientFunds"))?;
+                    query.state = Some(known.as_str().to_owned());
+                }
+                "from" => query.from = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
+                "to" => query.to = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
+                "cursor" => query.cursor = Some(Place::try_from(value.clone()).map_err(|error| invalid(&error))?),
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                     query.limit = Some(limit.ok_or_else(|| invalid(&format!("must be a number between 1 and {MAX_LIMIT}")))?);
                 }
                 _ => {
                     let name: String = name.chars().take(64).collect();
-                    return Err(Problem::invalid(name, "unknown parameter; there are login, limit and cursor"));
+                    return Err(Problem::invalid(name, "unknown parameter; there are login, state, from, to, limit and cursor"));
                 }
             }
         }
@@ -334,8 +352,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 
 /// List orders, newest first.
 ///
-/// Those made with kubectl are among them, with a null `id`. One that was just placed may be missing for a moment:
-/// asking for it by its number finds it.
+/// Live and archived ones as one list. Those made with kubectl are among them, with a null `id`. One that was just placed
+/// may be missing for a moment: asking for it by its number finds it. Orders placed within one second are in the order of
+/// their UIDs.
 #[utoipa::path(
     get,
     path = "/orders",
@@ -343,34 +362,21 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     params(ListQuery),
     responses(
         (status = 200, description = "A page of orders", body = OrderPage),
-        (status = 422, description = "A parameter is invalid", body = Problem, content_type = "application/problem+json")
+        (status = 422, description = "A parameter is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The archive does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn list(State(front_door): State<FrontDoor>, query: ListQuery) -> Json<OrderPage> {
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    let mut orders = front_door.orders.outcomes.all();
-    orders.retain(|order| {
-        query.login.as_ref().is_none_or(|login| order.spec.login == login.as_ref())
-            && query.cursor.as_ref().is_none_or(|cursor| Cursor::of(order) < *cursor)
-    });
-    orders.sort_by_cached_key(|order| std::cmp::Reverse(Cursor::of(order)));
-    let next_cursor = orders.get(limit).and_then(|_| orders.get(limit - 1)).map(|last| Cursor::of(last).encode());
-    orders.truncate(limit);
-    Json(OrderPage { items: orders.iter().map(|order| OrderView::from(&**order)).collect(), next_cursor })
+pub(super) async fn list(State(front_door): State<FrontDoor>, query: ListQuery) -> Result<Json<OrderPage>, Problem> {
+    let ListQuery { login, state, from, to, limit, cursor } = query;
+    let filter = Filter { login, state, from, to };
+    let (orders, next) = front_door.orders.page(&filter, cursor.as_ref(), limit.unwrap_or(DEFAULT_LIMIT)).await?;
+    let items = orders.iter().map(|order| OrderView::from(&**order)).collect();
+    Ok(Json(OrderPage { items, next_cursor: next.map(|place| place.encode()) }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cursor_reads_back_and_a_made_up_one_does_not() {
-        let cursor = Cursor { created_second: 5, name: "order-1".into() };
-        assert_eq!(Cursor::try_from(cursor.encode()), Ok(cursor));
-        for text in ["", "AAAA", "%%%", "b3JkZXI"] {
-            assert!(Cursor::try_from(text.to_owned()).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn answers_have_the_bodies_of_the_contract() {

@@ -1,9 +1,12 @@
 //! What can become of a charge after it was asked for: looked up, closed, given back.
 
 use orders_crds::Money;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Executor, Row, any::AnyRow};
 
-use super::{Kind, Ledger, Movement, Outcome, Recorded, find, insert, move_balance};
+use super::{
+    Kind, Ledger, Movement, Outcome, Recorded, balance_of, find, insert, move_balance,
+    outbox::{self, Tell},
+};
 use crate::error::LedgerError;
 
 /// A charge as it stands.
@@ -40,23 +43,7 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn charge(&self, key: &str) -> Result<Option<ChargeState>, LedgerError> {
-        let row: Option<AnyRow> = sqlx::query(
-            "SELECT login, amount, outcome, balance, (
-                 SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM transactions
-                 WHERE charge_key = $1 AND kind = 'refund' AND outcome = 'done')
-             FROM transactions WHERE kind = 'charge' AND key = $1",
-        )
-        .bind(key)
-        .fetch_optional(&self.database.pool)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(ChargeState {
-            login: row.try_get(0)?,
-            amount: Money::from_minor(row.try_get(1)?),
-            outcome: Outcome::read(&row.try_get::<String, _>(2)?)?,
-            balance: row.try_get::<Option<i64>, _>(3)?.map(Money::from_minor),
-            refunded: Money::from_minor(row.try_get(4)?),
-        }))
+        Ok(charge_state(&self.database.pool, key).await?)
     }
 
     /// Closes a charge that has not landed: from now on it cannot. One that was
@@ -65,22 +52,29 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::KeyReused`] if the key was another charge's, or the database's.
     pub async fn close(&self, key: &str, login: &str, amount: Money) -> Result<Recorded, LedgerError> {
+        self.close_and(key, login, amount, Tell::Nobody).await
+    }
+
+    /// The same, and has the outcome told.
+    pub(super) async fn close_and(&self, key: &str, login: &str, amount: Money, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
         let charge = Movement { kind: Kind::Charge, key, login, amount, charge_key: None };
         loop {
             let mut transaction = self.database.begin_write().await?;
-            if let Some(first) = find(&mut transaction, &charge).await? {
-                return Ok(first);
-            }
-            let balance: Option<i64> = sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1")
-                .bind(login)
-                .fetch_optional(&mut *transaction)
-                .await?;
-            let balance = balance.map(Money::from_minor);
-            if insert(&mut transaction, &charge, Outcome::Closed, balance).await? {
-                transaction.commit().await?;
-                return Ok(Recorded { outcome: Outcome::Closed, balance, repeated: false });
-            }
-            transaction.rollback().await?;
+            let recorded = match find(&mut transaction, &charge).await? {
+                Some(first) => first,
+                None => {
+                    let balance = balance_of(&mut *transaction, login).await?;
+                    if !insert(&mut transaction, &charge, Outcome::Closed, balance).await? {
+                        // Another request with this key came in between: undo, and read what it recorded.
+                        transaction.rollback().await?;
+                        continue;
+                    }
+                    Recorded { outcome: Outcome::Closed, balance, repeated: false }
+                }
+            };
+            outbox::note(&mut transaction, &charge, tell).await?;
+            transaction.commit().await?;
+            return Ok(recorded);
         }
     }
 
@@ -91,6 +85,11 @@ impl Ledger {
     /// [`LedgerError::RefundTooLarge`], [`LedgerError::KeyReused`],
     /// [`LedgerError::BalanceLimit`], or the database's. Nothing moved then.
     pub async fn refund(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
+        self.refund_and(refund, Tell::Nobody).await
+    }
+
+    /// The same, and has it told.
+    pub(super) async fn refund_and(&self, refund: &Refund<'_>, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
         let movement = Movement {
             kind: Kind::Refund,
             key: refund.key,
@@ -101,19 +100,13 @@ impl Ledger {
         loop {
             let mut transaction = self.database.begin_write().await?;
             if let Some(first) = find(&mut transaction, &movement).await? {
+                outbox::note(&mut transaction, &movement, tell).await?;
+                transaction.commit().await?;
                 return Ok(first);
             }
-            let charge: Option<AnyRow> =
-                sqlx::query("SELECT login, amount, outcome FROM transactions WHERE kind = 'charge' AND key = $1")
-                    .bind(refund.charge_key)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-            let charge = charge.ok_or(LedgerError::ChargeNotFound)?;
-            let (login, charged): (String, i64) = (charge.try_get(0)?, charge.try_get(1)?);
-            if login != refund.login {
-                return Err(LedgerError::ChargeNotFound);
-            }
-            if Outcome::read(&charge.try_get::<String, _>(2)?)? != Outcome::Done {
+            let charge = charge_state(&mut *transaction, refund.charge_key).await?;
+            let charge = charge.filter(|charge| charge.login == refund.login).ok_or(LedgerError::ChargeNotFound)?;
+            if charge.outcome != Outcome::Done {
                 return Err(LedgerError::NotCharged);
             }
             // Locks the account, so that refunds of one charge come one after the other.
@@ -121,26 +114,42 @@ impl Ledger {
             if outcome != Outcome::Done {
                 return Err(LedgerError::BalanceLimit);
             }
-            let refunded: i64 = sqlx::query_scalar(
-                "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM transactions
-                 WHERE charge_key = $1 AND kind = 'refund' AND outcome = 'done'",
-            )
-            .bind(refund.charge_key)
-            .fetch_one(&mut *transaction)
-            .await?;
             // The same key may have come in while this one waited for the lock: that is a repeat.
-            if let Some(first) = find(&mut transaction, &movement).await? {
+            if find(&mut transaction, &movement).await?.is_some() {
                 transaction.rollback().await?;
-                return Ok(first);
+                continue;
             }
-            if refunded + refund.amount.minor() > charged {
+            let refunded =
+                charge_state(&mut *transaction, refund.charge_key).await?.map_or(Money::ZERO, |charge| charge.refunded);
+            if refunded.minor() + refund.amount.minor() > charge.amount.minor() {
                 return Err(LedgerError::RefundTooLarge);
             }
             if insert(&mut transaction, &movement, outcome, balance).await? {
+                outbox::note(&mut transaction, &movement, tell).await?;
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }
             transaction.rollback().await?;
         }
     }
+}
+
+async fn charge_state(database: impl Executor<'_, Database = Any>, key: &str) -> Result<Option<ChargeState>, sqlx::Error> {
+    let row: Option<AnyRow> = sqlx::query(
+        "SELECT login, amount, outcome, balance, (
+             SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM transactions
+             WHERE charge_key = $1 AND kind = 'refund' AND outcome = 'done')
+         FROM transactions WHERE kind = 'charge' AND key = $1",
+    )
+    .bind(key)
+    .fetch_optional(database)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(ChargeState {
+        login: row.try_get(0)?,
+        amount: Money::from_minor(row.try_get(1)?),
+        outcome: Outcome::read(&row.try_get::<String, _>(2)?)?,
+        balance: row.try_get::<Option<i64>, _>(3)?.map(Money::from_minor),
+        refunded: Money::from_minor(row.try_get(4)?),
+    }))
 }

@@ -11,12 +11,13 @@ mod outbox;
 
 pub use charges::{ChargeState, Refund};
 pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
+use outbox::Tell;
 pub use outbox::Untold;
 
 use jiff::Timestamp;
 use orders_crds::Money;
 use orders_service::database::{Database, Migrations};
-use sqlx::{Any, Row, Transaction, any::AnyRow};
+use sqlx::{Any, Executor, Row, Transaction, any::AnyRow};
 
 use crate::error::LedgerError;
 
@@ -115,12 +116,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::AccountNotFound`], or the database's.
     pub async fn balance(&self, login: &str) -> Result<Money, LedgerError> {
-        sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1")
-            .bind(login)
-            .fetch_optional(&self.database.pool)
-            .await?
-            .map(Money::from_minor)
-            .ok_or(LedgerError::AccountNotFound)
+        balance_of(&self.database.pool, login).await?.ok_or(LedgerError::AccountNotFound)
     }
 
     /// Moves money, or records why not; a repeat gets what was recorded first.
@@ -129,25 +125,21 @@ impl Ledger {
     /// [`LedgerError::KeyReused`] if the key was another request's, or the
     /// database's: then the same key has to be asked again to learn the outcome.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
-        self.record_and(movement, None).await
+        self.record_and(movement, Tell::Nobody).await
     }
 
-    /// The same, and a note to tell the outcome to this address.
-    async fn record_and(&self, movement: &Movement<'_>, tell: Option<&str>) -> Result<Recorded, LedgerError> {
+    /// The same, and has the outcome told.
+    async fn record_and(&self, movement: &Movement<'_>, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
         loop {
             let mut transaction = self.database.begin_write().await?;
             if let Some(first) = find(&mut transaction, movement).await? {
-                if let Some(email) = tell {
-                    outbox::note(&mut transaction, movement, email).await?;
-                    transaction.commit().await?;
-                }
+                outbox::note(&mut transaction, movement, tell).await?;
+                transaction.commit().await?;
                 return Ok(first);
             }
             let (outcome, balance) = move_balance(&mut transaction, movement).await?;
             if insert(&mut transaction, movement, outcome, balance).await? {
-                if let Some(email) = tell {
-                    outbox::note(&mut transaction, movement, email).await?;
-                }
+                outbox::note(&mut transaction, movement, tell).await?;
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }
@@ -195,19 +187,22 @@ async fn move_balance(
         if let Some(balance) = moved {
             return Ok((Outcome::Done, Some(Money::from_minor(balance))));
         }
-        let balance: Option<i64> = sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1")
-            .bind(movement.login)
-            .fetch_optional(&mut **transaction)
-            .await?;
-        let Some(balance) = balance else { return Ok((Outcome::AccountNotFound, None)) };
-        let outcome = match balance + change {
+        let Some(balance) = balance_of(&mut **transaction, movement.login).await? else {
+            return Ok((Outcome::AccountNotFound, None));
+        };
+        let outcome = match balance.minor() + change {
             ..0 => Outcome::InsufficientFunds,
             after if after > Money::MAX.minor() => Outcome::BalanceLimit,
             // The balance changed between the two statements: the refusal would not be true any more.
             _ => continue,
         };
-        return Ok((outcome, Some(Money::from_minor(balance))));
+        return Ok((outcome, Some(balance)));
     }
+}
+
+async fn balance_of(database: impl Executor<'_, Database = Any>, login: &str) -> Result<Option<Money>, sqlx::Error> {
+    let balance = sqlx::query_scalar("SELECT balance FROM accounts WHERE login = $1").bind(login);
+    Ok(balance.fetch_optional(database).await?.map(Money::from_minor))
 }
 
 /// Writes the transaction and its postings; false if its key is taken by now.
@@ -256,6 +251,13 @@ impl Movement<'_> {
 }
 
 impl Kind {
+    fn read(text: &str) -> Result<Kind, sqlx::Error> {
+        let kinds = [Kind::Refill, Kind::Charge, Kind::Refund];
+        kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            sqlx::Error::Decode(format!("transactions.kind holds {text:?}, which this version does not know").into())
+        })
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Kind::Refill => "refill",

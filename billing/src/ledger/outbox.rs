@@ -3,15 +3,28 @@
 use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Ledger, Movement, Outcome, Recorded};
+use super::{Kind, Ledger, Movement, Outcome, Recorded, Refund};
 use crate::error::LedgerError;
+
+/// Who is told an outcome.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tell<'a> {
+    /// Whoever asked has it in the answer.
+    Nobody,
+    /// The operator, and the customer at this address.
+    Customer(&'a str),
+    /// The operator, who has the customer told.
+    Operator,
+}
 
 /// An outcome to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untold {
     /// Its place in the outbox.
     pub id: i64,
-    /// Where the customer is to be told.
+    /// Of a charge or of a refund.
+    pub kind: Kind,
+    /// Where the customer is to be told; empty of a refund.
     pub email: String,
     /// The charge's key.
     pub key: String,
@@ -32,7 +45,23 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::record`].
     pub async fn record_to_tell(&self, movement: &Movement<'_>, email: &str) -> Result<Recorded, LedgerError> {
-        self.record_and(movement, Some(email)).await
+        self.record_and(movement, Tell::Customer(email)).await
+    }
+
+    /// Closes a charge as [`Ledger::close`] does, and notes likewise.
+    ///
+    /// # Errors
+    /// As [`Ledger::close`].
+    pub async fn close_to_tell(&self, key: &str, login: &str, amount: Money, email: &str) -> Result<Recorded, LedgerError> {
+        self.close_and(key, login, amount, Tell::Customer(email)).await
+    }
+
+    /// Gives a charge back as [`Ledger::refund`] does, and notes likewise.
+    ///
+    /// # Errors
+    /// As [`Ledger::refund`].
+    pub async fn refund_to_tell(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
+        self.refund_and(refund, Tell::Operator).await
     }
 
     /// Up to `limit` outcomes that still have to be told, oldest first.
@@ -41,7 +70,7 @@ impl Ledger {
     /// The database's.
     pub async fn untold(&self, limit: i64) -> Result<Vec<Untold>, LedgerError> {
         let rows: Vec<AnyRow> = sqlx::query(
-            "SELECT o.id, o.email, t.key, t.login, t.amount, t.outcome, t.balance
+            "SELECT o.id, o.email, COALESCE(t.charge_key, t.key), t.login, t.amount, t.outcome, t.balance, t.kind
              FROM outbox o JOIN transactions t ON t.id = o.transaction_id ORDER BY o.id LIMIT $1",
         )
         .bind(limit)
@@ -56,6 +85,7 @@ impl Ledger {
                 amount: Money::from_minor(row.try_get(4)?),
                 outcome: Outcome::read(&row.try_get::<String, _>(5)?)?,
                 balance: row.try_get::<Option<i64>, _>(6)?.map(Money::from_minor),
+                kind: Kind::read(&row.try_get::<String, _>(7)?)?,
             })
         };
         Ok(rows.into_iter().map(untold).collect::<Result<_, _>>()?)
@@ -71,12 +101,17 @@ impl Ledger {
     }
 }
 
-/// Notes that the outcome under the movement's key is to be told.
+/// Notes that the outcome under the movement's key is to be told, if it is.
 pub(super) async fn note(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
-    email: &str,
+    tell: Tell<'_>,
 ) -> Result<(), sqlx::Error> {
+    let email = match tell {
+        Tell::Nobody => return Ok(()),
+        Tell::Customer(email) => email,
+        Tell::Operator => "",
+    };
     sqlx::query("INSERT INTO outbox (transaction_id, email) SELECT id, $3 FROM transactions WHERE kind = $1 AND key = $2")
         .bind(movement.kind.as_str())
         .bind(movement.key)

@@ -40,7 +40,7 @@ async fn customer(shop: &Shop) -> Result<()> {
 /// As `kubectl create` would.
 async fn create(shop: &Shop, amount: &str) -> Result<Order> {
     let email = format!("{LOGIN}@example.com");
-    let spec = OrderSpec { id: None, login: LOGIN.to_owned(), email, cart_id: 0, amount: amount.to_owned() };
+    let spec = OrderSpec { login: LOGIN.to_owned(), email, cart_id: 0, amount: amount.to_owned(), ..OrderSpec::default() };
     Ok(shop.orders().create(&PostParams::default(), &Order::new(NAME, spec)).await?)
 }
 

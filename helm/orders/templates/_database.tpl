@@ -1,5 +1,5 @@
 {{/*
-Databases of billing and notify. All of these take a component.
+Databases of billing, notify and the archive. All of these take a component.
 A Secret of the user's own is taken to hold PostgreSQL: the chart cannot look inside, and SQLite needs no secret.
 */}}
 

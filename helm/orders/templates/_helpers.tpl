@@ -167,7 +167,7 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* Probes of the four services, all on the admin port. */}}
+{{/* Probes of the services, all on the admin port. */}}
 {{- define "orders.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: admin}
@@ -194,7 +194,7 @@ lifecycle:
       seconds: 5
 {{- end }}
 
-{{/* Environment of all four services. */}}
+{{/* Environment of all services. */}}
 {{- define "orders.env" -}}
 - name: LOG_FORMAT
   value: {{ .Values.log.format }}

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orders_crds::{Money, Reason, money::json_number};
+use orders_crds::{Login, Money, Reason, money::json_number};
 use orders_service::{
     http_client::{self, CallError},
     idempotency,
     token_file::TokenFile,
 };
 use reqwest::{Client, StatusCode, header::AUTHORIZATION};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Billing, NoAnswer, Payment};
+use super::{Billing, NoAnswer, Payment, is_of};
 use crate::purchase::Purchase;
 
 /// How long one call may take. Beyond it the charge is unknown and asked for again.
@@ -36,9 +36,27 @@ struct Withdrawal<'a> {
     balance: Money,
 }
 
+#[derive(Serialize)]
+struct RefundRequest<'a> {
+    charge: &'a str,
+    login: &'a str,
+    #[serde(with = "json_number")]
+    balance: Money,
+}
+
+#[derive(Deserialize)]
+struct RefundAnswer {
+    login: Login,
+    #[serde(with = "json_number")]
+    balance: Money,
+    charge: String,
+    #[serde(with = "json_number")]
+    amount: Money,
+}
+
 #[derive(Deserialize)]
 struct Answer {
-    login: String,
+    login: Login,
     balance: Option<Balance>,
     key: String,
     #[serde(with = "json_number")]
@@ -66,13 +84,21 @@ impl HttpBilling {
         Ok(HttpBilling { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
     }
 
-    async fn withdraw(&self, purchase: &Purchase) -> Result<(StatusCode, Vec<u8>), CallError> {
+    async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, NoAnswer> {
+        let (status, body) = self.post(path, key, body).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
+        if status != StatusCode::OK {
+            return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
+        }
+        Ok(body)
+    }
+
+    async fn post(&self, path: &str, key: &str, body: &impl Serialize) -> Result<(StatusCode, Vec<u8>), CallError> {
         let response = self
             .client
-            .post(format!("{}/billing/withdraw", self.url))
+            .post(format!("{}{path}", self.url))
             .header(AUTHORIZATION, self.token.bearer().await?)
-            .header(idempotency::HEADER, &purchase.key)
-            .json(&Withdrawal { login: purchase.login.as_ref(), balance: purchase.amount })
+            .header(idempotency::HEADER, key)
+            .json(body)
             .send()
             .await?;
         let status = response.status();
@@ -83,21 +109,26 @@ impl HttpBilling {
 #[async_trait]
 impl Billing for HttpBilling {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-        let (status, body) = self.withdraw(purchase).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
-        if status != StatusCode::OK {
-            return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
-        }
-        read(&body, purchase)
+        let body = Withdrawal { login: purchase.login.as_ref(), balance: purchase.amount };
+        read_charge(&self.call("/billing/withdraw", &purchase.key, &body).await?, purchase)
+    }
+
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+        let body = Withdrawal { login: purchase.login.as_ref(), balance: purchase.amount };
+        // A key is a UID with a number at most: safe in a path as it is.
+        let path = format!("/billing/charges/{}/close", purchase.key);
+        read_charge(&self.call(&path, &purchase.key, &body).await?, purchase)
+    }
+
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+        let body = RefundRequest { charge: &purchase.key, login: purchase.login.as_ref(), balance: purchase.amount };
+        read_refund(&self.call("/billing/refund", &purchase.key, &body).await?, purchase)
     }
 }
 
-/// An answer counts only if it speaks of this very purchase.
-fn read(body: &[u8], purchase: &Purchase) -> Result<Payment, NoAnswer> {
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))?;
-    if answer.key != purchase.key || answer.amount != purchase.amount || answer.login != purchase.login.as_ref() {
-        return Err(NoAnswer("billing's answer is about another charge".to_owned()));
-    }
+fn read_charge(body: &[u8], purchase: &Purchase) -> Result<Payment, NoAnswer> {
+    let answer: Answer = read(body)?;
+    is_of(purchase, &answer.key, &answer.login, answer.amount)?;
     let balance = answer.balance.map(|Balance(balance)| balance);
     match (answer.outcome, balance) {
         (AnsweredOutcome::Charged, Some(balance)) => Ok(Payment::Charged { balance }),
@@ -106,6 +137,16 @@ fn read(body: &[u8], purchase: &Purchase) -> Result<Payment, NoAnswer> {
         (AnsweredOutcome::Closed, balance) => Ok(Payment::Refused { reason: Reason::Cancelled, balance }),
         (AnsweredOutcome::AccountNotFound, balance) => Ok(Payment::Refused { reason: Reason::AccountNotFound, balance }),
     }
+}
+
+fn read_refund(body: &[u8], purchase: &Purchase) -> Result<Money, NoAnswer> {
+    let answer: RefundAnswer = read(body)?;
+    is_of(purchase, &answer.charge, &answer.login, answer.amount)?;
+    Ok(answer.balance)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
+    serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))
 }
 
 /// The start of an answer that was not expected, for the log and the status.
@@ -120,12 +161,25 @@ mod tests {
     use super::*;
 
     fn purchase() -> Purchase {
-        let spec = OrderSpec { id: None, login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into() };
-        Purchase::read("k", &spec).unwrap()
+        let spec =
+            OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
+        Purchase::read("k", 1, &spec).unwrap()
     }
 
     fn answer(body: &str) -> Result<Payment, NoAnswer> {
-        read(body.as_bytes(), &purchase())
+        read_charge(body.as_bytes(), &purchase())
+    }
+
+    #[test]
+    fn a_refund_counts_only_if_it_is_of_this_charge() {
+        let answer = |body: &str| read_refund(body.as_bytes(), &purchase());
+        let right = r#"{"login":"a","balance":15.0,"key":"k","charge":"k","amount":10.0,"repeated":false}"#;
+        assert_eq!(answer(right), Ok(Money::from_minor(1500)));
+        for (was, is) in
+            [(r#""charge":"k""#, r#""charge":"x""#), ("10.0", "9.0"), (r#""login":"a""#, r#""login":"b""#), ("}", "")]
+        {
+            assert!(answer(&right.replace(was, is)).is_err(), "{is}");
+        }
     }
 
     #[test]

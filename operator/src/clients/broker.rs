@@ -8,17 +8,19 @@ use async_trait::async_trait;
 use orders_broker::{
     Broker,
     mailbox::Mailbox,
-    messages::{self, Decided, NotificationChanged, NotificationState, PaymentRequested},
-    topology::{DECIDED, OPERATOR_NOTIFICATIONS, OPERATOR_OUTCOMES, PAYMENT_REQUESTED},
+    messages::{
+        self, CloseRequested, Decided, Event, NotificationChanged, NotificationState, PaymentRequested, RefundRequested, Refunded,
+    },
+    topology::{
+        CLOSE_REQUESTED, DECIDED, OPERATOR_NOTIFICATIONS, OPERATOR_OUTCOMES, PAYMENT_REFUNDED, PAYMENT_REQUESTED,
+        REFUND_REQUESTED,
+    },
 };
-use orders_crds::{Money, Outcome, Reason};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout, timeout_at},
-};
+use orders_crds::{Money, Reason, order::message_key};
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::{Billing, Delivery, NoAnswer, Notify, Payment};
+use super::{Billing, Delivery, News, NoAnswer, Notify, Payment, is_of};
 use crate::purchase::Purchase;
 
 /// How long billing may take to tell the outcome. Beyond it the charge is unknown and asked for again.
@@ -30,8 +32,9 @@ const NOTIFICATION_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// What came from billing and notify, by order.
 #[derive(Clone, Debug, Default)]
-struct News {
+struct Heard {
     outcomes: Arc<Mailbox<Decided>>,
+    refunds: Arc<Mailbox<Refunded>>,
     notifications: Arc<Mailbox<NotificationChanged>>,
 }
 
@@ -39,7 +42,7 @@ struct News {
 #[derive(Clone, Debug)]
 pub struct Listener {
     broker: Broker,
-    news: News,
+    heard: Heard,
     hears_billing: bool,
 }
 
@@ -47,51 +50,56 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct BrokerBilling {
     broker: Broker,
-    news: News,
+    heard: Heard,
 }
 
 /// Notify, over the broker.
 #[derive(Clone, Debug)]
 pub struct BrokerNotify {
     broker: Broker,
-    news: News,
+    heard: Heard,
     hears_billing: bool,
 }
 
 /// Notify over the broker, told each outcome by the operator.
 pub fn notify_only(broker: Broker) -> (BrokerNotify, Listener) {
-    let news = News::default();
-    let notify = BrokerNotify { broker: broker.clone(), news: news.clone(), hears_billing: false };
-    (notify, Listener { broker, news, hears_billing: false })
+    let heard = Heard::default();
+    let notify = BrokerNotify { broker: broker.clone(), heard: heard.clone(), hears_billing: false };
+    (notify, Listener { broker, heard, hears_billing: false })
 }
 
 /// Billing and notify over the broker; notify hears the outcome from billing.
 pub fn everything(broker: Broker) -> (BrokerBilling, BrokerNotify, Listener) {
-    let news = News::default();
-    let billing = BrokerBilling { broker: broker.clone(), news: news.clone() };
-    let notify = BrokerNotify { broker: broker.clone(), news: news.clone(), hears_billing: true };
-    (billing, notify, Listener { broker, news, hears_billing: true })
+    let heard = Heard::default();
+    let billing = BrokerBilling { broker: broker.clone(), heard: heard.clone() };
+    let notify = BrokerNotify { broker: broker.clone(), heard: heard.clone(), hears_billing: true };
+    (billing, notify, Listener { broker, heard, hears_billing: true })
 }
 
 impl Listener {
     /// Hears until it is dropped. What it heard and nobody used before a crash is asked for again.
     pub async fn run(&self) {
-        let outcomes = self.news.outcomes.clone();
+        let heard = self.heard.clone();
         let hear_outcomes = async {
             if !self.hears_billing {
                 return pending().await;
             }
             let deal = |received: orders_broker::Received| {
-                let outcomes = outcomes.clone();
+                let heard = heard.clone();
                 async move {
-                    let decided: Decided = received.data()?;
-                    outcomes.bring(&decided.key.clone(), decided);
+                    if received.subject == PAYMENT_REFUNDED {
+                        let refunded: Refunded = received.data()?;
+                        heard.refunds.bring(&refunded.key.clone(), refunded);
+                    } else {
+                        let decided: Decided = received.data()?;
+                        heard.outcomes.bring(&decided.key.clone(), decided);
+                    }
                     Ok(())
                 }
             };
             self.broker.consume(&OPERATOR_OUTCOMES, deal, pending()).await;
         };
-        let notifications = self.news.notifications.clone();
+        let notifications = self.heard.notifications.clone();
         let deal = |received: orders_broker::Received| {
             let notifications = notifications.clone();
             async move {
@@ -108,38 +116,52 @@ impl Listener {
 #[async_trait]
 impl Billing for BrokerBilling {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-        let mut news = self.news.outcomes.await_news(&purchase.key);
-        let decided = match news.try_recv() {
-            Ok(decided) => decided,
-            Err(_) => self.ask(purchase, news).await?,
-        };
-        read(&decided, purchase)
-    }
-}
-
-impl BrokerBilling {
-    async fn ask(&self, purchase: &Purchase, news: oneshot::Receiver<Decided>) -> Result<Decided, NoAnswer> {
         let request = PaymentRequested {
             key: purchase.key.clone(),
             login: purchase.login.clone(),
             email: purchase.email.clone(),
             amount: purchase.amount,
         };
+        read(&self.ask(&self.heard.outcomes, PAYMENT_REQUESTED, request).await?, purchase)
+    }
+
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+        let request = CloseRequested {
+            key: purchase.key.clone(),
+            login: purchase.login.clone(),
+            email: purchase.email.clone(),
+            amount: purchase.amount,
+        };
+        read(&self.ask(&self.heard.outcomes, CLOSE_REQUESTED, request).await?, purchase)
+    }
+
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+        let request = RefundRequested { key: purchase.key.clone(), login: purchase.login.clone(), amount: purchase.amount };
+        let refunded = self.ask(&self.heard.refunds, REFUND_REQUESTED, request).await?;
+        is_of(purchase, &refunded.key, &refunded.login, refunded.amount)?;
+        Ok(refunded.balance)
+    }
+}
+
+impl BrokerBilling {
+    /// What came already under the request's key, or comes when it is asked for.
+    async fn ask<A>(&self, answers: &Mailbox<A>, subject: &'static str, request: impl Event) -> Result<A, NoAnswer> {
+        let mut news = answers.await_news(request.key());
+        if let Ok(answer) = news.try_recv() {
+            return Ok(answer);
+        }
         // An id of its own for each time that it is asked: a repeat has to reach billing, which answers it again.
-        let published = self.broker.publish(PAYMENT_REQUESTED, Uuid::new_v4().to_string(), request).await;
+        let published = self.broker.publish(subject, Uuid::new_v4().to_string(), request).await;
         published.map_err(|error| NoAnswer(error.to_string()))?;
         match timeout(PAYMENT_TIMEOUT, news).await {
-            Ok(Ok(decided)) => Ok(decided),
+            Ok(Ok(answer)) => Ok(answer),
             _ => Err(NoAnswer("billing has not told the outcome yet; the broker has the request".to_owned())),
         }
     }
 }
 
-/// An outcome counts only if it is of this very purchase.
 fn read(decided: &Decided, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-    if decided.key != purchase.key || decided.amount != purchase.amount || decided.login != purchase.login {
-        return Err(NoAnswer("the outcome that came is another charge's".to_owned()));
-    }
+    is_of(purchase, &decided.key, &decided.login, decided.amount)?;
     let refused = |reason| Ok(Payment::Refused { reason, balance: decided.balance });
     match (decided.outcome, decided.balance) {
         (messages::Outcome::Charged, Some(balance)) => Ok(Payment::Charged { balance }),
@@ -147,62 +169,72 @@ fn read(decided: &Decided, purchase: &Purchase) -> Result<Payment, NoAnswer> {
         (messages::Outcome::InsufficientFunds, _) => refused(Reason::InsufficientFunds),
         (messages::Outcome::AccountNotFound, _) => refused(Reason::AccountNotFound),
         (messages::Outcome::Closed, _) => refused(Reason::Cancelled),
+        (messages::Outcome::DeadlineExceeded | messages::Outcome::Refunded, _) => {
+            Err(NoAnswer("the outcome that came is none of a charge".to_owned()))
+        }
     }
 }
 
 #[async_trait]
 impl Notify for BrokerNotify {
-    async fn notify(&self, purchase: &Purchase, outcome: Outcome, balance: Option<Money>) -> Result<Delivery, NoAnswer> {
+    async fn notify(&self, purchase: &Purchase, news: &News) -> Result<Delivery, NoAnswer> {
+        let key = message_key(&purchase.key, news.outcome);
         let decided = Decided {
-            key: purchase.key.clone(),
+            key: key.clone(),
             login: purchase.login.clone(),
             email: purchase.email.clone(),
             amount: purchase.amount,
-            outcome: told(outcome).ok_or_else(|| NoAnswer("an undecided order is nothing to tell".to_owned()))?,
-            balance,
+            outcome: messages::Outcome::of(news.outcome)
+                .ok_or_else(|| NoAnswer("an undecided order is nothing to tell".to_owned()))?,
+            balance: news.balance,
+            resends: news.resends,
         };
-        // Notify hears of it from billing as well, and will say so; it is told only if it does not.
+        // Of what billing decided notify hears from billing as well, and will say so; it is told only if it does not.
         if self.hears_billing
-            && let Some(changed) = self.news(&purchase.key).await
+            && is_billings(&decided)
+            && let Some(delivery) = self.lately(&key).await.and_then(|changed| stands(changed, news.resends))
         {
-            return Ok(stands(changed));
+            return Ok(delivery);
         }
-        let news = self.news.notifications.await_news(&purchase.key);
+        let mut heard = self.heard.notifications.await_news(&key);
         let deadline = Instant::now() + NOTIFICATION_TIMEOUT;
         let publishing = self.broker.publish(DECIDED, Uuid::new_v4().to_string(), decided);
         match timeout_at(deadline, publishing).await {
             Ok(published) => published.map_err(|error| NoAnswer(error.to_string()))?,
             Err(_) => return Err(NoAnswer("the broker has not taken it yet".to_owned())),
         }
-        match timeout_at(deadline, news).await {
-            Ok(Ok(changed)) => Ok(stands(changed)),
-            _ => Ok(Delivery::Underway { last_error: Some("notify has not said how it stands; the broker has it".to_owned()) }),
+        while let Ok(Ok(changed)) = timeout_at(deadline, heard).await {
+            if let Some(delivery) = stands(changed, news.resends) {
+                return Ok(delivery);
+            }
+            heard = self.heard.notifications.await_news(&key);
         }
+        Ok(Delivery::Underway { last_error: Some("notify has not said how it stands; the broker has it".to_owned()) })
     }
+}
+
+/// Whether billing tells this by itself.
+fn is_billings(decided: &Decided) -> bool {
+    use messages::Outcome::{AccountNotFound, Charged, InsufficientFunds};
+    decided.resends == 0 && matches!(decided.outcome, Charged | InsufficientFunds | AccountNotFound)
 }
 
 impl BrokerNotify {
-    async fn news(&self, key: &str) -> Option<NotificationChanged> {
-        timeout(NOTIFICATION_TIMEOUT, self.news.notifications.await_news(key)).await.ok()?.ok()
+    async fn lately(&self, key: &str) -> Option<NotificationChanged> {
+        timeout(NOTIFICATION_TIMEOUT, self.heard.notifications.await_news(key)).await.ok()?.ok()
     }
 }
 
-fn told(outcome: Outcome) -> Option<messages::Outcome> {
-    match outcome {
-        Outcome::Undecided => None,
-        Outcome::Paid => Some(messages::Outcome::Charged),
-        Outcome::Refused(Some(Reason::AccountNotFound)) => Some(messages::Outcome::AccountNotFound),
-        Outcome::Refused(Some(Reason::Cancelled)) => Some(messages::Outcome::Closed),
-        Outcome::Refused(_) => Some(messages::Outcome::InsufficientFunds),
-    }
-}
-
-fn stands(changed: NotificationChanged) -> Delivery {
-    match changed.state {
+/// How the message stands that was asked to be sent again so often; `None` if this
+/// is older news.
+fn stands(changed: NotificationChanged, resends: i32) -> Option<Delivery> {
+    Some(match changed.state {
         NotificationState::Sent => Delivery::Sent,
         NotificationState::Delivering => Delivery::Underway { last_error: changed.error },
         NotificationState::Undeliverable => Delivery::Refused { why: changed.error.unwrap_or_default() },
-    }
+        NotificationState::DeadLettered if changed.resends < resends => return None,
+        NotificationState::DeadLettered => Delivery::DeadLettered { why: changed.error.unwrap_or_default() },
+    })
 }
 
 #[cfg(test)]
@@ -212,9 +244,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn that_a_message_was_given_up_before_it_was_sent_again_is_no_news() {
+        let changed = |state, resends| NotificationChanged { key: "k".into(), state, error: None, resends };
+        assert_eq!(stands(changed(NotificationState::DeadLettered, 0), 1), None);
+        assert!(matches!(stands(changed(NotificationState::DeadLettered, 1), 1), Some(Delivery::DeadLettered { .. })));
+        assert_eq!(stands(changed(NotificationState::Sent, 0), 1), Some(Delivery::Sent));
+    }
+
+    #[test]
     fn an_outcome_counts_only_if_it_is_of_this_purchase() {
-        let spec = OrderSpec { id: None, login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into() };
-        let purchase = Purchase::read("k", &spec).unwrap();
+        let spec =
+            OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
+        let purchase = Purchase::read("k", 1, &spec).unwrap();
         let right = Decided {
             key: "k".into(),
             login: purchase.login.clone(),
@@ -222,6 +263,7 @@ mod tests {
             amount: purchase.amount,
             outcome: messages::Outcome::Charged,
             balance: Some(Money::ZERO),
+            resends: 0,
         };
         assert_eq!(read(&right, &purchase), Ok(Payment::Charged { balance: Money::ZERO }));
         for wrong in [

@@ -2,12 +2,13 @@
 //! style of interaction is another implementation and not another controller.
 //! [`interaction`](crate::interaction) chooses.
 
+pub mod archive;
 pub mod billing;
 pub mod broker;
 pub mod notify;
 
 use async_trait::async_trait;
-use orders_crds::{Money, Outcome, Reason};
+use orders_crds::{Login, Money, OrderStatus, Outcome, Reason};
 
 use crate::purchase::Purchase;
 
@@ -43,6 +44,29 @@ pub enum Delivery {
         /// Why.
         why: String,
     },
+    /// It was tried often enough in vain; it is tried again on request.
+    DeadLettered {
+        /// Why the last attempt failed.
+        why: String,
+    },
+}
+
+/// What a customer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What became of the order.
+    pub outcome: Outcome,
+    /// The balance right after the charge or at the refusal.
+    pub balance: Option<Money>,
+    /// How often the message was asked to be sent again after it had been given up.
+    pub resends: i32,
+}
+
+impl News {
+    /// What the status of an order is to be told.
+    pub fn of(status: &OrderStatus) -> Self {
+        News { outcome: status.outcome(), balance: status.balance, resends: status.resends.unwrap_or(0) }
+    }
 }
 
 /// No definite answer: the effect may or may not have happened. Ask again with the same key.
@@ -58,15 +82,36 @@ pub trait Billing: Send + Sync {
     /// # Errors
     /// [`NoAnswer`], after which the charge is unknown.
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+
+    /// Closes the charge of a purchase, so that it cannot land any more, and says
+    /// what became of it: one that was decided before stays as it is.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which the charge is unknown.
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+
+    /// Gives the charge of a purchase back as a whole, once, and says the balance right after.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which the refund is unknown.
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer>;
 }
 
 /// The notify service, as the operator needs it.
 #[async_trait]
 pub trait Notify: Send + Sync {
-    /// Has the customer told what became of a purchase, once for its key, and
-    /// says how that stands. `balance` is that right after the charge or at the refusal.
+    /// Has the customer told what became of a purchase, once for the message's key,
+    /// and says how that stands.
     ///
     /// # Errors
     /// [`NoAnswer`], after which it is unknown whether the message is stored.
-    async fn notify(&self, purchase: &Purchase, outcome: Outcome, balance: Option<Money>) -> Result<Delivery, NoAnswer>;
+    async fn notify(&self, purchase: &Purchase, news: &News) -> Result<Delivery, NoAnswer>;
+}
+
+/// An answer counts only if it speaks of this very purchase.
+fn is_of(purchase: &Purchase, key: &str, login: &Login, amount: Money) -> Result<(), NoAnswer> {
+    if key == purchase.key && *login == purchase.login && amount == purchase.amount {
+        return Ok(());
+    }
+    Err(NoAnswer("billing's answer is about another charge".to_owned()))
 }

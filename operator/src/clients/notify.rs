@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orders_crds::{Money, Outcome, texts};
+use orders_crds::{order::message_key, texts};
 use orders_service::{
     http_client::{self, CallError},
     idempotency,
@@ -12,7 +12,7 @@ use orders_service::{
 use reqwest::{Client, StatusCode, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 
-use super::{Delivery, NoAnswer, Notify, billing::excerpt};
+use super::{Delivery, News, NoAnswer, Notify, billing::excerpt};
 use crate::purchase::Purchase;
 
 /// How long one call may take: more than notify waits for the mail server, and
@@ -35,6 +35,7 @@ struct Message<'a> {
     login: &'a str,
     email: &'a str,
     text: &'a str,
+    resends: i32,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +43,8 @@ struct Answer {
     key: String,
     is_sended: bool,
     last_error: Option<String>,
+    #[serde(default)]
+    dead_lettered: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,13 +62,13 @@ impl HttpNotify {
         Ok(HttpNotify { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
     }
 
-    async fn post(&self, purchase: &Purchase, text: &str) -> Result<(StatusCode, Vec<u8>), CallError> {
+    async fn post(&self, key: &str, message: &Message<'_>) -> Result<(StatusCode, Vec<u8>), CallError> {
         let response = self
             .client
             .post(format!("{}/notify", self.url))
             .header(AUTHORIZATION, self.token.bearer().await?)
-            .header(idempotency::HEADER, &purchase.key)
-            .json(&Message { login: purchase.login.as_ref(), email: purchase.email.as_ref(), text })
+            .header(idempotency::HEADER, key)
+            .json(message)
             .send()
             .await?;
         let status = response.status();
@@ -75,23 +78,29 @@ impl HttpNotify {
 
 #[async_trait]
 impl Notify for HttpNotify {
-    async fn notify(&self, purchase: &Purchase, outcome: Outcome, balance: Option<Money>) -> Result<Delivery, NoAnswer> {
-        let text = texts::for_outcome(outcome, &purchase.login, purchase.amount, balance);
+    async fn notify(&self, purchase: &Purchase, news: &News) -> Result<Delivery, NoAnswer> {
+        let text = texts::for_outcome(news.outcome, &purchase.login, purchase.amount, news.balance);
         let text = text.ok_or_else(|| NoAnswer("an undecided order is nothing to tell".to_owned()))?;
-        let (status, body) = self.post(purchase, &text).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
-        read(status, &body, purchase)
+        let key = message_key(&purchase.key, news.outcome);
+        let message =
+            Message { login: purchase.login.as_ref(), email: purchase.email.as_ref(), text: &text, resends: news.resends };
+        let (status, body) = self.post(&key, &message).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
+        read(status, &body, &key)
     }
 }
 
 /// An answer counts only if it speaks of this very message.
-fn read(status: StatusCode, body: &[u8], purchase: &Purchase) -> Result<Delivery, NoAnswer> {
+fn read(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, NoAnswer> {
     let unexpected = || NoAnswer(format!("notify answered {status}: {}", excerpt(body)));
     match status {
         StatusCode::OK => {
             let answer: Answer = serde_json::from_slice(body).map_err(|_| unexpected())?;
             match answer {
-                Answer { key, .. } if key != purchase.key => Err(NoAnswer("notify's answer is about another message".to_owned())),
+                Answer { key, .. } if key != expected => Err(NoAnswer("notify's answer is about another message".to_owned())),
                 Answer { is_sended: true, .. } => Ok(Delivery::Sent),
+                Answer { dead_lettered: true, last_error, .. } => {
+                    Ok(Delivery::DeadLettered { why: last_error.unwrap_or_default() })
+                }
                 Answer { last_error, .. } => Ok(Delivery::Underway { last_error }),
             }
         }
@@ -106,19 +115,20 @@ fn read(status: StatusCode, body: &[u8], purchase: &Purchase) -> Result<Delivery
 
 #[cfg(test)]
 mod tests {
-    use orders_crds::OrderSpec;
-
     use super::*;
 
     fn answer(status: u16, body: &str) -> Result<Delivery, NoAnswer> {
-        let spec = OrderSpec { id: None, login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into() };
-        read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &Purchase::read("k", &spec).unwrap())
+        read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k")
     }
 
     #[test]
     fn reads_how_the_message_stands() {
         assert_eq!(answer(200, r#"{"id":1,"key":"k","is_sended":true}"#), Ok(Delivery::Sent));
         assert_eq!(answer(200, r#"{"key":"k","is_sended":false}"#), Ok(Delivery::Underway { last_error: None }));
+        assert_eq!(
+            answer(200, r#"{"key":"k","is_sended":false,"dead_lettered":true,"last_error":"no"}"#),
+            Ok(Delivery::DeadLettered { why: "no".to_owned() })
+        );
         let refused = answer(422, r#"{"status":422,"detail":"email: no","field":"email"}"#);
         assert_eq!(refused, Ok(Delivery::Refused { why: "email: no".to_owned() }));
     }

@@ -93,6 +93,8 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
         ("billing", "create", "tokenreviews.authentication.k8s.io", true),
         ("notify", "get", "orders.arch.homework", false),
         ("notify", "create", "tokenreviews.authentication.k8s.io", true),
+        ("archive", "get", "orders.arch.homework", false),
+        ("archive", "create", "tokenreviews.authentication.k8s.io", true),
     ] {
         assert_eq!(release.can(account, verb, resource), allowed, "{account} {verb} {resource}");
     }

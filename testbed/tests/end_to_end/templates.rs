@@ -28,7 +28,8 @@ fn values_that_make_sense_render() -> Result<()> {
         "--set smtp.existingSecret=mail",
         "--set smtp.existingSecret=mail --set inbox.enabled=false",
         "--set billing.replicas=2 --set billing.database.existingSecret=db --set notify.replicas=2 --set notify.database.url=postgres://u:p@db:5433/n",
-        "--set billing.persistence.enabled=false,notify.persistence.existingClaim=n",
+        "--set archive.replicas=2 --set archive.database.existingSecret=db",
+        "--set billing.persistence.enabled=false,notify.persistence.existingClaim=n,archive.persistence.enabled=false",
         "--set operator.allNamespaces=true",
         "--set crds.enabled=false",
         "--set crds.keep=false",
@@ -60,6 +61,7 @@ fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
         ("--set smtp.url=mail.example.com", "smtp/url"),
         ("--set billing.replicas=2", "billing.replicas is 2"),
         ("--set notify.replicas=3", "notify.replicas is 3"),
+        ("--set archive.replicas=2", "archive.replicas is 2"),
         ("--set billing.database.existingSecret=db --set billing.database.url=postgres://u:p@db/n", "keep one of them"),
         ("--set billing.database.url=sqlite:///var/b.db", "under /data"),
         ("--set billing.database.url=mysql://x", "database/url"),
@@ -115,7 +117,7 @@ fn roles_name_what_they_allow_and_only_the_operator_writes_status() -> Result<()
 fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Result<()> {
     let objects = objects(&render("--set interaction=broker")?.expect("it renders"));
     let deployments: Vec<&Value> = of_kind(&objects, "Deployment").chain(of_kind(&objects, "StatefulSet")).collect();
-    assert_eq!(deployments.len(), 6, "api-server, operator, billing, notify, inbox, nats");
+    assert_eq!(deployments.len(), 7, "api-server, operator, billing, notify, archive, inbox, nats");
     for deployment in &deployments {
         let (name, pod) = (&deployment["metadata"]["name"], &deployment["spec"]["template"]["spec"]);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
@@ -133,6 +135,32 @@ fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Re
         deployments.iter().filter(|d| d["spec"]["replicas"] != 1).map(|d| &d["metadata"]["name"]).collect();
     let budgets: Vec<&Value> = of_kind(&objects, "PodDisruptionBudget").map(|budget| &budget["metadata"]["name"]).collect();
     assert_eq!(budgets, replicated);
+    Ok(())
+}
+
+#[test]
+fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Result<()> {
+    let objects = objects(&render("--set audit.enabled=true")?.expect("it renders"));
+    let named = |kind, name: &str| of_kind(&objects, kind).find(|object| object["metadata"]["name"] == *name);
+    for (kind, name) in [("Deployment", "orders-operator"), ("Deployment", "orders-api-server"), ("Job", "orders-audit-1")] {
+        let pod = &named(kind, name).unwrap_or_else(|| panic!("no {name}"))["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let has =
+            |list: &Value, field: &str, value: &str| list.as_array().is_some_and(|all| all.iter().any(|it| it[field] == *value));
+        assert!(has(&container["env"], "name", "ARCHIVE_URL"), "{name}");
+        assert!(has(&container["volumeMounts"], "mountPath", "/var/run/secrets/orders/archive"), "{name}");
+        let volume = pod["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == "archive-token");
+        let token = &volume.unwrap_or_else(|| panic!("{name}: no volume"))["projected"]["sources"][0]["serviceAccountToken"];
+        assert_eq!(token["audience"], "orders-archive", "{name}");
+        let policy = named("NetworkPolicy", name.trim_end_matches("-1")).unwrap_or_else(|| panic!("no policy of {name}"));
+        assert!(policy["spec"]["egress"].to_string().contains("archive"), "{name}");
+    }
+    let policy = named("NetworkPolicy", "orders-archive").expect("a policy");
+    let peers = policy["spec"]["ingress"][0]["from"].to_string();
+    for component in ["operator", "api-server", "audit"] {
+        assert!(peers.contains(component), "{component}: {peers}");
+    }
+    assert!(!peers.contains("billing") && !peers.contains("notify"), "{peers}");
     Ok(())
 }
 

@@ -10,12 +10,12 @@ use sqlx::{AnyPool, AssertSqlSafe};
 
 use crate::shop::{Shop, name};
 
-struct Audited {
-    exit_code: Option<i32>,
-    output: String,
+pub struct Audited {
+    pub exit_code: Option<i32>,
+    pub output: String,
 }
 
-async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
+pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
     let cluster = Cluster::control_plane().await?;
     let token = |service: &str| shop.stack.directory.join(format!("audit-{service}.token"));
     let output = Command::new(binary("orders-audit")?)
@@ -26,6 +26,8 @@ async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
         .env("NOTIFY_URL", &shop.stack.notify.url)
         .env("BILLING_TOKEN_FILE", token("billing"))
         .env("NOTIFY_TOKEN_FILE", token("notify"))
+        .env("ARCHIVE_URL", &shop.stack.archive.url)
+        .env("ARCHIVE_TOKEN_FILE", token("archive"))
         .output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(Audited { exit_code: output.status.code(), output: text(&output.stdout) + &text(&output.stderr) })

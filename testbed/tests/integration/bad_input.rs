@@ -9,13 +9,13 @@ use kube::{
     core::{ApiResource, Request},
 };
 use orders_crds::{ConditionType, Order, Outcome, conditions};
-use orders_testbed::{Cluster, Interaction, wait_for};
+use orders_testbed::wait_for;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     raw,
-    shop::{Answer, SOON, Shop, interaction, name, reasons},
+    shop::{Answer, SOON, Shop, name, reasons},
 };
 
 /// Ten kilobytes of a letter.
@@ -534,28 +534,5 @@ async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Resul
     // The operator has seen all there is once a later order is paid.
     assert_eq!(shop.order("xenia", json!(1)).await?.status, 200);
     assert_eq!(shop.balance("xenia").await?, "499.0");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_deleted_while_its_charge_is_tried_in_vain_is_never_charged() -> Result<()> {
-    // Over the broker the request waits for billing, whatever becomes of the order.
-    let styles = [Interaction::Http, Interaction::NotifyBroker];
-    let style = if styles.contains(&interaction()) { interaction() } else { Interaction::NotifyBroker };
-    let mut shop = Shop::open_as(style, &Cluster::control_plane().await?, |options| options).await?;
-    shop.customer("xenia", json!(500)).await?;
-    shop.stack.billing.kill()?;
-    let undecided = shop.send(shop.order_request("xenia", json!(100)).header("prefer", "wait=0")).await?;
-    let id = undecided.id();
-    undecided.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
-    shop.wait_order(&name(id), "tried in vain", |order| reasons(order).contains(&"PaymentUnknown")).await?;
-    shop.orders().delete(&name(id), &DeleteParams::default()).await?;
-    shop.stack.billing.start_again().await?;
-    assert_eq!(shop.order("xenia", json!(1)).await?.status, 200);
-    // Longer than the pause before the next try was.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(shop.balance("xenia").await?, "499.0");
-    assert_eq!(shop.messages("xenia").await?.len(), 1, "nobody is told of an order that was deleted");
-    shop.get(&format!("/orders/{id}")).await?.assert_problem(404);
     Ok(())
 }

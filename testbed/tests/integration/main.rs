@@ -1,6 +1,7 @@
 //! The services as processes, on a real API server, with real databases and a
 //! real mail server: what a user would notice.
 
+mod archive;
 mod audit;
 mod bad_input;
 mod broker;
@@ -9,6 +10,7 @@ mod charges;
 mod contract;
 mod crowd;
 mod idempotency;
+mod life;
 mod lossy;
 mod outages;
 mod raw;

@@ -1,0 +1,92 @@
+//! The archive: orders that are no longer Kubernetes resources.
+
+use std::time::Duration;
+
+use orders_crds::Order;
+use orders_service::{
+    Problem,
+    http_client::{self, CallError},
+    token_file::TokenFile,
+};
+use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::listing::{Filter, Place};
+
+/// How long one call may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Larger than any right answer, in bytes: a hundred orders of the largest kind.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
+
+/// The archive of one namespace's orders.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    client: Client,
+    url: String,
+    token: TokenFile,
+    namespace: String,
+}
+
+/// Archived orders, newest first.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// The orders.
+    pub items: Vec<Order>,
+    /// Whether there are more.
+    pub next: Option<String>,
+}
+
+impl Archive {
+    /// The service at this URL, shown this token, as far as this namespace goes.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(url: &str, token: TokenFile, namespace: String) -> Result<Self, reqwest::Error> {
+        Ok(Archive { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token, namespace })
+    }
+
+    /// The latest order of this name.
+    ///
+    /// # Errors
+    /// 503 if the archive does not answer.
+    pub async fn named(&self, name: &str) -> Result<Option<Order>, Problem> {
+        self.read(&format!("/archive/namespaces/{}/orders/{name}", self.namespace), &[]).await
+    }
+
+    /// Up to `limit` orders that pass the filter, after this place.
+    ///
+    /// # Errors
+    /// 503 if the archive does not answer.
+    pub async fn page(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Result<Page, Problem> {
+        let mut query = vec![("namespace", self.namespace.clone()), ("limit", limit.to_string())];
+        query.extend(filter.login.as_ref().map(|login| ("login", login.to_string())));
+        query.extend(filter.state.as_ref().map(|state| ("state", state.clone())));
+        query.extend(filter.from.map(|from| ("from", from.as_microsecond().to_string())));
+        query.extend(filter.to.map(|to| ("to", to.as_microsecond().to_string())));
+        query.extend(after.map(|place| ("before", format!("{},{}", place.created_at, place.uid))));
+        let page = self.read("/archive/orders", &query).await?;
+        page.ok_or_else(|| unavailable(&"404 to a listing"))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Option<T>, Problem> {
+        let (status, body) = self.get(path, query).await.map_err(|error| unavailable(&error))?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| unavailable(&error)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(unavailable(&format!("{status}: {}", String::from_utf8_lossy(&body)))),
+        }
+    }
+
+    async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<(StatusCode, Vec<u8>), CallError> {
+        let request = self.client.get(format!("{}{path}", self.url)).query(query);
+        let response = request.header(AUTHORIZATION, self.token.bearer().await?).send().await?;
+        let status = response.status();
+        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
+    }
+}
+
+fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
+    tracing::warn!(%cause, "the archive does not answer");
+    Problem::unavailable("the archive of finished orders does not answer now; try again")
+}

@@ -1,0 +1,253 @@
+//! What can be asked of an order once it is placed: cancelling it, charging it
+//! again, sending its message again. Each is written into the resource, where the
+//! operator finds it; asked twice, it is done once.
+
+use axum::http::StatusCode;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
+use orders_crds::{
+    Order, OrderStatus, Outcome, Reason,
+    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION},
+};
+use orders_service::Problem;
+use serde_json::{Value, json};
+
+use crate::{
+    order_id::OrderId,
+    orders::{CALL_TIMEOUT, Orders, unavailable},
+    outcome::{State, Subscription},
+};
+
+/// Tries against others who change the same order.
+const TRIES: u8 = 5;
+
+/// A change that was asked for, or was there already.
+pub enum Asked {
+    /// Nothing is left to do for it.
+    Done(Box<Order>),
+    /// It is under way.
+    Underway {
+        /// News of the order.
+        subscription: Box<Subscription>,
+        /// When it is done.
+        awaited: Awaited,
+    },
+}
+
+/// The state in which a change is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Not paid, or not any more.
+    Unpaid,
+    /// This attempt to charge was decided.
+    Attempt(i32),
+    /// The message was sent again so often.
+    Resends(i32),
+}
+
+impl Awaited {
+    /// Whether it is this one.
+    pub fn is(self, state: State) -> bool {
+        match (self, state) {
+            (Awaited::Unpaid, State::Decided { outcome, .. }) => outcome != Outcome::Paid,
+            (Awaited::Attempt(number), State::Decided { attempt, .. }) => attempt >= number,
+            (Awaited::Resends(number), State::Decided { resends, message_done, .. }) => resends >= number && message_done,
+            (_, State::Undecided | State::Deleted) => false,
+        }
+    }
+}
+
+/// What a change needs, decided from the order as it is.
+#[derive(Debug, PartialEq)]
+enum Change {
+    /// It is so already.
+    Nothing,
+    /// This has to be written.
+    Write(Value, Awaited),
+    /// This is written already.
+    Await(Awaited),
+    /// It makes no sense, for this reason.
+    Refuse(&'static str),
+}
+
+impl Orders {
+    /// Cancels an order: it is not charged any more, or gets its money back.
+    ///
+    /// # Errors
+    /// 404; 409 if it was refused anyway; 503 if the API server does not answer.
+    pub async fn cancel(&self, id: OrderId) -> Result<Asked, Problem> {
+        self.change(id, cancellation).await
+    }
+
+    /// Has an order that was refused charged again.
+    ///
+    /// # Errors
+    /// 404; 409 if it was not refused for lack of money or of an account; 503.
+    pub async fn retry(&self, id: OrderId) -> Result<Asked, Problem> {
+        self.change(id, another_attempt).await
+    }
+
+    /// Has a message that was given up sent again.
+    ///
+    /// # Errors
+    /// 404; 409 if it was not given up; 503.
+    pub async fn resend(&self, id: OrderId) -> Result<Asked, Problem> {
+        self.change(id, another_message).await
+    }
+
+    /// Writes what the decision says, as long as the order is the one that was decided upon.
+    async fn change(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<Asked, Problem> {
+        let name = id.resource_name();
+        let subscription = self.outcomes.subscribe(&name);
+        for _ in 0..TRIES {
+            let Some(order) = self.live(id).await? else { return self.change_archived(id, decide).await };
+            let (mut patch, awaited) = match decide(&order) {
+                Change::Nothing => return Ok(Asked::Done(Box::new(order))),
+                Change::Refuse(why) => return Err(Problem::new(StatusCode::CONFLICT, why).with_id(id.number())),
+                Change::Await(awaited) => return Ok(Asked::Underway { subscription: Box::new(subscription), awaited }),
+                Change::Write(patch, awaited) => (patch, awaited),
+            };
+            patch["metadata"]["resourceVersion"] = json!(order.resource_version());
+            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+            let patching = self.api.patch(&name, &params, &patch);
+            match tokio::time::timeout(CALL_TIMEOUT, patching).await {
+                Ok(Ok(_)) => return Ok(Asked::Underway { subscription: Box::new(subscription), awaited }),
+                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {}
+                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                    return Err(Problem::not_found("there is no order with this id").with_id(id.number()));
+                }
+                Ok(Err(error)) => return Err(unavailable(&error)),
+                Err(timeout) => return Err(unavailable(&timeout)),
+            }
+        }
+        Err(Problem::unavailable("the order is being changed by others all the time; try again").with_id(id.number()))
+    }
+}
+
+impl Orders {
+    /// An archived order can be as wanted, and no more.
+    async fn change_archived(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<Asked, Problem> {
+        let archived = self.archived(id).await?;
+        let order = archived.ok_or_else(|| Problem::not_found("there is no order with this id").with_id(id.number()))?;
+        let why = match decide(&order) {
+            Change::Nothing => return Ok(Asked::Done(Box::new(order))),
+            Change::Refuse(why) => why,
+            Change::Write(..) | Change::Await(_) => "the order is in the archive: it cannot be changed any more",
+        };
+        Err(Problem::new(StatusCode::CONFLICT, why).with_id(id.number()))
+    }
+}
+
+fn cancellation(order: &Order) -> Change {
+    let asked = order.spec.cancel_requested == Some(true);
+    match order.outcome() {
+        Outcome::Refused(Some(Reason::Cancelled | Reason::Refunded)) => Change::Nothing,
+        Outcome::Refused(_) => Change::Refuse("the order was refused: nothing was charged, and there is nothing to cancel"),
+        Outcome::Undecided | Outcome::Paid if asked => Change::Await(Awaited::Unpaid),
+        Outcome::Undecided | Outcome::Paid => Change::Write(json!({"spec": {"cancelRequested": true}}), Awaited::Unpaid),
+    }
+}
+
+fn another_attempt(order: &Order) -> Change {
+    let status = order.status.clone().unwrap_or_default();
+    let asked = number(order, ATTEMPT_ANNOTATION);
+    match order.outcome() {
+        Outcome::Undecided if status.attempt() > 1 || asked > status.attempt() => {
+            Change::Await(Awaited::Attempt(asked.max(status.attempt())))
+        }
+        Outcome::Undecided => Change::Refuse("the order is not decided yet: its charge is still being tried"),
+        Outcome::Paid => Change::Refuse("the order is paid: it is not charged again"),
+        Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound))
+            if order.spec.cancel_requested != Some(true) =>
+        {
+            let next = status.attempt() + 1;
+            match asked {
+                _ if next > MAX_ATTEMPTS => Change::Refuse("the order was tried a hundred times: make a new one"),
+                asked if asked >= next => Change::Await(Awaited::Attempt(asked)),
+                _ => Change::Write(annotation(ATTEMPT_ANNOTATION, next), Awaited::Attempt(next)),
+            }
+        }
+        Outcome::Refused(_) => Change::Refuse("the order was cancelled, was too late or cannot be read: make a new one"),
+    }
+}
+
+fn another_message(order: &Order) -> Change {
+    let status: OrderStatus = order.status.clone().unwrap_or_default();
+    let next = status.resends.unwrap_or(0) + 1;
+    match number(order, RESEND_ANNOTATION) {
+        _ if status.is_notified() => Change::Refuse("the mail server has accepted the message already"),
+        _ if !status.is_undeliverable() => Change::Refuse("the message is still being tried: it was not given up"),
+        _ if next > MAX_ATTEMPTS => Change::Refuse("the message was sent again a hundred times"),
+        asked if asked >= next => Change::Await(Awaited::Resends(asked)),
+        _ => Change::Write(annotation(RESEND_ANNOTATION, next), Awaited::Resends(next)),
+    }
+}
+
+fn number(order: &Order, annotation: &str) -> i32 {
+    order.annotations().get(annotation).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn annotation(name: &str, number: i32) -> Value {
+    json!({"metadata": {"annotations": {name: number.to_string()}}})
+}
+
+#[cfg(test)]
+mod tests {
+    use orders_crds::{ConditionType, OrderSpec, conditions};
+
+    use super::*;
+
+    fn order(succeeded: Option<bool>, reason: Reason) -> Order {
+        let mut status = OrderStatus::default();
+        let mut set = |kind, state, reason| {
+            conditions::set(&mut status.conditions, kind, state, reason, String::new(), None, jiff::Timestamp::UNIX_EPOCH);
+        };
+        set(ConditionType::Succeeded, succeeded, reason);
+        set(ConditionType::Notified, Some(true), Reason::Sent);
+        Order { status: Some(status), ..Order::new("order-1", OrderSpec::default()) }
+    }
+
+    fn is_refused(change: &Change) -> bool {
+        matches!(change, Change::Refuse(_))
+    }
+
+    #[test]
+    fn what_is_paid_or_undecided_can_be_cancelled_once() {
+        for mut order in [order(None, Reason::Processing), order(Some(true), Reason::Paid)] {
+            assert!(matches!(cancellation(&order), Change::Write(_, Awaited::Unpaid)));
+            order.spec.cancel_requested = Some(true);
+            assert_eq!(cancellation(&order), Change::Await(Awaited::Unpaid));
+        }
+        assert_eq!(cancellation(&order(Some(false), Reason::Refunded)), Change::Nothing);
+        assert!(is_refused(&cancellation(&order(Some(false), Reason::InsufficientFunds))));
+    }
+
+    #[test]
+    fn only_what_was_refused_for_lack_of_money_is_charged_again() {
+        let mut refused = order(Some(false), Reason::InsufficientFunds);
+        assert!(matches!(another_attempt(&refused), Change::Write(_, Awaited::Attempt(2))));
+        refused.annotations_mut().insert(ATTEMPT_ANNOTATION.to_owned(), "2".to_owned());
+        assert_eq!(another_attempt(&refused), Change::Await(Awaited::Attempt(2)), "asked for already");
+        refused.spec.cancel_requested = Some(true);
+        assert!(is_refused(&another_attempt(&refused)));
+        for other in [Reason::Cancelled, Reason::Refunded, Reason::DeadlineExceeded, Reason::InvalidOrder] {
+            assert!(is_refused(&another_attempt(&order(Some(false), other))), "{other}");
+        }
+        assert!(is_refused(&another_attempt(&order(Some(true), Reason::Paid))));
+        assert!(is_refused(&another_attempt(&order(None, Reason::Processing))));
+    }
+
+    #[test]
+    fn only_a_message_that_was_given_up_is_sent_again() {
+        let mut order = order(Some(true), Reason::Paid);
+        assert!(is_refused(&another_message(&order)));
+        for (reason, refused) in [(Reason::Delivering, true), (Reason::DeadLettered, false), (Reason::Undeliverable, false)] {
+            let conditions = &mut order.status.as_mut().unwrap().conditions;
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            conditions::set(conditions, ConditionType::Notified, Some(false), reason, String::new(), None, now);
+            assert_eq!(is_refused(&another_message(&order)), refused, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `/orders/{id}/…`: what can be asked of an order once it is placed.
+
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use orders_service::{Json, Problem};
+use tokio::time::Instant;
+
+use super::{
+    FrontDoor,
+    orders::{OrderView, read_id},
+};
+use crate::{
+    changes::{Asked, Awaited},
+    order_id::OrderId,
+    outcome,
+    prefer::Prefer,
+};
+
+/// Cancel an order.
+///
+/// One that is not charged yet never will be; a charge is given back, once, and the customer told. If it is not known
+/// whether the charge was made, that is found out first. Repeating it changes nothing.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/cancel",
+    tag = "orders",
+    params(
+        ("id" = i64, Path, description = "The order's number"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
+    ),
+    responses(
+        (status = 200, description = "Cancelled (`reason` Cancelled) or given back (Refunded), now or before", body = OrderView),
+        (status = 202, description = "Asked for; not done yet", body = OrderView),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The order was refused: there is nothing to cancel", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn cancel(
+    State(front_door): State<FrontDoor>,
+    id: Result<Path<String>, PathRejection>,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    answer(&front_door, id, front_door.orders.cancel(id).await?, prefer).await
+}
+
+/// Charge a refused order again.
+///
+/// Say, after a refill. It is another attempt with a key of its own; `history` shows them all. Only for orders that were
+/// refused for lack of money or of an account.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/retry",
+    tag = "orders",
+    params(
+        ("id" = i64, Path, description = "The order's number"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
+    ),
+    responses(
+        (status = 200, description = "The attempt was decided: `status` is 1 if it was charged, 0 if it was refused again", body = OrderView),
+        (status = 202, description = "Asked for; not decided yet", body = OrderView),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The order was not refused for lack of money or of an account", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn retry(
+    State(front_door): State<FrontDoor>,
+    id: Result<Path<String>, PathRejection>,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    answer(&front_door, id, front_door.orders.retry(id).await?, prefer).await
+}
+
+/// Send the customer's message again.
+///
+/// Only for a message that was given up (`message_state` DeadLettered or Undeliverable).
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/notifications/resend",
+    tag = "orders",
+    params(
+        ("id" = i64, Path, description = "The order's number"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
+    ),
+    responses(
+        (status = 200, description = "Tried: see `message_state`", body = OrderView),
+        (status = 202, description = "Asked for; still being tried", body = OrderView),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The message was sent, or is still being tried", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn resend(
+    State(front_door): State<FrontDoor>,
+    id: Result<Path<String>, PathRejection>,
+    prefer: Prefer,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    answer(&front_door, id, front_door.orders.resend(id).await?, prefer).await
+}
+
+/// The order once the change is done, or as it stands when the wait ends.
+async fn answer(front_door: &FrontDoor, id: OrderId, asked: Asked, prefer: Prefer) -> Result<Response, Problem> {
+    let (subscription, awaited) = match asked {
+        Asked::Done(order) => return Ok(Json(OrderView::from(&*order)).into_response()),
+        Asked::Underway { subscription, awaited } => (subscription, awaited),
+    };
+    if !prefer.respond_async {
+        let deadline = Instant::now() + prefer.wait.unwrap_or(front_door.wait);
+        subscription.wait_for(|state| awaited.is(state), deadline, front_door.mail_wait).await;
+    }
+    let order = front_door.orders.get(id).await?;
+    let code = status_code(awaited, outcome::State::of(&order));
+    Ok((code, Json(OrderView::from(&order))).into_response())
+}
+
+fn status_code(awaited: Awaited, state: outcome::State) -> StatusCode {
+    if awaited.is(state) { StatusCode::OK } else { StatusCode::ACCEPTED }
+}

@@ -1,0 +1,109 @@
+//! Which part of the listing a page is: newest first, from a place on.
+
+use std::{fmt, str::FromStr};
+
+use orders_crds::Login;
+
+use crate::entry::is_column;
+
+/// Orders on a page if the caller does not say.
+pub const DEFAULT_LIMIT: i64 = 20;
+
+/// Orders on a page at most.
+pub const MAX_LIMIT: i64 = 100;
+
+/// Which orders to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Only orders of this namespace.
+    pub namespace: String,
+    /// Only orders of this login.
+    pub login: Option<Login>,
+    /// Only orders whose condition `Succeeded` has this reason.
+    pub state: Option<String>,
+    /// Only orders created then or later, in microseconds since 1970-01-01 UTC.
+    pub from: Option<i64>,
+    /// Only orders created earlier, in the same.
+    pub to: Option<i64>,
+    /// Orders on the page, at most.
+    pub limit: i64,
+    /// Only orders that come after this place.
+    pub before: Option<Place>,
+}
+
+/// An order's place in the listing, written `MICROSECONDS,UID`. The newest order has the largest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// When the order was created, in microseconds since 1970-01-01 UTC.
+    pub created_at: i64,
+    /// The order's UID, which sets orders of the same time apart.
+    pub uid: String,
+}
+
+impl Listing {
+    /// All orders of a namespace, the first page.
+    pub fn of(namespace: &str) -> Self {
+        let namespace = namespace.to_owned();
+        Listing { namespace, login: None, state: None, from: None, to: None, limit: DEFAULT_LIMIT, before: None }
+    }
+
+    /// The time that the listing ends at, itself included.
+    pub fn oldest(&self) -> i64 {
+        self.from.unwrap_or(i64::MIN)
+    }
+
+    /// The place that all of the page comes after. One bound of the two that were
+    /// asked for: a database seeks to one, and would read all between it and the other.
+    pub fn start(&self) -> Place {
+        // No text is smaller than the empty one: all orders of that time are before this place in the listing.
+        let at = |created_at| Place { created_at, uid: String::new() };
+        let to = at(self.to.unwrap_or(i64::MAX));
+        self.before.clone().map_or(to.clone(), |before| before.min(to))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.created_at, self.uid)
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (created_at, uid) = text.split_once(',')?;
+            is_column(uid).then_some(Place { created_at: created_at.parse().ok()?, uid: uid.to_owned() })
+        };
+        read().ok_or("use `next` of the page before")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(created_at: i64, uid: &str) -> Place {
+        Place { created_at, uid: uid.to_owned() }
+    }
+
+    #[test]
+    fn a_place_reads_back_and_a_made_up_one_does_not() {
+        let there = place(1_737_957_687_000_000, "b5f0c1d2-0000-4000-8000-000000000001");
+        assert_eq!(there.to_string().parse(), Ok(there));
+        for text in ["", ",", "5", "5,", ",a", "five,a", "5,a\0", "5 ,a", "9223372036854775808,a"] {
+            assert!(text.parse::<Place>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_starts_at_the_earlier_of_its_two_bounds() {
+        let start = |before: Option<Place>, to| Listing { before, to, ..Listing::of("shop") }.start();
+        assert_eq!(start(None, None), place(i64::MAX, ""));
+        assert_eq!(start(None, Some(7)), place(7, ""));
+        assert_eq!(start(Some(place(5, "b")), None), place(5, "b"));
+        assert_eq!(start(Some(place(5, "b")), Some(7)), place(5, "b"));
+        assert_eq!(start(Some(place(7, "b")), Some(7)), place(7, ""));
+    }
+}

@@ -1,0 +1,225 @@
+//! The orders in their database.
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use orders_crds::Money;
+use orders_service::database::{Database, Migrations};
+use sqlx::{Any, Executor, FromRow, Row, any::AnyRow};
+
+use crate::{
+    entry::{Entry, is_column},
+    error::ArchiveError,
+    listing::{Listing, Place},
+};
+
+/// The schema of the archive's database.
+pub const MIGRATIONS: Migrations =
+    Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
+
+/// A page of the export ends after the order with which it has so many bytes.
+pub const EXPORT_BYTES: usize = 4 * 1024 * 1024;
+
+/// A revision that is larger, or the same, stays.
+const UPSERT: &str =
+    "INSERT INTO orders (uid, namespace, name, id, login, amount, state, created_at, revision, archived_at, resource)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+     ON CONFLICT (uid) DO UPDATE SET
+         namespace = excluded.namespace, name = excluded.name, id = excluded.id, login = excluded.login,
+         amount = excluded.amount, state = excluded.state, created_at = excluded.created_at, revision = excluded.revision,
+         archived_at = excluded.archived_at, resource = excluded.resource
+     WHERE excluded.revision > orders.revision";
+
+/// The statement for the newest order of a name.
+pub const NEWEST_OF_NAME: &str =
+    "SELECT resource FROM orders WHERE namespace = $1 AND name = $2 ORDER BY created_at DESC, uid DESC LIMIT 1";
+
+/// A page of the listing, with another condition or two.
+macro_rules! listing {
+    ($filter:literal) => {
+        concat!(
+            "SELECT created_at, uid, resource FROM orders
+             WHERE namespace = $1 AND created_at >= $2 AND (created_at, uid) < ($3, $4)",
+            $filter,
+            " ORDER BY created_at DESC, uid DESC LIMIT $5"
+        )
+    };
+}
+
+/// An order and its row, for an audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// The order.
+    pub entry: Entry,
+    /// When this revision of it came, in microseconds since 1970-01-01 UTC.
+    pub archived_at: i64,
+}
+
+/// A page of the listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The resources, newest first, as JSON.
+    pub resources: Vec<String>,
+    /// Where the next page begins; none after the last one.
+    pub next: Option<Place>,
+}
+
+/// The archive's database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// The orders in this database, whose schema is [`MIGRATIONS`].
+    pub fn new(database: Database) -> Self {
+        Store { database }
+    }
+
+    /// Keeps an order, unless the same or a later revision of it is kept already.
+    /// Returns the revision that is kept now.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn put(&self, entry: &Entry) -> Result<i64, ArchiveError> {
+        upsert(&self.database.pool, entry, Timestamp::now()).await?;
+        let kept = sqlx::query_scalar("SELECT revision FROM orders WHERE uid = $1").bind(&entry.uid);
+        Ok(kept.fetch_one(&self.database.pool).await?)
+    }
+
+    /// Keeps all of these orders or, after an error, none; each as [`Store::put`] does.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn put_all(&self, entries: &[Entry]) -> Result<(), ArchiveError> {
+        let mut entries: Vec<&Entry> = entries.iter().collect();
+        // Two batches at once would otherwise wait for each other's rows.
+        entries.sort_unstable_by_key(|entry| &entry.uid);
+        let now = Timestamp::now();
+        let mut transaction = self.database.begin_write().await?;
+        for entry in entries {
+            upsert(&mut *transaction, entry, now).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// The order with this UID, as JSON.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find(&self, uid: &str) -> Result<Option<String>, ArchiveError> {
+        if !is_column(uid) {
+            return Ok(None);
+        }
+        let found = sqlx::query_scalar("SELECT resource FROM orders WHERE uid = $1").bind(uid);
+        Ok(found.fetch_optional(&self.database.pool).await?)
+    }
+
+    /// The newest order of this name, as JSON.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find_named(&self, namespace: &str, name: &str) -> Result<Option<String>, ArchiveError> {
+        if !is_column(namespace) || !is_column(name) {
+            return Ok(None);
+        }
+        let found = sqlx::query_scalar(NEWEST_OF_NAME).bind(namespace).bind(name);
+        Ok(found.fetch_optional(&self.database.pool).await?)
+    }
+
+    /// A page of the listing.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn page(&self, listing: &Listing) -> Result<Page, ArchiveError> {
+        let start = listing.start();
+        let mut query = sqlx::query(listing_sql(listing))
+            .bind(&listing.namespace)
+            .bind(listing.oldest())
+            .bind(start.created_at)
+            .bind(start.uid)
+            // One more, to know whether another page comes.
+            .bind(listing.limit + 1);
+        for filter in [listing.login.as_ref().map(AsRef::as_ref), listing.state.as_deref()].into_iter().flatten() {
+            query = query.bind(filter);
+        }
+        let mut rows = query.fetch_all(&self.database.pool).await?;
+        let limit = usize::try_from(listing.limit).unwrap_or_default();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = match rows.last() {
+            Some(last) if more => Some(Place { created_at: last.try_get("created_at")?, uid: last.try_get("uid")? }),
+            _ => None,
+        };
+        let resources = rows.iter().map(|row| row.try_get("resource")).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Page { resources, next })
+    }
+
+    /// Up to `limit` orders after the one with this UID, in the order of their UIDs;
+    /// fewer if they are large. None at the end only.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn export(&self, after: &str, limit: i64) -> Result<Vec<Archived>, ArchiveError> {
+        let mut rows = sqlx::query_as("SELECT * FROM orders WHERE uid > $1 ORDER BY uid LIMIT $2")
+            .bind(after)
+            .bind(limit)
+            .fetch(&self.database.pool);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while bytes < EXPORT_BYTES
+            && let Some(archived) = rows.try_next().await?
+        {
+            let archived: Archived = archived;
+            bytes += archived.entry.resource.len();
+            page.push(archived);
+        }
+        Ok(page)
+    }
+}
+
+/// The statement for a page, one a combination of filters: with conditions that are
+/// switched off by a parameter no database would know which index is right. Orders
+/// of a login in one state are picked from all of that login's, which are few.
+pub fn listing_sql(listing: &Listing) -> &'static str {
+    match (&listing.login, &listing.state) {
+        (None, None) => listing!(""),
+        (Some(_), None) => listing!(" AND login = $6"),
+        (None, Some(_)) => listing!(" AND state = $6"),
+        (Some(_), Some(_)) => listing!(" AND login = $6 AND state = $7"),
+    }
+}
+
+async fn upsert<'c>(database: impl Executor<'c, Database = Any>, entry: &Entry, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query(UPSERT)
+        .bind(&entry.uid)
+        .bind(&entry.namespace)
+        .bind(&entry.name)
+        .bind(entry.id)
+        .bind(&entry.login)
+        .bind(entry.amount.minor())
+        .bind(&entry.state)
+        .bind(entry.created_at)
+        .bind(entry.revision)
+        .bind(now.as_microsecond())
+        .bind(&entry.resource)
+        .execute(database)
+        .await
+        .map(drop)
+}
+
+impl FromRow<'_, AnyRow> for Archived {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        let entry = Entry {
+            uid: row.try_get("uid")?,
+            namespace: row.try_get("namespace")?,
+            name: row.try_get("name")?,
+            id: row.try_get("id")?,
+            login: row.try_get("login")?,
+            amount: Money::from_minor(row.try_get("amount")?),
+            state: row.try_get("state")?,
+            created_at: row.try_get("created_at")?,
+            revision: row.try_get("revision")?,
+            resource: row.try_get("resource")?,
+        };
+        Ok(Archived { entry, archived_at: row.try_get("archived_at")? })
+    }
+}

@@ -1,0 +1,251 @@
+//! Finished orders: into the archive at once, out of Kubernetes when their time is up.
+//!
+//! An order is removed only as the very version that the archive has, so nothing
+//! that happened to it is lost, and there is no time after which it is removed
+//! unarchived: while the archive is away, orders stay.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Preconditions},
+    runtime::reflector::Store,
+};
+use orders_crds::Order;
+
+use crate::{
+    clients::archive::{Archive, BATCH, NotArchived},
+    controller::{CALL_TIMEOUT, Guarded},
+    decide::{Step, decide},
+    wanted::Wanted,
+};
+
+/// How often orders are looked through.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the archive has had an order before its resource is removed. The public
+/// API looks into the archive before it creates an order under a key, and may take
+/// so long until it has created it: the resource must still be there then.
+const OVERLAP: Duration = Duration::from_secs(15);
+
+/// Removals at once.
+const AT_ONCE: usize = 8;
+
+/// Orders removed in one look, so that new ones do not wait for the API server.
+const REMOVALS: usize = 500;
+
+/// Finished orders, on their way out.
+#[derive(Clone)]
+pub struct Retention {
+    archive: Archive,
+    client: Client,
+    ttl: Option<Duration>,
+    /// Orders that others deleted, for the archive.
+    deleted: Arc<Mutex<Vec<Order>>>,
+}
+
+/// What the archive has of the orders that are live, and what it does not take.
+#[derive(Debug, Default)]
+struct Archived {
+    /// By UID: the version, and since when.
+    versions: HashMap<String, (String, Timestamp)>,
+    /// UIDs with the versions that were refused.
+    refused: HashSet<(String, String)>,
+}
+
+impl Retention {
+    /// Keeps orders in this archive, and removes those that do not say otherwise
+    /// so long after they are finished; `None` for never.
+    pub fn new(archive: Archive, client: Client, ttl: Option<Duration>) -> Self {
+        Retention { archive, client, ttl, deleted: Arc::default() }
+    }
+
+    /// Has an order archived that is gone from Kubernetes, if it was decided.
+    pub fn was_deleted(&self, order: &Order) {
+        if order.status.as_ref().is_some_and(|status| !status.is_charge_open()) {
+            self.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(order.clone());
+        }
+    }
+
+    /// Archives and removes for ever.
+    pub async fn run(&self, orders: Store<Guarded>) {
+        let mut archived = Archived::default();
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.look(&orders, &mut archived).await;
+        }
+    }
+
+    async fn look(&self, orders: &Store<Guarded>, archived: &mut Archived) {
+        let live = orders.state();
+        metrics::gauge!("orders_live").set(live.len() as f64);
+        let finished: Vec<&Order> =
+            live.iter().filter_map(|order| order.0.as_ref().ok()).filter(|order| is_finished(order)).collect();
+        let uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
+        archived.versions.retain(|uid, _| uids.contains(&**uid));
+        archived.refused.retain(|(uid, _)| uids.contains(&**uid));
+
+        let new: Vec<&Order> =
+            finished.iter().copied().filter(|order| !archived.has(order) && !archived.refused(order)).collect();
+        let gone = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut backlog = new.len() + gone.len() + archived.refused.len();
+        for batch in new.chunks(BATCH) {
+            backlog -= self.put(batch, archived).await;
+        }
+        let gone_batch: Vec<&Order> = gone.iter().collect();
+        for batch in gone_batch.chunks(BATCH) {
+            let stored = self.put(batch, archived).await;
+            backlog -= stored;
+            if stored < batch.len() {
+                let left = batch.iter().filter(|order| !archived.has(order) && !archived.refused(order));
+                self.deleted.lock().unwrap_or_else(PoisonError::into_inner).extend(left.map(|order| (*order).clone()));
+            }
+        }
+        metrics::gauge!("orders_archive_backlog").set(backlog as f64);
+
+        let now = Timestamp::now();
+        let due = finished.iter().copied().filter(|order| {
+            archived.since(order).is_some_and(|since| since + OVERLAP <= now)
+                && removal_time(order, self.ttl).is_some_and(|time| time <= now)
+        });
+        let removals: Vec<_> = due.take(REMOVALS).map(|order| self.remove(order)).collect();
+        stream::iter(removals).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+    }
+
+    /// Archives a batch; how many of it the archive has now. If it takes the batch
+    /// not as it is, each order by itself, so that one does not keep the others back.
+    async fn put(&self, batch: &[&Order], archived: &mut Archived) -> usize {
+        match self.archive.put(batch).await {
+            Ok(()) => {
+                batch.iter().for_each(|order| archived.note(order));
+                return batch.len();
+            }
+            Err(NotArchived::Unavailable(error)) => {
+                tracing::warn!(orders = batch.len(), error, "not archived; trying again");
+                return 0;
+            }
+            Err(NotArchived::Refused(_)) => {}
+        }
+        let mut stored = 0;
+        for order in batch {
+            match self.archive.put(&[order]).await {
+                Ok(()) => {
+                    archived.note(order);
+                    stored += 1;
+                }
+                Err(NotArchived::Unavailable(error)) => tracing::warn!(order = order.name_any(), error, "not archived"),
+                Err(NotArchived::Refused(error)) => {
+                    tracing::error!(order = order.name_any(), error, "the archive does not take this order: it stays");
+                    archived.refused.insert(version(order));
+                }
+            }
+        }
+        stored
+    }
+
+    /// Removes the order, if it is still what the archive has. Several requests of
+    /// one cost the API server no more than one of several, and only they can say this.
+    async fn remove(&self, order: &Order) {
+        let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace().unwrap_or_default());
+        let same = Preconditions { uid: order.uid(), resource_version: order.resource_version() };
+        let (name, params) = (order.name_any(), DeleteParams { preconditions: Some(same), ..DeleteParams::background() });
+        match tokio::time::timeout(CALL_TIMEOUT, orders.delete(&name, &params)).await {
+            Ok(Ok(_)) => metrics::counter!("orders_removed_total").increment(1),
+            // It is another version by now, or gone.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {}
+            Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; trying again"),
+            Err(_) => tracing::warn!(order = name, "not removed in time; trying again"),
+        }
+    }
+}
+
+impl Archived {
+    fn since(&self, order: &Order) -> Option<Timestamp> {
+        let (uid, version) = version(order);
+        self.versions.get(&uid).filter(|(archived, _)| *archived == version).map(|(_, since)| *since)
+    }
+
+    fn has(&self, order: &Order) -> bool {
+        self.since(order).is_some()
+    }
+
+    fn refused(&self, order: &Order) -> bool {
+        self.refused.contains(&version(order))
+    }
+
+    fn note(&mut self, order: &Order) {
+        let (uid, version) = version(order);
+        self.versions.insert(uid, (version, Timestamp::now()));
+    }
+}
+
+fn version(order: &Order) -> (String, String) {
+    (order.uid().unwrap_or_default(), order.resource_version().unwrap_or_default())
+}
+
+/// Whether nothing is left to do for the order, nor for what is wanted of it.
+fn is_finished(order: &Order) -> bool {
+    let Some(status) = &order.status else { return false };
+    let wanted = Wanted::of(order.meta(), Some(&order.spec), status);
+    !status.is_charge_open()
+        && decide(status, &wanted, Timestamp::now()) == Step::Done
+        && order.meta().deletion_timestamp.is_none()
+}
+
+/// When the order's time is up; `None` for never.
+fn removal_time(order: &Order, ttl: Option<Duration>) -> Option<Timestamp> {
+    let status = order.status.as_ref()?;
+    let finished = status.conditions.iter().map(|condition| condition.last_transition_time.0).max()?;
+    let own = order.spec.ttl_seconds_after_finished.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    finished.checked_add(own.or(ttl)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use orders_crds::{ConditionType, OrderSpec, OrderStatus, Reason, conditions};
+
+    use super::*;
+
+    fn order(succeeded: Option<bool>, told: Option<Reason>) -> Order {
+        let mut status = OrderStatus::default();
+        let at = Timestamp::from_second(1000).unwrap();
+        let mut set = |kind, state, reason| conditions::set(&mut status.conditions, kind, state, reason, String::new(), None, at);
+        set(ConditionType::Succeeded, succeeded, if succeeded == Some(true) { Reason::Paid } else { Reason::InsufficientFunds });
+        if let Some(reason) = told {
+            set(ConditionType::Notified, Some(reason == Reason::Sent), reason);
+        }
+        Order { status: Some(status), ..Order::new("order-1", OrderSpec::default()) }
+    }
+
+    #[test]
+    fn an_order_is_finished_once_it_is_decided_and_its_message_sent_or_given_up() {
+        assert!(is_finished(&order(Some(true), Some(Reason::Sent))));
+        assert!(is_finished(&order(Some(false), Some(Reason::DeadLettered))));
+        assert!(!is_finished(&order(Some(true), Some(Reason::Delivering))));
+        assert!(!is_finished(&order(Some(true), None)));
+        assert!(!is_finished(&order(None, None)));
+        assert!(!is_finished(&Order::new("order-1", OrderSpec::default())));
+        let mut cancelled = order(Some(true), Some(Reason::Sent));
+        cancelled.spec.cancel_requested = Some(true);
+        assert!(!is_finished(&cancelled), "its money is to be given back");
+    }
+
+    #[test]
+    fn the_order_s_own_time_comes_before_the_operator_s() {
+        let mut order = order(Some(true), Some(Reason::Sent));
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        assert_eq!(removal_time(&order, None), None);
+        assert_eq!(removal_time(&order, Some(Duration::from_secs(60))), at(1060));
+        order.spec.ttl_seconds_after_finished = Some(0);
+        assert_eq!(removal_time(&order, Some(Duration::from_secs(60))), at(1000));
+        assert_eq!(removal_time(&order, None), at(1000));
+    }
+}

@@ -1,0 +1,83 @@
+//! What people want of an order after it was made: read off the resource.
+
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orders_crds::{
+    OrderSpec, OrderStatus,
+    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION},
+};
+
+/// What is wanted of an order, besides that it be paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// That it is not paid, or paid back.
+    pub cancel: bool,
+    /// That its charge is not begun after this.
+    pub deadline: Option<Timestamp>,
+    /// That it is charged again, if it was refused: the number of the attempt.
+    pub attempt: i32,
+    /// That its message is sent again, if it was given up: how often so far.
+    pub resends: i32,
+}
+
+impl Wanted {
+    /// Reads it off an order. Deleting one that is not decided yet cancels it;
+    /// deleting one that is does not.
+    pub fn of(metadata: &ObjectMeta, spec: Option<&OrderSpec>, status: &OrderStatus) -> Self {
+        let asked = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
+        let deleted = metadata.deletion_timestamp.is_some() && status.is_charge_open();
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let deadline = created.zip(spec.and_then(|spec| spec.deadline_seconds));
+        Wanted {
+            cancel: asked || deleted,
+            // One that is too far away to be a time is none.
+            deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
+            attempt: number(metadata, ATTEMPT_ANNOTATION),
+            resends: number(metadata, RESEND_ANNOTATION),
+        }
+    }
+}
+
+/// The number in an annotation; anything else there counts as 0.
+fn number(metadata: &ObjectMeta, annotation: &str) -> i32 {
+    let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
+    let number = text.and_then(|text| text.parse().ok());
+    number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use orders_crds::{ConditionType, Reason, conditions};
+
+    use super::*;
+
+    fn status(succeeded: Option<bool>, reason: Reason) -> OrderStatus {
+        let mut status = OrderStatus::default();
+        let kind = ConditionType::Succeeded;
+        conditions::set(&mut status.conditions, kind, succeeded, reason, String::new(), None, Timestamp::UNIX_EPOCH);
+        status
+    }
+
+    #[test]
+    fn deletion_cancels_only_what_is_not_decided() {
+        let deleted = ObjectMeta { deletion_timestamp: Some(Time(Timestamp::UNIX_EPOCH)), ..ObjectMeta::default() };
+        let cancels = |status: &OrderStatus| Wanted::of(&deleted, None, status).cancel;
+        assert!(cancels(&OrderStatus::default()));
+        assert!(cancels(&status(None, Reason::Processing)));
+        assert!(cancels(&status(Some(true), Reason::RefundPending)), "a refund that was begun is finished");
+        assert!(!cancels(&status(Some(true), Reason::Paid)));
+        assert!(!cancels(&status(Some(false), Reason::InsufficientFunds)));
+    }
+
+    #[test]
+    fn what_is_no_number_of_ours_asks_for_nothing() {
+        for text in ["", "-1", "101", "2.0", "two", "99999999999"] {
+            let metadata = ObjectMeta {
+                annotations: Some([(ATTEMPT_ANNOTATION.to_owned(), text.to_owned())].into()),
+                ..ObjectMeta::default()
+            };
+            assert_eq!(Wanted::of(&metadata, None, &OrderStatus::default()).attempt, 0, "{text}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The archive: what Kubernetes has of an order, kept and found again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::api::DeleteParams;
+use orders_testbed::{Cluster, wait_for};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::{
+    audit::audit,
+    shop::{Answer, SOON, Shop, name},
+};
+
+/// Longer than the operator takes to archive an order, to wait until nobody counts on the resource, and to remove it.
+const REMOVAL: Duration = Duration::from_secs(45);
+
+/// A shop whose orders are removed as soon as they are finished and archived.
+async fn hurried(change: impl FnOnce(&mut Vec<(&'static str, &'static str, String)>)) -> Result<Shop> {
+    Shop::open_with(&Cluster::control_plane().await?, |mut options| {
+        options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", "0".to_owned()));
+        change(&mut options.env);
+        options
+    })
+    .await
+}
+
+impl Shop {
+    /// A call of the archive with the token that this service has for it.
+    async fn archive(&self, account: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
+        let token = std::fs::read_to_string(self.directory.path().join(format!("{account}-archive.token")))?;
+        let request: RequestBuilder = self.http.request(method, format!("{}{path}", self.stack.archive.url));
+        let request = request.bearer_auth(token.trim());
+        self.send(body.into_iter().fold(request, |request, body| request.json(body))).await
+    }
+
+    /// Waits until no order is live any more.
+    async fn wait_until_removed(&self) -> Result<()> {
+        wait_for("all orders to be removed", REMOVAL, || async { self.all_orders().await.ok()?.is_empty().then_some(()) }).await
+    }
+
+    async fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.http.get(self.stack.operators[0].metrics_url()).send().await?.text().await?;
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("{name} "))).with_context(|| format!("{name} in {text}"))?;
+        Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+    }
+
+    /// The ids of all orders of a login, page by page.
+    async fn listed(&self, login: &str, limit: u8) -> Result<Vec<i64>> {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/orders?login={login}&limit={limit}{cursor}")).await?;
+            assert_eq!(page.status, 200, "{page:?}");
+            ids.extend(page.json()["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_i64()));
+            match page.json()["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(ids),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_left_for_the_archive_is_answered_as_before() -> Result<()> {
+    let shop = hurried(|_| {}).await?;
+    shop.customer("lena", json!(500)).await?;
+    let order = || shop.order_request("lena", json!(100)).header("idempotency-key", "once");
+    let first = shop.send(order()).await?;
+    let (paid, refused) = (first.id(), shop.order("lena", json!(1000)).await?.id());
+    shop.settled().await?;
+    let shown = [shop.get(&format!("/orders/{paid}")).await?, shop.get(&format!("/orders/{refused}")).await?];
+    shop.wait_until_removed().await?;
+
+    for (id, before) in [paid, refused].into_iter().zip(shown) {
+        assert_eq!(shop.get(&format!("/orders/{id}")).await?.text, before.text);
+    }
+    shop.send(order()).await?.assert(200, &first.text);
+    let other = shop.order_request("lena", json!(99)).header("idempotency-key", "once");
+    shop.send(other).await?.assert_problem(422);
+    assert_eq!(shop.balance("lena").await?, "400.0", "charged once");
+    assert_eq!(shop.all_orders().await?.len(), 0, "nothing came back to life");
+
+    for what in ["cancel", "retry", "notifications/resend"] {
+        for id in [paid, refused] {
+            shop.send(shop.request(Method::POST, &format!("/orders/{id}/{what}"))).await?.assert_problem(409);
+        }
+    }
+    // One list of live and archived orders, whatever the pages, newest first.
+    let live = shop.order("lena", json!(1)).await?.id();
+    for limit in [1, 2, 100] {
+        let mut listed = shop.listed("lena", limit).await?;
+        assert_eq!(listed.first(), Some(&live));
+        listed.sort_unstable();
+        let mut all = [paid, refused, live];
+        all.sort_unstable();
+        assert_eq!(listed, all, "each once, with pages of {limit}");
+    }
+    let paid_only = shop.get("/orders?login=lena&state=Paid").await?.json();
+    assert_eq!(paid_only["items"].as_array().map(Vec::len), Some(2), "{paid_only}");
+    let none = shop.get("/orders?login=lena&to=2020-01-01T00:00:00Z").await?.json();
+    assert_eq!(none, json!({"items": [], "next_cursor": null}));
+    let audited = audit(&shop, &[]).await?;
+    assert_eq!(audited.exit_code, Some(0), "{}", audited.output);
+    assert!(audited.output.contains("3 orders"), "{}", audited.output);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_while_the_archive_is_away_and_too_much_is_not_taken_in() -> Result<()> {
+    let mut shop = hurried(|env| env.push(("api-server", "MAX_LIVE_ORDERS", "3".to_owned()))).await?;
+    shop.customer("arno", json!(500)).await?;
+    shop.stack.archive.kill()?;
+    for _ in 0..3 {
+        assert_eq!(shop.order("arno", json!(10)).await?.status, 200);
+    }
+    let refused = wait_for("orders to be turned away", SOON, || async {
+        let answer = shop.order("arno", json!(10)).await.ok()?;
+        (answer.status == 503).then_some(answer)
+    })
+    .await?;
+    refused.assert_problem(503);
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    // Whether it was placed before only the archive could say, and half a list is none.
+    shop.send(shop.order_request("arno", json!(10)).header("idempotency-key", "k")).await?.assert_problem(503);
+    shop.get("/orders").await?.assert_problem(503);
+
+    // Longer than it takes when the archive is there.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let kept = shop.all_orders().await?.len();
+    assert!(kept >= 3, "{kept} are left");
+    assert_eq!(shop.metric("orders_archive_backlog").await?, kept as f64);
+    shop.stack.archive.start_again().await?;
+    shop.wait_until_removed().await?;
+    assert_eq!(shop.listed("arno", 2).await?.len(), kept, "all are found in the archive");
+    assert_eq!(shop.metric("orders_archive_backlog").await?, 0.0);
+    assert_eq!(shop.order("arno", json!(10)).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_order_that_somebody_deletes_is_found_in_the_archive() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("dirk", json!(500)).await?;
+    let id = shop.order("dirk", json!(100)).await?.id();
+    shop.settled().await?;
+    shop.orders().delete(&name(id), &DeleteParams::default()).await?;
+    let found = wait_for("the order in the archive", SOON, || async {
+        let answer = shop.get(&format!("/orders/{id}")).await.ok()?;
+        (answer.status == 200).then_some(answer)
+    })
+    .await?;
+    assert_eq!(found.json()["reason"], "Paid");
+    assert_eq!(shop.balance("dirk").await?, "400.0", "deleting what is finished gives nothing back");
+    let audited = audit(&shop, &[]).await?;
+    assert_eq!(audited.exit_code, Some(0), "{}", audited.output);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_archived_as_kubernetes_has_it_and_found_by_those_who_may_read() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("ida", json!(500)).await?;
+    let id = shop.order("ida", json!(100.5)).await?.id();
+    let orders = shop.all_orders().await?;
+    let order = orders.first().context("an order")?;
+    let order = serde_json::to_value(order)?;
+    let (uid, name) = (order["metadata"]["uid"].as_str().unwrap_or_default(), format!("order-{id}"));
+    assert!(order["metadata"]["managedFields"].is_array(), "Kubernetes says who wrote what: {order}");
+
+    let batch = json!([order]);
+    for account in ["api-server", "audit"] {
+        shop.archive(account, Method::POST, "/archive/orders", Some(&batch)).await?.assert_problem(403);
+    }
+    shop.archive("operator", Method::POST, "/archive/orders", Some(&batch)).await?.assert(200, r#"{"stored":1}"#);
+    let put = shop.archive("operator", Method::PUT, &format!("/archive/orders/{uid}"), Some(&order)).await?;
+    assert_eq!(put.json()["revision"].to_string(), order["metadata"]["resourceVersion"].as_str().unwrap_or_default());
+
+    shop.stack.archive.kill()?;
+    shop.stack.archive.start_again().await?;
+    let mut expected = order.clone();
+    expected["metadata"].as_object_mut().context("metadata")?.remove("managedFields");
+    let namespace = shop.stack.namespace.clone();
+    for account in ["operator", "api-server", "audit"] {
+        let get = async |path: &str| shop.archive(account, Method::GET, path, None).await;
+        assert_eq!(get(&format!("/archive/orders/{uid}")).await?.json(), expected, "{account}");
+        assert_eq!(get(&format!("/archive/namespaces/{namespace}/orders/{name}")).await?.json(), expected, "{account}");
+        let page = get(&format!("/archive/orders?namespace={namespace}&login=ida&state=Paid")).await?;
+        assert_eq!(page.json(), json!({"items": [expected], "next": null}), "{account}");
+        let rows = get("/archive/export").await?.json();
+        assert_eq!(
+            (&rows[0]["uid"], &rows[0]["amount"], &rows[0]["resource"]),
+            (&json!(uid), &json!(100.5), &expected),
+            "{account}"
+        );
+    }
+    let billing_s = std::fs::read_to_string(shop.directory.path().join("operator-billing.token"))?;
+    let request = shop.http.get(format!("{}/archive/export", shop.stack.archive.url)).bearer_auth(billing_s.trim());
+    shop.send(request).await?.assert_problem(401);
+    Ok(())
+}

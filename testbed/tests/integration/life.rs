@@ -1,0 +1,239 @@
+//! An order after it was placed: cancelled, given back, too late, charged again,
+//! deleted while nobody knows whether it was charged; its message given up and sent again.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use orders_crds::{Order, Outcome, Reason, order::FINALIZER};
+use orders_testbed::{Cluster, wait_for};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    audit::audit,
+    shop::{Answer, SOON, Shop, name, reasons},
+};
+
+impl Shop {
+    async fn ask(&self, id: i64, what: &str) -> Result<Answer> {
+        self.send(self.request(Method::POST, &format!("/orders/{id}/{what}"))).await
+    }
+
+    async fn patch_spec(&self, id: i64, spec: Value) -> kube::Result<Order> {
+        self.orders().patch(&name(id), &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await
+    }
+
+    async fn texts(&self, login: &str) -> Result<Vec<String>> {
+        Ok(self.messages(login).await?.into_iter().map(|(text, _)| text).collect())
+    }
+
+    /// The audit passes.
+    async fn assert_sound(&self) -> Result<()> {
+        let audited = audit(self, &[]).await?;
+        assert_eq!(audited.exit_code, Some(0), "{}", audited.output);
+        Ok(())
+    }
+}
+
+fn actions(shown: &Value) -> Vec<String> {
+    let history = shown["history"].as_array().cloned().unwrap_or_default();
+    history.iter().map(|entry| format!("{} {}", entry["action"], entry["reason"]).replace('"', "")).collect()
+}
+
+fn is_refused_as(order: &Order, reason: Reason) -> bool {
+    order.outcome() == Outcome::Refused(Some(reason)) && order.status.as_ref().is_some_and(|status| status.is_notified())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_order_that_is_cancelled_ten_times_at_once_is_given_back_once() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("carl", json!(500)).await?;
+    let id = shop.order("carl", json!(100)).await?.id();
+    assert_eq!(shop.balance("carl").await?, "400.0");
+
+    for answer in try_join_all((0..10).map(|_| shop.ask(id, "cancel"))).await? {
+        assert_eq!((answer.status, &answer.json()["reason"]), (200, &json!("Refunded")), "{answer:?}");
+    }
+    assert_eq!(shop.balance("carl").await?, "500.0");
+    let order = shop.wait_order(&name(id), "given back", |order| is_refused_as(order, Reason::Refunded)).await?;
+    assert_eq!(reasons(&order), ["Refunded", "Refunded", "Sent"]);
+    assert_eq!(shop.texts("carl").await?, ["Заказ успешно оформлен", "Заказ отменён, деньги возвращены: 100.0"]);
+    let shown = shop.get(&format!("/orders/{id}")).await?.json();
+    assert_eq!(
+        (&shown["status"], &shown["refunded"], &shown["balance"], &shown["cancel_requested"]),
+        (&json!(0), &json!(100.0), &json!(500.0), &json!(true))
+    );
+    assert_eq!(actions(&shown), ["Charge Paid", "Notify Sent", "Refund Refunded", "Notify Sent"]);
+
+    assert_eq!(shop.ask(id, "cancel").await?.status, 200, "it is so already");
+    shop.ask(id, "retry").await?.assert_problem(409);
+    let taken_back = shop.patch_spec(id, json!({"cancelRequested": false})).await.expect_err("un-cancelling");
+    assert!(taken_back.to_string().contains("cannot be taken back"), "{taken_back}");
+    // Deleting what is finished gives nothing back.
+    shop.orders().delete(&name(id), &DeleteParams::default()).await?;
+    assert_eq!(shop.order("carl", json!(1)).await?.status, 200);
+    assert_eq!(shop.balance("carl").await?, "499.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_patch_cancels_and_deleting_a_paid_order_does_not() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("kate", json!(500)).await?;
+    let (cancelled, deleted) = (shop.order("kate", json!(100)).await?.id(), shop.order("kate", json!(50)).await?.id());
+    shop.patch_spec(cancelled, json!({"cancelRequested": true})).await?;
+    shop.wait_order(&name(cancelled), "given back", |order| is_refused_as(order, Reason::Refunded)).await?;
+    shop.orders().delete(&name(deleted), &DeleteParams::default()).await?;
+    // The operator has seen all there is once a later order is paid.
+    assert_eq!(shop.order("kate", json!(1)).await?.status, 200);
+    assert_eq!(shop.balance("kate").await?, "449.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_finds_out_first_what_became_of_the_charge() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("uma", json!(500)).await?;
+    shop.stack.billing.kill()?;
+    let id = shop.send(shop.order_request("uma", json!(100)).header("prefer", "wait=0")).await?.id();
+    shop.wait_order(&name(id), "tried in vain", |order| reasons(order).contains(&"PaymentUnknown")).await?;
+    let request = shop.request(Method::POST, &format!("/orders/{id}/cancel")).header("prefer", "wait=1");
+    let asked = shop.send(request).await?;
+    assert_eq!((asked.status, &asked.json()["status"]), (202, &json!(2)), "unknown is not cancelled: {asked:?}");
+
+    shop.stack.billing.start_again().await?;
+    shop.wait_order(&name(id), "cancelled or given back, and free to go", |order| {
+        (is_refused_as(order, Reason::Cancelled) || is_refused_as(order, Reason::Refunded)) && order.finalizers().is_empty()
+    })
+    .await?;
+    assert_eq!(shop.balance("uma").await?, "500.0");
+    assert_eq!(shop.ask(id, "cancel").await?.status, 200);
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_deleted_with_its_charge_unknown_is_cancelled_before_it_goes() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("xenia", json!(500)).await?;
+    shop.stack.billing.kill()?;
+    let id = shop.send(shop.order_request("xenia", json!(100)).header("prefer", "wait=0")).await?.id();
+    shop.wait_order(&name(id), "kept from going away", |order| order.finalizers() == [FINALIZER]).await?;
+    shop.orders().delete(&name(id), &DeleteParams::default()).await?;
+    assert!(shop.orders().get(&name(id)).await?.metadata.deletion_timestamp.is_some(), "it waits for billing");
+
+    shop.stack.billing.start_again().await?;
+    let orders = shop.orders();
+    wait_for("the order to be gone", SOON, || async { orders.get_opt(&name(id)).await.ok()?.is_none().then_some(()) }).await?;
+    assert_eq!(shop.balance("xenia").await?, "500.0");
+    assert!(shop.texts("xenia").await?.last().is_some_and(|text| text.starts_with("Заказ отменён")), "the customer is told");
+    shop.get(&format!("/orders/{id}")).await?.assert_problem(404);
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_order_is_charged_again_after_a_refill_and_once() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("rita", json!(50)).await?;
+    let id = shop.order("rita", json!(100)).await?.id();
+    shop.ask(id, "cancel").await?.assert_problem(409);
+    let again = shop.ask(id, "retry").await?;
+    assert_eq!((again.status, &again.json()["status"], &again.json()["attempt"]), (200, &json!(0), &json!(2)), "{again:?}");
+    shop.post("/billing/refill", json!({"login": "rita", "balance": 100})).await?;
+
+    for answer in try_join_all((0..10).map(|_| shop.ask(id, "retry"))).await? {
+        match answer.status {
+            200 => assert_eq!((&answer.json()["status"], &answer.json()["attempt"]), (&json!(1), &json!(3)), "{answer:?}"),
+            _ => answer.assert_problem(409),
+        }
+    }
+    assert_eq!(shop.balance("rita").await?, "50.0");
+    shop.settled().await?;
+    let shown = shop.get(&format!("/orders/{id}")).await?.json();
+    let charges: Vec<String> = actions(&shown).into_iter().filter(|action| !action.starts_with("Notify")).collect();
+    assert_eq!(
+        charges,
+        ["Charge InsufficientFunds", "Retry Processing", "Charge InsufficientFunds", "Retry Processing", "Charge Paid"]
+    );
+    assert_eq!(shop.texts("rita").await?.len(), 3, "each attempt is told");
+    shop.ask(id, "retry").await?.assert_problem(409);
+    assert_eq!(shop.ask(id, "cancel").await?.json()["reason"], "Refunded", "the second attempt is given back, too");
+    assert_eq!(shop.balance("rita").await?, "150.0");
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_is_not_begun_after_the_deadline() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("dora", json!(500)).await?;
+    let order = |seconds: Value| {
+        shop.request(Method::POST, "/orders/").header("prefer", "wait=0").json(
+            &json!({"login": "dora", "e_mail": "dora@example.com", "id_cart": 0, "amount": 100, "deadline_seconds": seconds}),
+        )
+    };
+    for bad in [json!(0), json!(-1), json!(31_536_001), json!(1.5), json!("60")] {
+        shop.send(order(bad)).await?.assert_problem(422);
+    }
+    let (late, in_time) = (order(json!(1)), order(json!(31_536_000)));
+    shop.stack.operators[0].kill()?;
+    let (late, in_time) = (shop.send(late).await?.id(), shop.send(in_time).await?.id());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    shop.stack.operators[0].start_again().await?;
+    shop.wait_order(&name(late), "too late", |order| is_refused_as(order, Reason::DeadlineExceeded)).await?;
+    shop.wait_order(&name(in_time), "paid", |order| order.outcome() == Outcome::Paid).await?;
+    assert_eq!(shop.balance("dora").await?, "400.0");
+    assert!(shop.texts("dora").await?.contains(&"Заказ не оформлен: истёк срок оплаты.".to_owned()));
+    shop.ask(late, "retry").await?.assert_problem(409);
+    let moved = shop.patch_spec(in_time, json!({"deadlineSeconds": 5})).await.expect_err("another deadline");
+    assert!(moved.to_string().contains("immutable"), "{moved}");
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_given_up_shows_and_is_sent_again_on_request() -> Result<()> {
+    let mut shop = Shop::open_with(&Cluster::control_plane().await?, |mut options| {
+        options.env.push(("notify", "MAX_ATTEMPTS", "3".to_owned()));
+        options
+    })
+    .await?;
+    shop.customer("mona", json!(500)).await?;
+    shop.inbox.stop()?;
+    let id = shop.order("mona", json!(100)).await?.id();
+    shop.ask(id, "notifications/resend").await?.assert_problem(409);
+    let given_up = |order: &Order| reasons(order).contains(&"DeadLettered");
+    shop.wait_order(&name(id), "given up", given_up).await?;
+    let shown = shop.get(&format!("/orders/{id}")).await?.json();
+    assert_eq!((&shown["status"], &shown["message_state"]), (&json!(1), &json!("DeadLettered")), "it is paid all the same");
+
+    shop.inbox.start_again().await?;
+    let again = shop.ask(id, "notifications/resend").await?;
+    assert_eq!((again.status, &again.json()["message_state"]), (200, &json!("Sent")), "{again:?}");
+    shop.ask(id, "notifications/resend").await?.assert_problem(409);
+    assert_eq!(shop.inbox.messages_to("mona@example.com").await?.len(), 1);
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_asked_of_an_order_is_refused_and_changes_nothing() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("bert", json!(500)).await?;
+    let id = shop.order("bert", json!(100)).await?.id();
+    for what in ["cancel", "retry", "notifications/resend"] {
+        for unknown in ["4711", "0", "-1", "x", "9007199254740992"] {
+            shop.send(shop.request(Method::POST, &format!("/orders/{unknown}/{what}"))).await?.assert_problem(404);
+        }
+        shop.send(shop.request(Method::GET, &format!("/orders/{id}/{what}"))).await?.assert_problem(405);
+    }
+    shop.ask(id, "retry").await?.assert_problem(409);
+    shop.ask(id, "notifications/resend").await?.assert_problem(409);
+    // Numbers that nobody could have given ask for nothing.
+    let annotations = json!({"metadata": {"annotations": {"arch.homework/attempt": "-7", "arch.homework/resend": "1e9"}}});
+    shop.orders().patch(&name(id), &PatchParams::default(), &Patch::Merge(annotations)).await?;
+    assert_eq!(shop.order("bert", json!(1)).await?.status, 200);
+    assert_eq!(shop.balance("bert").await?, "399.0");
+    shop.assert_sound().await
+}
