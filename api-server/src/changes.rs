@@ -177,6 +177,12 @@ fn another_message(order: &Order) -> Change {
     let status: OrderStatus = order.status.clone().unwrap_or_default();
     let next = status.resends.unwrap_or(0) + 1;
     match number(order, RESEND_ANNOTATION) {
+        _ if order.outcome() == Outcome::Undecided => {
+            Change::Refuse("the order is not decided yet: there is no message about it")
+        }
+        _ if order.outcome() == Outcome::Refused(Some(Reason::InvalidOrder)) => {
+            Change::Refuse("the order cannot be read: there is no message about it")
+        }
         _ if status.is_notified() => Change::Refuse("the mail server has accepted the message already"),
         _ if !status.is_undeliverable() => Change::Refuse("the message is still being tried: it was not given up"),
         _ if next > MAX_ATTEMPTS => Change::Refuse("the message was sent again a hundred times"),

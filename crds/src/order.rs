@@ -80,20 +80,21 @@ pub struct OrderSpec {
     #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("amount must be greater than zero"))]
     pub amount: String,
 
-    /// Set it to true to cancel the order; it cannot be taken back. An order that is
-    /// not charged yet never will be; a charge is given back, once. An order that was
-    /// refused stays as it is.
+    /// Set it to true to cancel the order; it cannot be taken back.
+    /// What is not charged yet never will be; a charge is given back, once.
+    /// An order that was refused stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<bool>,
 
-    /// The charge is begun within so many seconds of the order's creation, or the
-    /// order is refused with reason DeadlineExceeded. No limit if not set.
+    /// The charge is begun within so many seconds of the order's creation,
+    /// or the order is refused (DeadlineExceeded). No limit if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
     pub deadline_seconds: Option<i64>,
 
-    /// The resource is removed so many seconds after the order is finished, once the archive
-    /// has it; the REST API shows it as before. As the operator is set if not given here.
+    /// The resource is removed so many seconds after the order is finished,
+    /// once the archive has it; the REST API shows it as before.
+    /// If not set, the operator's own setting counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_SECONDS))]
     pub ttl_seconds_after_finished: Option<i64>,

@@ -9,6 +9,7 @@
 mod actors;
 mod case;
 mod cli;
+mod customer;
 mod effect;
 mod fault;
 mod planted;

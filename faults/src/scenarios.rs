@@ -2,6 +2,7 @@
 //! sees too late, and servers that run out of something.
 
 mod broker;
+mod life;
 mod servers;
 mod storm;
 mod views;
@@ -43,6 +44,10 @@ pub enum Scenario {
     StormPostgres,
     /// The same on SQLite.
     StormSqlite,
+    /// Orders are deleted while billing does not answer.
+    DeletedWhileCharged,
+    /// The operators and the archive are killed again and again while finished orders are removed.
+    RemovedUnderKills,
     /// The broker is killed with orders under way and stays away for a minute.
     BrokerAway,
     /// The broker stands still for twenty seconds.
@@ -99,6 +104,8 @@ impl Scenario {
                 None => Ok(()),
             },
             Scenario::StormPostgres | Scenario::StormSqlite => storm::storm(&shop, seed).await,
+            Scenario::DeletedWhileCharged => life::deleted_while_charged(&shop).await,
+            Scenario::RemovedUnderKills => life::removed_under_kills(&shop).await,
             Scenario::BrokerAway => broker::away(&shop).await,
             Scenario::BrokerStandsStill => broker::stands_still(&shop).await,
             Scenario::BrokerParted => {

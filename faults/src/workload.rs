@@ -9,10 +9,10 @@ use kube::{
 };
 use orders_crds::{ConditionType, Order, OrderSpec, Outcome, Reason, conditions};
 use orders_testbed::{Message, wait_for};
-use reqwest::{Method, RequestBuilder, StatusCode};
-use serde_json::{Value, json};
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::Value;
 
-use crate::shop::Shop;
+use crate::{customer, shop::Shop};
 
 /// How long anything may take to settle after a fault. The longest there is: a
 /// request that takes effect when its sender gave up after ten seconds, with
@@ -39,17 +39,14 @@ pub struct Ending {
 }
 
 /// A customer's orders: affordable, too dear, of nobody, and affordable without waiting.
-const AMOUNTS: [u32; 4] = [30, 500, 5, 20];
+const AMOUNTS: [usize; 4] = [30, 500, 5, 20];
 
 /// Does what customers do, under this login, and waits until all of it has settled.
 ///
 /// # Errors
 /// If something does not settle within [`SETTLE_LIMIT`].
 pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
-    let register = shop.http.request(Method::POST, format!("{}/billing/register?login={login}", shop.url));
-    persist("the registration", || register.try_clone(), &format!("{login}-register")).await?;
-    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": login, "balance": 100}));
-    persist("the refill", || refill.try_clone(), &format!("{login}-refill")).await?;
+    customer::register(shop, login, 100).await?;
 
     let mut ending = Ending {
         orders: vec![],
@@ -63,12 +60,8 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
     let mut placed = Vec::new();
     for (number, amount) in AMOUNTS.into_iter().enumerate() {
         let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
-        let email = format!("{login}@example.com");
-        let request = shop.http.post(format!("{}/orders/", shop.url));
-        let request = request.json(&json!({"login": buyer, "e_mail": email, "id_cart": number, "amount": amount}));
-        let request = if number == 3 { request.header("prefer", "respond-async") } else { request };
-        let (status, answer) = persist("an order", || request.try_clone(), &format!("{login}-{number}")).await?;
-        let id = answer["id"].as_i64().with_context(|| format!("an answer without id: {status} {answer}"))?;
+        let prefer = if number == 3 { "respond-async" } else { "" };
+        let (status, id) = customer::place_for(shop, login, &buyer, number, amount, prefer).await?;
         let name = format!("order-{id}");
         let order = settled(shop, &name).await?;
         placed.push((id, name));
@@ -82,8 +75,7 @@ pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
     // The last one is given back, and then there is enough for the one that was too dear.
     for (number, what, reason) in [(3, "cancel", Reason::Refunded), (1, "retry", Reason::Paid)] {
         if what == "retry" {
-            let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": login, "balance": 450}));
-            persist("the second refill", || refill.try_clone(), &format!("{login}-refill-2")).await?;
+            customer::refill(shop, login, 450, "second-refill").await?;
         }
         let (id, name) = &placed[number];
         let request = shop.http.post(format!("{}/orders/{id}/{what}", shop.url)).header("prefer", "wait=1");
@@ -188,7 +180,11 @@ async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
     .await
 }
 
-async fn settled_if(shop: &Shop, name: &str, what: &str, is_it: impl Fn(&Order) -> bool) -> Result<Order> {
+/// Waits until an order is as wanted and nothing is left to do for it.
+///
+/// # Errors
+/// As [`settled`].
+pub async fn settled_if(shop: &Shop, name: &str, what: &str, is_it: impl Fn(&Order) -> bool) -> Result<Order> {
     let orders = shop.orders();
     let done = wait_for(what, SETTLE_LIMIT, || async {
         let told = |order: &Order| order.status.as_ref().is_some_and(|status| status.is_notified());

@@ -35,7 +35,7 @@ pub struct Config {
     #[arg(long, env = "SMTP_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub smtp_connections: u32,
 
-    /// Attempts to deliver a message, after 1 s, 2 s, 4 s … 5 min, before it is given up; 15 take three quarters of an hour.
+    /// Attempts to deliver a message, after 1 s, 2 s, 4 s … 5 min, before it is given up; 15 take about 35 minutes.
     #[arg(long, env = "MAX_ATTEMPTS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_attempts: u32,
 

@@ -90,6 +90,24 @@ impl Delivery {
         if !is_new {
             return self.wait_until_sent(message, deadline).await;
         }
+        self.deliver_now(message, deadline).await
+    }
+
+    /// Tries a message anew that was given up, as [`Self::deliver`] does a new one;
+    /// any other is left as it is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn resend(&self, message: Message, patience: Duration) -> Result<Message, NotifyError> {
+        let deadline = Instant::now() + patience;
+        match self.log.revive(&message, message.resends, LEASE).await? {
+            Some(revived) => self.deliver_now(revived, deadline).await,
+            None => Ok(message),
+        }
+    }
+
+    /// Tries a message that the caller has leased.
+    async fn deliver_now(&self, message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
                 let _ = tokio::time::timeout_at(deadline, self.begin(message.clone(), connection)).await;
@@ -97,7 +115,7 @@ impl Delivery {
             // All connections are busy for longer than the caller waits: leave it to the sweep.
             _ => self.log.release(message.id).await?,
         }
-        Ok(self.log.find(new.key).await?.unwrap_or(message))
+        Ok(self.log.find(&message.key).await?.unwrap_or(message))
     }
 
     /// Whether there is a message with this key.

@@ -104,8 +104,8 @@ impl Log {
     pub async fn store(&self, new: NewMessage<'_>, lease: Duration) -> Result<(Message, bool), NotifyError> {
         let now = Timestamp::now();
         let stored: Option<Message> = sqlx::query_as(
-            "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at)
-             VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT (key) DO NOTHING RETURNING *",
+            "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at, resends)
+             VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT (key) DO NOTHING RETURNING *",
         )
         .bind(new.key)
         .bind(new.login)
@@ -113,6 +113,7 @@ impl Log {
         .bind(new.text)
         .bind(now.as_microsecond())
         .bind((now + lease).as_microsecond())
+        .bind(new.resends)
         .fetch_optional(&self.database.pool)
         .await?;
         if let Some(message) = stored {
@@ -122,25 +123,29 @@ impl Log {
         if (&*first.login, &*first.email, &*first.text) != (new.login, new.email, new.text) {
             return Err(NotifyError::KeyReused);
         }
-        match self.revive(&first, new.resends, lease).await? {
-            Some(revived) => Ok((revived, true)),
-            None => Ok((first, false)),
+        if first.state() == State::DeadLettered
+            && first.resends < new.resends
+            && let Some(revived) = self.revive(&first, new.resends, lease).await?
+        {
+            return Ok((revived, true));
         }
+        Ok((first, false))
     }
 
-    /// Has a message that was given up tried anew, if it was not asked for so often before.
-    async fn revive(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
-        if message.state() != State::DeadLettered || resends <= message.resends {
-            return Ok(None);
-        }
-        let now = Timestamp::now();
+    /// Has a message that was given up tried anew, if nobody else just did; `resends`
+    /// is how often that was asked for by now. The caller has it to itself for `lease`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn revive(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
         let revived = sqlx::query_as(
             "UPDATE messages SET dead_at = NULL, attempts = 0, resends = $2, next_attempt_at = $3
-             WHERE id = $1 AND dead_at IS NOT NULL AND resends < $2 RETURNING *",
+             WHERE id = $1 AND dead_at IS NOT NULL AND resends = $4 RETURNING *",
         )
         .bind(message.id)
         .bind(resends)
-        .bind((now + lease).as_microsecond())
+        .bind((Timestamp::now() + lease).as_microsecond())
+        .bind(message.resends)
         .fetch_optional(&self.database.pool)
         .await?;
         Ok(revived)

@@ -234,14 +234,7 @@ async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) 
     if message.state() == log_entry::State::Sent {
         return Err(Problem::new(StatusCode::CONFLICT, "the mail server has accepted this message already"));
     }
-    let again = NewMessage {
-        key: &message.key,
-        login: &message.login,
-        email: &message.email,
-        text: &message.text,
-        resends: message.resends + 1,
-    };
-    Ok(Json(notify.delivery.deliver(again, PATIENCE).await?.into()))
+    Ok(Json(notify.delivery.resend(message, PATIENCE).await?.into()))
 }
 
 fn check_text(text: &str) -> Result<(), Problem> {

@@ -82,7 +82,7 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         None => Api::all(context.client.clone()),
     };
     let deletion = context.deletion.clone();
-    let deleted = context.retention.clone();
+    let deleted = context.clone();
     let (store, writer) = reflector::store();
     let unfinished = watcher(orders, watcher::Config::default())
         .default_backoff()
@@ -90,8 +90,8 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         .modify(|order| order.managed_fields_mut().clear())
         .reflect(writer)
         .inspect_ok(move |event| {
-            if let (watcher::Event::Delete(DeserializeGuard(Ok(order))), Some(retention)) = (event, &deleted) {
-                retention.was_deleted(order);
+            if let watcher::Event::Delete(order) = event {
+                deleted.deletion.saw(order, &deleted);
             }
         })
         .applied_objects()
@@ -132,9 +132,9 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     let uid = order.uid().unwrap_or_default();
     let wanted = Wanted::of(order.meta(), spec.as_ref().ok(), &before);
     let mut progress = Progress::new(before.clone(), order.meta().generation);
-    let purchase = spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
-    let go_on = match &purchase {
-        Ok(purchase) => carry_out(&uid, &mut purchase.clone(), &wanted, &mut progress, &*context.billing, &*context.notify).await,
+    let mut purchase = spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
+    let go_on = match &mut purchase {
+        Ok(purchase) => carry_out(&uid, purchase, &wanted, &mut progress, &*context.billing, &*context.notify).await,
         // What was decided stays decided, whatever can be read of it now.
         Err(problem) if before.outcome() != Outcome::Undecided => {
             tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
@@ -150,11 +150,7 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
         match write_status(&order, &progress.status, &context.client).await? {
             Written::As(new) => version = new,
             Written::Gone => {
-                if let Ok(purchase) = purchase
-                    && before.is_charge_open()
-                {
-                    context.deletion.settle(&order, purchase, progress, &context);
-                }
+                context.deletion.settle_if_open(&order, purchase.ok(), &before, progress, &context);
                 return Ok(Action::await_change());
             }
         }
@@ -166,11 +162,7 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
         match deletion::set_finalizer(&order, version, needed, &context.client).await? {
             Written::As(_) => {}
             Written::Gone => {
-                if let Ok(purchase) = purchase
-                    && progress.status.is_charge_open()
-                {
-                    context.deletion.settle(&order, purchase, progress, &context);
-                }
+                context.deletion.settle_if_open(&order, purchase.ok(), &before, progress, &context);
                 return Ok(Action::await_change());
             }
         }

@@ -140,13 +140,14 @@ impl Progress {
     /// The outcome is another one now: what was told of an earlier one does not count.
     fn begin_telling(&mut self) {
         self.status.conditions.retain(|condition| condition.type_ != ConditionType::Notified.as_str());
-        self.status.resends = None;
         self.status.retry = None;
     }
 
     /// Adds to the story, for an Event, and to the history.
     fn tell(&mut self, mut happened: Happened, now: Timestamp) {
-        happened.round = self.status.attempt() + self.status.resends.unwrap_or(0);
+        // Each of these only ever grows.
+        let refunds = i32::from(self.status.refunded.is_some());
+        happened.round = self.status.attempt() + self.status.resends.unwrap_or(0) + refunds;
         self.status.remember(HistoryEntry {
             time: Time(now),
             action: happened.action.to_owned(),

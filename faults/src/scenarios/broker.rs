@@ -6,12 +6,12 @@ use anyhow::{Context, Result, bail};
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use orders_crds::Outcome;
 use orders_testbed::wait_for;
-use serde_json::json;
 
 use super::same;
 use crate::{
+    customer,
     shop::Shop,
-    workload::{SETTLE_LIMIT, mails_of, persist, settled},
+    workload::{SETTLE_LIMIT, mails_of, settled},
 };
 
 const LOGIN: &str = "listener";
@@ -25,22 +25,17 @@ const AWAY: Duration = Duration::from_secs(60);
 /// How long one service does not reach it.
 const PARTED: Duration = Duration::from_secs(20);
 
-async fn customer(shop: &Shop) -> Result<()> {
+async fn open(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
-    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
-    persist("the registration", || register.try_clone(), "register").await?;
-    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 1000}));
-    persist("the refill", || refill.try_clone(), "refill").await.map(drop)
+    customer::register(shop, LOGIN, 1000).await
 }
 
 async fn place(shop: &Shop, from: usize, to: usize) -> Result<Vec<i64>> {
     let mut ids = Vec::new();
     for number in from..to {
-        let order = json!({"login": LOGIN, "e_mail": "listener@example.com", "id_cart": number, "amount": 10});
-        let request = shop.http.post(format!("{}/orders/", shop.url)).json(&order).header("prefer", "respond-async");
-        let (status, answer) = persist("an order", || request.try_clone(), &format!("order-{number}")).await?;
+        let (status, id) = customer::place(shop, LOGIN, number, 10, "respond-async").await?;
         same("the answer", status, 202)?;
-        ids.push(answer["id"].as_i64().context("an answer without id")?);
+        ids.push(id);
     }
     Ok(ids)
 }
@@ -63,13 +58,12 @@ async fn all_paid(shop: &Shop, ids: &[i64]) -> Result<()> {
         same("the outcome", order.outcome(), Outcome::Paid)?;
         same("mails of an order", mails_of(shop, &order).await?.len(), 1)?;
     }
-    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
-    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":{}.0}}"#, 1000 - 10 * ids.len()))
+    customer::assert_balance(shop, LOGIN, 1000 - 10 * ids.len()).await
 }
 
 /// The broker is killed with orders under way, stays away for a minute, and comes back with what it had.
 pub(super) async fn away(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     let mut nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
     let mut ids = place(shop, 0, ORDERS).await?;
     nats.stop()?;
@@ -83,7 +77,7 @@ pub(super) async fn away(shop: &Shop) -> Result<()> {
 
 /// The broker stands still (SIGSTOP): connections stay, and nothing answers.
 pub(super) async fn stands_still(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     let nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
     let mut ids = place(shop, 0, ORDERS).await?;
     nats.freeze()?;
@@ -97,7 +91,7 @@ pub(super) async fn stands_still(shop: &Shop) -> Result<()> {
 /// One service after the other does not reach the broker for a while, and does not notice at once:
 /// what it sends is held, and what is sent to it.
 pub(super) async fn parted(shop: &Shop, services: &[crate::effect::Channel]) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     let mut ids = Vec::new();
     for (round, service) in services.iter().enumerate() {
         shop.board.hold(Some(*service));
@@ -112,7 +106,7 @@ pub(super) async fn parted(shop: &Shop, services: &[crate::effect::Channel]) -> 
 
 /// The streams are full and take nothing; later there is room again.
 pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     let first = place(shop, 0, 1).await?;
     all_paid(shop, &first).await?;
     let jetstream = shop.jetstream().await?.context("this style has no broker")?;
@@ -139,7 +133,7 @@ fn discard_of(stream: &str) -> DiscardPolicy {
 
 /// What no service understands becomes a dead letter, and each goes on; replayed, it becomes one again.
 pub(super) async fn garbage(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     let jetstream = shop.jetstream().await?.context("this style has no broker")?;
     let all_bad = [
         "",

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::same;
 use crate::{
+    customer,
     effect::Channel,
     shop::Shop,
     workload::{persist, settled},
@@ -27,8 +28,7 @@ const REQUESTS: usize = 60;
 /// to come again; and each refill happens once in the end.
 pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
-    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
-    persist("the registration", || register.try_clone(), "register").await?;
+    customer::register(shop, LOGIN, 1).await?;
     shop.board.hold(Some(Channel::BillingToDatabase));
     let refill = |number: usize| {
         let request = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 1}));
@@ -49,17 +49,13 @@ pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
         let (status, answer) = persist("a refill", || request.try_clone(), &key).await?;
         ensure!(status == 200, "{status} {answer}");
     }
-    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
-    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":{REQUESTS}.0}}"#))
+    customer::assert_balance(shop, LOGIN, REQUESTS + 1).await
 }
 
 /// While the disk is full nothing is charged and nothing is lost.
 pub(super) async fn full_disk(shop: &Shop, disk: &SmallDisk) -> Result<()> {
     shop.board.begin(Vec::new());
-    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
-    persist("the registration", || register.try_clone(), "register").await?;
-    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 100}));
-    persist("the refill", || refill.try_clone(), "refill").await?;
+    customer::register(shop, LOGIN, 100).await?;
 
     disk.fill()?;
     let refused = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 7}));
@@ -67,15 +63,12 @@ pub(super) async fn full_disk(shop: &Shop, disk: &SmallDisk) -> Result<()> {
     same("the answer to a refill on a full disk", refused.status().as_u16(), 503)?;
     let mut ids = Vec::new();
     for number in 0..5 {
-        let order = json!({"login": LOGIN, "e_mail": "waiter@example.com", "id_cart": number, "amount": 10});
-        let request = shop.http.post(format!("{}/orders/", shop.url)).json(&order).header("prefer", "wait=0");
-        let (status, answer) = persist("an order", || request.try_clone(), &format!("order-{number}")).await?;
+        let (status, id) = customer::place(shop, LOGIN, number, 10, "wait=0").await?;
         same("the answer to an order that cannot be charged", status, 202)?;
-        ids.push(answer["id"].as_i64().context("an answer without id")?);
+        ids.push(id);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
-    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":100.0}}"#))?;
+    customer::assert_balance(shop, LOGIN, 100).await?;
 
     disk.empty()?;
     for id in ids {

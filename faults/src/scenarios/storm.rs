@@ -1,12 +1,14 @@
 //! Many faults at once.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use orders_crds::Outcome;
-use serde_json::json;
+use orders_crds::{Order, Outcome, Reason};
 
 use super::same;
 use crate::{
+    customer,
     shop::Shop,
     workload::{SETTLE_LIMIT, mails_of, persist, settled},
 };
@@ -15,36 +17,54 @@ const LOGIN: &str = "stormy";
 const ORDERS: usize = 40;
 const ONE_IN: u32 = 6;
 
-/// Orders at once on one account that has enough for all but ten of them.
+/// Orders at once on one account that has enough for all but ten of them. Half of
+/// them are cancelled, whatever they have come to, while the storm goes on.
 pub(super) async fn storm(shop: &Shop, seed: u64) -> Result<()> {
     shop.board.begin(Vec::new());
-    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
-    persist("the registration", || register.try_clone(), "register").await?;
     let balance = (ORDERS - 10) * 10;
-    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": balance}));
-    persist("the refill", || refill.try_clone(), "refill").await?;
+    customer::register(shop, LOGIN, balance).await?;
 
     shop.board.storm(seed, ONE_IN);
-    let place = async |number: usize| {
-        let order = json!({"login": LOGIN, "e_mail": "stormy@example.com", "id_cart": number, "amount": 10});
-        let request = shop.http.post(format!("{}/orders/", shop.url)).json(&order).header("prefer", "wait=1");
-        let (status, answer) = persist("an order", || request.try_clone(), &format!("order-{number}")).await?;
-        answer["id"].as_i64().with_context(|| format!("an answer without id: {status} {answer}"))
-    };
-    let ids = try_join_all((0..ORDERS).map(place)).await?;
+    let placed = try_join_all((0..ORDERS).map(|number| customer::place(shop, LOGIN, number, 10, "wait=1"))).await?;
+    let cancelled = placed.iter().step_by(2).map(async |(_, id)| {
+        let request = shop.http.post(format!("{}/orders/{id}/cancel", shop.url)).header("prefer", "wait=1");
+        persist("a cancellation", || request.try_clone(), "").await
+    });
+    let cancelled: Vec<u16> = try_join_all(cancelled).await?.into_iter().map(|(status, _)| status).collect();
     shop.board.calm();
     let faults = shop.board.fired();
     ensure!(faults > 0, "a storm without a fault");
 
-    let orders = try_join_all(ids.iter().map(async |id| settled(shop, &format!("order-{id}")).await)).await?;
-    shop.board.rest(std::time::Duration::from_millis(500), SETTLE_LIMIT).await?;
+    let mut orders = Vec::new();
+    for (number, (_, id)) in placed.iter().enumerate() {
+        // What was refused before it was cancelled stays refused: 409.
+        let is_cancelled = number % 2 == 0 && cancelled[number / 2] != 409;
+        orders.push(if is_cancelled { unpaid(shop, *id).await? } else { settled(shop, &format!("order-{id}")).await? });
+    }
+    shop.board.rest(Duration::from_millis(500), SETTLE_LIMIT).await?;
     println!("  {faults} faults in {} effects", shop.board.seen().len());
     let paid = orders.iter().filter(|order| order.outcome() == Outcome::Paid).count();
-    same("paid orders", paid, ORDERS - 10)?;
-    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.text().await?;
-    same("the account", account, format!(r#"{{"login":"{LOGIN}","balance":0.0}}"#))?;
+    let refused = orders.iter().filter(|order| order.outcome() == Outcome::Refused(Some(Reason::InsufficientFunds))).count();
+    ensure!(refused <= 10, "{refused} were refused, where there was money for all but ten");
+    customer::assert_balance(shop, LOGIN, balance - 10 * paid).await?;
+    same("orders that came to another end", orders.iter().filter(|order| !is_expected(order)).count(), 0)?;
     for order in &orders {
         ensure!(!mails_of(shop, order).await?.is_empty(), "no mail about {:?}", order.metadata.name);
     }
     Ok(())
+}
+
+/// The order once its cancellation is done.
+async fn unpaid(shop: &Shop, id: i64) -> Result<Order> {
+    let what = format!("order-{id} to be cancelled and its customer told");
+    crate::workload::settled_if(shop, &format!("order-{id}"), &what, |order| matches!(order.outcome(), Outcome::Refused(_))).await
+}
+
+fn is_expected(order: &Order) -> bool {
+    let reasons = [Reason::InsufficientFunds, Reason::Cancelled, Reason::Refunded];
+    match order.outcome() {
+        Outcome::Paid => order.spec.cancel_requested.is_none(),
+        Outcome::Refused(Some(reason)) => reasons.contains(&reason),
+        Outcome::Refused(None) | Outcome::Undecided => false,
+    }
 }

@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::same;
 use crate::{
+    customer,
     effect::{Channel, Part},
     shop::Shop,
     switchboard::Watches,
-    workload::{self, SETTLE_LIMIT, mails_of, settled},
+    workload::{SETTLE_LIMIT, mails_of, settled},
 };
 
 const LOGIN: &str = "viewer";
@@ -27,12 +28,9 @@ const NAME: &str = "order-of-viewer";
 /// what it sees for the truth.
 const LONG_ENOUGH: Duration = Duration::from_secs(4);
 
-async fn customer(shop: &Shop) -> Result<()> {
+async fn open(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
-    let register = shop.http.post(format!("{}/billing/register?login={LOGIN}", shop.url));
-    workload::persist("the registration", || register.try_clone(), "register").await?;
-    let refill = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 100}));
-    workload::persist("the refill", || refill.try_clone(), "refill").await?;
+    customer::register(shop, LOGIN, 100).await?;
     // Until then an operator would list the orders rather than watch them.
     wait_for("the operator to watch", SETTLE_LIMIT, || async { shop.board.is_watched().then_some(()) }).await
 }
@@ -50,12 +48,6 @@ async fn delete(shop: &Shop) -> Result<()> {
         .await
 }
 
-async fn balance(shop: &Shop) -> Result<String> {
-    let account = shop.http.get(format!("{}/billing/account/{LOGIN}", shop.url)).send().await?.error_for_status()?;
-    let account: serde_json::Value = account.json().await?;
-    Ok(account["balance"].to_string())
-}
-
 /// How often the operator asked for a charge.
 fn charges_asked_for(shop: &Shop) -> usize {
     let is_one = |operation: &str| matches!(operation, "POST /billing/withdraw" | "publish orders.payment.requested");
@@ -66,16 +58,16 @@ async fn at_rest(shop: &Shop) -> Result<()> {
     shop.board.rest(Duration::from_millis(500), SETTLE_LIMIT).await
 }
 
-async fn paid_once(shop: &Shop, balance_left: &str) -> Result<()> {
+async fn paid_once(shop: &Shop, balance_left: usize) -> Result<()> {
     let order = settled(shop, NAME).await?;
     at_rest(shop).await?;
     same("the outcome", order.outcome(), Outcome::Paid)?;
-    same("the balance", balance(shop).await?, balance_left.to_owned())?;
+    customer::assert_balance(shop, LOGIN, balance_left).await?;
     same("mails of the order", mails_of(shop, &order).await?.len(), 1)
 }
 
 pub(super) async fn unseen_change(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.set_watches(Watches::Paused);
     create(shop, "30.00").await?;
     let patch = json!({"metadata": {"labels": {"changed": "true"}}});
@@ -84,11 +76,11 @@ pub(super) async fn unseen_change(shop: &Shop) -> Result<()> {
     same("charges of an order that was not seen", charges_asked_for(shop), 0)?;
     shop.board.set_watches(Watches::Open);
     // It may be asked for twice, as the first status is of the order before the change; it is made once.
-    paid_once(shop, "70.0").await
+    paid_once(shop, 70).await
 }
 
 pub(super) async fn unseen_deletion(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.set_watches(Watches::Paused);
     create(shop, "30.00").await?;
     delete(shop).await?;
@@ -96,12 +88,12 @@ pub(super) async fn unseen_deletion(shop: &Shop) -> Result<()> {
     shop.board.set_watches(Watches::Open);
     tokio::time::sleep(LONG_ENOUGH).await;
     at_rest(shop).await?;
-    same("the balance", balance(shop).await?, "100.0".to_owned())?;
+    customer::assert_balance(shop, LOGIN, 100).await?;
     same("mails", shop.inbox.messages().await?.len(), 0)
 }
 
 pub(super) async fn unseen_recreation(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.set_watches(Watches::Paused);
     let first = create(shop, "30.00").await?;
     delete(shop).await?;
@@ -109,12 +101,12 @@ pub(super) async fn unseen_recreation(shop: &Shop) -> Result<()> {
     ensure!(first.uid() != second.uid(), "another order has another UID");
     tokio::time::sleep(LONG_ENOUGH).await;
     shop.board.set_watches(Watches::Open);
-    paid_once(shop, "80.0").await?;
+    paid_once(shop, 80).await?;
     same("mails of the first order", mails_of(shop, &first).await?.len(), 0)
 }
 
 pub(super) async fn recreated_meanwhile(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.hold(Some(Channel::OperatorToKube));
     let first = create(shop, "500.00").await?;
     wait_for("the operator to be about to write the status", SETTLE_LIMIT, || async {
@@ -124,7 +116,7 @@ pub(super) async fn recreated_meanwhile(shop: &Shop) -> Result<()> {
     delete(shop).await?;
     let second = create(shop, "20.00").await?;
     shop.board.hold(None);
-    paid_once(shop, "80.0").await?;
+    paid_once(shop, 80).await?;
     ensure!(first.uid() != second.uid(), "another order has another UID");
     let stands = shop.orders().get(NAME).await?;
     let refused = stands.status.iter().flat_map(|status| &status.conditions);
@@ -133,23 +125,23 @@ pub(super) async fn recreated_meanwhile(shop: &Shop) -> Result<()> {
 }
 
 pub(super) async fn expired_watch(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.set_watches(Watches::Paused);
     create(shop, "30.00").await?;
     shop.board.set_watches(Watches::Expired);
     // Each watch that is opened now expires at once.
     tokio::time::sleep(LONG_ENOUGH).await;
     shop.board.set_watches(Watches::Open);
-    paid_once(shop, "70.0").await
+    paid_once(shop, 70).await
 }
 
 pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
-    customer(shop).await?;
+    open(shop).await?;
     shop.board.set_watches(Watches::Paused);
     create(shop, "30.00").await?;
     let unpaid = list(shop).await?;
     shop.board.set_watches(Watches::Open);
-    paid_once(shop, "70.0").await?;
+    paid_once(shop, 70).await?;
 
     let asked = charges_asked_for(shop);
     shop.board.set_watches(Watches::Paused);
@@ -163,7 +155,7 @@ pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
     .await?;
     tokio::time::sleep(LONG_ENOUGH).await;
     shop.board.set_watches(Watches::Open);
-    paid_once(shop, "70.0").await
+    paid_once(shop, 70).await
 }
 
 /// The orders, byte for byte as the API server lists them.

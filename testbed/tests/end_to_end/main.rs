@@ -84,9 +84,12 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
     for (account, verb, resource, allowed) in [
         ("operator", "patch", "orders.arch.homework/status", true),
         ("operator", "update", "orders.arch.homework", false),
-        ("operator", "delete", "orders.arch.homework", false),
+        ("operator", "delete", "orders.arch.homework", true),
+        ("operator", "deletecollection", "orders.arch.homework", false),
+        ("operator", "create", "orders.arch.homework", false),
         ("operator", "get", "secrets", false),
         ("api-server", "create", "orders.arch.homework", true),
+        ("api-server", "patch", "orders.arch.homework", true),
         ("api-server", "patch", "orders.arch.homework/status", false),
         ("api-server", "delete", "orders.arch.homework", false),
         ("billing", "get", "orders.arch.homework", false),

@@ -10,7 +10,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use orders_crds::{Order, Outcome, Reason, order::FINALIZER};
-use orders_testbed::{Cluster, wait_for};
+use orders_testbed::{Cluster, Signal, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -163,6 +163,40 @@ async fn a_refused_order_is_charged_again_after_a_refill_and_once() -> Result<()
     shop.ask(id, "retry").await?.assert_problem(409);
     assert_eq!(shop.ask(id, "cancel").await?.json()["reason"], "Refunded", "the second attempt is given back, too");
     assert_eq!(shop.balance("rita").await?, "150.0");
+    shop.assert_sound().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pass_did_to_an_order_that_was_deleted_meanwhile_is_undone() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("vera", json!(50)).await?;
+    let (again, back) = (shop.order("vera", json!(100)).await?.id(), shop.order("vera", json!(30)).await?.id());
+    shop.post("/billing/refill", json!({"login": "vera", "balance": 100})).await?;
+    shop.settled().await?;
+    assert_eq!(shop.balance("vera").await?, "120.0");
+
+    // Charged again, and deleted before that is written: notify holds the pass up.
+    shop.stack.notify.process.signal(Signal::STOP)?;
+    let retry = shop.request(Method::POST, &format!("/orders/{again}/retry")).header("prefer", "respond-async");
+    shop.send(retry).await?;
+    wait_for("the charge", SOON, || async { (shop.balance("vera").await.ok()? == "20.0").then_some(()) }).await?;
+    shop.orders().delete(&name(again), &DeleteParams::default()).await?;
+    shop.stack.notify.process.signal(Signal::CONT)?;
+    wait_for("the refund", SOON, || async { (shop.balance("vera").await.ok()? == "120.0").then_some(()) }).await?;
+
+    // Cancelled, and deleted before it could be given back.
+    shop.stack.billing.kill()?;
+    shop.patch_spec(back, json!({"cancelRequested": true})).await?;
+    shop.orders().delete(&name(back), &DeleteParams::default()).await?;
+    shop.stack.billing.start_again().await?;
+    wait_for("the other refund", SOON, || async { (shop.balance("vera").await.ok()? == "150.0").then_some(()) }).await?;
+    wait_for("both in the archive", SOON, || async {
+        let states = [again, back]
+            .map(async |id| shop.get(&format!("/orders/{id}")).await.ok().map(|shown| shown.json()["reason"].clone()));
+        let [one, other] = states;
+        (one.await? == "Refunded" && other.await? == "Refunded").then_some(())
+    })
+    .await?;
     shop.assert_sound().await
 }
 

@@ -10,6 +10,7 @@ mod charges;
 mod contract;
 mod crowd;
 mod idempotency;
+mod kubectl_orders;
 mod life;
 mod lossy;
 mod outages;

@@ -1,0 +1,101 @@
+//! Orders on their way out: deleted while they are being charged, archived and removed.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use orders_crds::{Order, OrderSpec};
+use orders_testbed::wait_for;
+use serde_json::Value;
+
+use super::same;
+use crate::{
+    customer,
+    effect::{Channel, Part},
+    shop::Shop,
+    workload::SETTLE_LIMIT,
+};
+
+const LOGIN: &str = "leaver";
+const ORDERS: usize = 20;
+
+/// Longer than the operator waits for billing, so that some charges are unknown.
+const HELD: Duration = Duration::from_secs(7);
+
+/// How long finished orders take to be archived and removed, with the operator killed every few seconds.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Orders are deleted while billing's database stands still: each is charged and
+/// known to the archive as paid, or not charged in the end.
+pub(super) async fn deleted_while_charged(shop: &Shop) -> Result<()> {
+    shop.board.begin(Vec::new());
+    customer::register(shop, LOGIN, ORDERS * 10).await?;
+    shop.board.hold(Some(Channel::BillingToDatabase));
+    let placed = try_join_all((0..ORDERS).map(|number| customer::place(shop, LOGIN, number, 10, "respond-async"))).await?;
+    let delete = async |id: i64| shop.orders().delete(&format!("order-{id}"), &DeleteParams::default()).await;
+    let (early, late) = placed.split_at(ORDERS / 2);
+    try_join_all(early.iter().map(|(_, id)| delete(*id))).await?;
+    tokio::time::sleep(HELD).await;
+    try_join_all(late.iter().map(|(_, id)| delete(*id))).await?;
+    shop.board.hold(None);
+
+    all_gone(shop, SETTLE_LIMIT).await?;
+    shop.board.rest(Duration::from_millis(1500), SETTLE_LIMIT).await?;
+    let archived = listed(shop).await?;
+    let paid = archived.iter().filter(|order| order["status"] == 1).count();
+    println!("  of {ORDERS} deleted orders {} are archived, {paid} of them paid", archived.len());
+    customer::assert_balance(shop, LOGIN, (ORDERS - paid) * 10).await
+}
+
+/// The operators and the archive are killed again and again while orders are
+/// charged, archived and removed: each is in the archive once in the end, as paid.
+pub(super) async fn removed_under_kills(shop: &Shop) -> Result<()> {
+    shop.board.begin(Vec::new());
+    customer::register(shop, LOGIN, ORDERS * 10).await?;
+    for number in 0..ORDERS {
+        let spec = OrderSpec {
+            login: LOGIN.to_owned(),
+            email: format!("{LOGIN}@example.com"),
+            amount: "10".to_owned(),
+            ttl_seconds_after_finished: Some(0),
+            ..OrderSpec::default()
+        };
+        shop.orders().create(&PostParams::default(), &Order::new(&format!("leaving-{number}"), spec)).await?;
+    }
+    let kills = async {
+        for part in [Part::Operator(0), Part::Archive, Part::Operator(1)].into_iter().cycle() {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            if let Err(error) = shop.actors().crash(part).await {
+                return error;
+            }
+        }
+        unreachable!("it goes round and round")
+    };
+    tokio::select! {
+        gone = all_gone(shop, REMOVAL_LIMIT) => gone?,
+        error = kills => return Err(error),
+    }
+    let archived = listed(shop).await?;
+    same("archived orders", archived.len(), ORDERS)?;
+    ensure!(archived.iter().all(|order| order["reason"] == "Paid" && order["message_state"] == "Sent"), "{archived:?}");
+    customer::assert_balance(shop, LOGIN, 0).await
+}
+
+async fn all_gone(shop: &Shop, limit: Duration) -> Result<()> {
+    wait_for("all orders to be gone", limit, || async {
+        shop.orders().list(&ListParams::default()).await.ok()?.items.is_empty().then_some(())
+    })
+    .await
+}
+
+/// What the public API lists of the customer's orders.
+async fn listed(shop: &Shop) -> Result<Vec<Value>> {
+    let url = format!("{}/orders?login={LOGIN}&limit=100", shop.url);
+    wait_for("the list of orders", SETTLE_LIMIT, || async {
+        let response = shop.http.get(&url).send().await.ok()?;
+        let page: Value = response.error_for_status().ok()?.json().await.ok()?;
+        page["items"].as_array().cloned()
+    })
+    .await
+}

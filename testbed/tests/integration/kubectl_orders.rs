@@ -1,0 +1,174 @@
+//! `kubectl orders`: what its user reads, and what it does to orders and money.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use orders_testbed::{binary, wait_for};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::shop::{SOON, Shop, name};
+
+/// What a run of the program came to.
+#[derive(Debug)]
+struct Ran {
+    exit_code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Ran {
+    /// The cells of a line of the table.
+    fn cells(&self, line: usize) -> Vec<&str> {
+        self.out.lines().nth(line).unwrap_or_default().split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+    }
+
+    #[track_caller]
+    fn assert_said(&self, text: &str) {
+        assert_eq!((self.exit_code, &*self.out, &*self.error), (Some(0), text, ""));
+    }
+
+    #[track_caller]
+    fn assert_failed(&self, exit_code: i32, error: &str) {
+        assert_eq!((self.exit_code, &*self.out), (Some(exit_code), ""), "{self:?}");
+        assert!(self.error.contains(error), "{self:?}");
+    }
+}
+
+fn command(shop: &Shop, line: &str) -> Result<Command> {
+    let mut command = Command::new(binary("kubectl-orders")?);
+    // What it needs of a kubeconfig it must not need with a server.
+    command.args(line.split(' ')).args(["--server", &shop.stack.api_server.url]).env("KUBECONFIG", "/nowhere");
+    Ok(command)
+}
+
+/// `kubectl orders LINE`.
+fn orders(shop: &Shop, line: &str) -> Result<Ran> {
+    let output = command(shop, line)?.output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
+    let shop = Shop::open().await?;
+    let none = orders(&shop, "list")?;
+    assert_eq!((none.exit_code, &*none.out, &*none.error), (Some(0), "", "No orders found.\n"));
+    shop.customer("vera", json!(150)).await?;
+    shop.customer("nina", json!(50)).await?;
+    let (paid, refused) = (shop.order("vera", json!(100)).await?.id(), shop.order("vera", json!(99.95)).await?.id());
+    let other = shop.order("nina", json!(10)).await?.id();
+    shop.settled().await?;
+    // Lists show what was just placed after a moment.
+    let listed = wait_for("three orders in the list", SOON, || async {
+        orders(&shop, "list").ok().filter(|listed| listed.out.lines().count() == 4)
+    })
+    .await?;
+    assert_eq!((listed.exit_code, &*listed.error), (Some(0), ""));
+    assert_eq!(listed.cells(0), ["ID", "LOGIN", "AMOUNT", "STATUS", "BALANCE", "MAIL", "AGE"]);
+    let mut logins: Vec<&str> = (1..4).map(|line| listed.cells(line)[1]).collect();
+    logins.sort_unstable();
+    assert_eq!(logins, ["nina", "vera", "vera"]);
+
+    let one = orders(&shop, &format!("get {paid}"))?;
+    assert_eq!(one.cells(1)[..6], [&*paid.to_string(), "vera", "100.00", "Paid", "50.00", "Sent"], "{one:?}");
+    let filtered = orders(&shop, "list --login vera --state InsufficientFunds --no-headers -o wide")?;
+    assert_eq!(
+        [&filtered.cells(0)[..6], &filtered.cells(0)[7..]].concat(),
+        [
+            &*refused.to_string(),
+            "vera",
+            "99.95",
+            "InsufficientFunds",
+            "50.00",
+            "Sent",
+            &name(refused),
+            "1",
+            "<none>",
+            "vera@example.com"
+        ],
+        "{filtered:?}"
+    );
+    assert_eq!(filtered.out.lines().count(), 1, "{filtered:?}");
+    let limited = orders(&shop, "list --limit 1 -o name")?;
+    assert_eq!((limited.exit_code, limited.out.lines().count()), (Some(0), 1), "{limited:?}");
+    assert!(limited.error.contains("more than 1 orders"), "{limited:?}");
+    orders(&shop, &format!("get {other} -o name"))?.assert_said(&format!("order.arch.homework/{}\n", name(other)));
+
+    orders(&shop, &format!("cancel {paid}"))?.assert_said(&format!("order {paid} cancelled (Refunded)\n"));
+    assert_eq!(shop.balance("vera").await?, "150.0", "the charge was given back");
+    orders(&shop, &format!("retry {refused}"))?.assert_said(&format!("order {refused} charged (Paid)\n"));
+    assert_eq!(shop.balance("vera").await?, "50.05");
+    shop.settled().await?;
+
+    let history = orders(&shop, &format!("history {refused}"))?;
+    assert_eq!(history.cells(0), ["TIME", "ACTION", "REASON", "MESSAGE"]);
+    let actions: Vec<String> = (1..history.out.lines().count()).map(|line| history.cells(line)[1..3].join(" ")).collect();
+    let expected = ["Charge InsufficientFunds", "Notify Sent", "Charge Paid", "Notify Sent"];
+    assert_eq!(actions.iter().filter(|action| !action.starts_with("Retry")).collect::<Vec<_>>(), expected, "{history:?}");
+
+    let shown = shop.get(&format!("/orders/{refused}")).await?.json();
+    let as_json: Value = serde_json::from_str(&orders(&shop, &format!("get {refused} -o json"))?.out)?;
+    assert_eq!(as_json, shown);
+    let as_yaml: Value = serde_saphyr::from_str(&orders(&shop, &format!("get order-{refused} -o yaml"))?.out)?;
+    assert_eq!(as_yaml, shown);
+    let list: Value = serde_json::from_str(&orders(&shop, "list -o json --login nina")?.out)?;
+    assert_eq!(list["items"][0]["id"], other, "{list}");
+    let none: Value = serde_saphyr::from_str(&orders(&shop, "list -o yaml --to 2020-01-01T00:00:00Z")?.out)?;
+    assert_eq!(none, json!({"items": []}));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_orders_says_why_not_and_exits_with_1() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("olaf", json!(500)).await?;
+    let id = shop.order("olaf", json!(100)).await?.id();
+    let detail = |answer: crate::shop::Answer| answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+    let unknown = detail(shop.get("/orders/4711").await?);
+    for line in ["get 4711", "cancel 4711", "retry 4711", "resend 4711", "history 4711", "get 4711 --watch"] {
+        orders(&shop, line)?.assert_failed(1, &format!("error: {unknown}\n"));
+    }
+    let some = orders(&shop, &format!("get 4711 {id} --no-headers"))?;
+    assert_eq!((some.exit_code, some.cells(0)[1], &*some.error), (Some(1), "olaf", &*format!("error: {unknown}\n")));
+    let conflict = detail(shop.send(shop.request(Method::POST, &format!("/orders/{id}/retry"))).await?);
+    orders(&shop, &format!("retry {id}"))?.assert_failed(1, &format!("error: {conflict}\n"));
+    orders(&shop, "list --state Payed")?.assert_failed(1, "error: state: must be a reason");
+    for line in ["get", "get x", "cancel 0", "list --limit 0", "list --from yesterday", "list -o xml", "pay 14"] {
+        orders(&shop, line)?.assert_failed(2, "--help");
+    }
+    assert_eq!(shop.balance("olaf").await?, "400.0");
+
+    let nobody = Command::new(binary("kubectl-orders")?).args(["list", "--server", "http://127.0.0.1:1"]).output()?;
+    let error = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(error.contains("Connection refused"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_orders_asks_on_while_it_is_not_known_and_watches_what_happens() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("wanda", json!(500)).await?;
+    shop.stack.billing.kill()?;
+    let id = shop.send(shop.order_request("wanda", json!(100)).header("prefer", "wait=0")).await?.id();
+    shop.wait_order(&name(id), "tried in vain", |order| crate::shop::reasons(order).contains(&"PaymentUnknown")).await?;
+
+    let mut watching = command(&shop, &format!("get {id} --watch"))?.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watching.stdout.take().context("standard output")?).lines();
+    let (headers, before) = (lines.next().context("headers")??, lines.next().context("a row")??);
+    assert!(headers.starts_with("ID ") && before.contains("PaymentUnknown"), "{headers}\n{before}");
+
+    orders(&shop, &format!("cancel {id}"))?.assert_said(&format!("order {id}: asked for; not done yet\n"));
+    shop.stack.billing.start_again().await?;
+    let after = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).find(|row| row.contains("500.00")));
+    let row = tokio::time::timeout(SOON, after).await;
+    watching.kill()?;
+    watching.wait()?;
+    let row = row??.context("the watch ended")?;
+    assert!(row.contains("Cancelled") || row.contains("Refunded"), "{row}");
+    Ok(())
+}
