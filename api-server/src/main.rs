@@ -1,6 +1,6 @@
 //! The API server.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use orders_api_server::{
@@ -8,9 +8,10 @@ use orders_api_server::{
     config::Config,
     orders::Orders,
     prefer::MAX_WAIT,
-    routes::{self, FrontDoor, Service},
+    routes::{self, FrontDoor, MAX_STREAMS, Service},
 };
 use orders_service::{admin, server, shutdown::Shutdown, token_file::TokenFile};
+use tokio::sync::Semaphore;
 
 /// A request may wait for its outcome, and before that for the order to be placed.
 const LIMITS: server::Limits = server::Limits { timeout: MAX_WAIT.saturating_add(Duration::from_secs(15)), concurrency: 2048 };
@@ -41,6 +42,8 @@ async fn main() -> anyhow::Result<()> {
         notify: Service::new("notify", &config.notify_url, None)?,
         wait: Duration::from_secs(config.wait_seconds),
         mail_wait: Duration::from_secs(config.mail_wait_seconds),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        shutdown: shutdown.clone(),
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, namespace, "the API server is ready");

@@ -214,6 +214,13 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// Waits until the watch shows the order anew, or for a while: a watch can go silent.
+    pub async fn changed(&mut self) {
+        let _ = tokio::time::timeout(LOOK_INTERVAL, self.news.changed()).await;
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut waiters = self.outcomes.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

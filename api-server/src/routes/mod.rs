@@ -1,10 +1,11 @@
 //! The public HTTP API.
 
 mod changes;
+mod events;
 mod orders;
 mod passed_on;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -12,11 +13,13 @@ use axum::{
     response::Redirect,
     routing::{get, post},
 };
-use orders_service::problem_examples;
+use orders_service::{problem_examples, shutdown::Shutdown};
+use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use events::MAX_STREAMS;
 pub use passed_on::Service;
 
 use crate::orders::Orders;
@@ -34,6 +37,10 @@ pub struct FrontDoor {
     pub wait: Duration,
     /// How long to wait for the message once the outcome is known.
     pub mail_wait: Duration,
+    /// One for each client that follows an order.
+    pub streams: Arc<Semaphore>,
+    /// Ends the streams.
+    pub shutdown: Shutdown,
 }
 
 #[derive(OpenApi)]
@@ -61,6 +68,7 @@ fn documented() -> OpenApiRouter<FrontDoor> {
         .routes(routes!(changes::cancel))
         .routes(routes!(changes::retry))
         .routes(routes!(changes::resend))
+        .routes(routes!(events::events))
         .routes(routes!(passed_on::register))
         .routes(routes!(passed_on::refill))
         .routes(routes!(passed_on::account))

@@ -251,6 +251,36 @@ async fn a_message_that_was_given_up_shows_and_is_sent_again_on_request() -> Res
     shop.assert_sound().await
 }
 
+/// What comes until the stream ends: the ids and the orders.
+async fn followed(shop: &Shop, id: i64, last: Option<&str>) -> Result<Vec<(String, Value)>> {
+    let request = shop.request(Method::GET, &format!("/orders/{id}/events"));
+    let answer = shop.send(last.into_iter().fold(request, |request, last| request.header("last-event-id", last))).await?;
+    assert_eq!((answer.status, answer.content_type.as_str()), (200, "text/event-stream"), "{answer:?}");
+    let field =
+        |event: &str, name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    let events = answer.text.split("\n\n").filter(|event| event.contains("event: order"));
+    events.map(|event| Ok((field(event, "id:"), serde_json::from_str(&field(event, "data:"))?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_followed_until_it_is_finished() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("fred", json!(500)).await?;
+    shop.stack.billing.kill()?;
+    let id = shop.send(shop.order_request("fred", json!(100)).header("prefer", "respond-async")).await?.id();
+    shop.wait_order(&name(id), "tried in vain", |order| reasons(order).contains(&"PaymentUnknown")).await?;
+    shop.stack.billing.start_again_unready()?;
+    let events = followed(&shop, id, None).await?;
+    assert!(events.len() >= 2, "{events:?}");
+    assert_eq!(events[0].1["status"], 2, "at once as it is");
+    let (last, order) = events.last().expect("an event");
+    assert_eq!((&order["reason"], &order["message_state"]), (&json!("Paid"), &json!("Sent")));
+    assert_eq!(followed(&shop, id, Some(last)).await?, [], "there is nothing new");
+    assert_eq!(followed(&shop, id, Some("made up")).await?.len(), 1, "the order as it is");
+    shop.get("/orders/4711/events").await?.assert_problem(404);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_asked_of_an_order_is_refused_and_changes_nothing() -> Result<()> {
     let shop = Shop::open().await?;

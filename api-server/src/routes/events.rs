@@ -1,0 +1,117 @@
+//! `/orders/{id}/events`: an order's states as they come.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    http::HeaderMap,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures::{Stream, stream};
+use orders_crds::{Order, OrderStatus, Outcome};
+use orders_service::Problem;
+use sha2::{Digest, Sha256};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use super::{
+    FrontDoor,
+    orders::{OrderView, read_id},
+};
+use crate::{order_id::OrderId, outcome::Subscription};
+
+/// Streams at once.
+pub const MAX_STREAMS: usize = 1000;
+
+/// The longest that one stream lasts; clients come again by themselves.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What one stream goes on from.
+struct Following {
+    front_door: FrontDoor,
+    id: OrderId,
+    subscription: Subscription,
+    /// The state that the client has.
+    told: String,
+    ends: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Follow an order.
+///
+/// Server-Sent Events of type `order`: the order at once, and again whenever it changes, until it is finished: decided, and its
+/// message sent or given up. Each has the order as `GET /orders/{id}` shows it; with its `id` as
+/// `Last-Event-ID` the stream goes on from there. What happened in between is in `history`.
+#[utoipa::path(
+    get,
+    path = "/orders/{id}/events",
+    tag = "orders",
+    params(
+        ("id" = i64, Path, description = "The order's number"),
+        ("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event that was received")
+    ),
+    responses(
+        (status = 200, description = "The order, whenever it changes", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not answer, or too many follow already; see Retry-After", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn events(
+    State(front_door): State<FrontDoor>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let id = read_id(id)?;
+    let permit = front_door.streams.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Problem::unavailable("too many clients follow orders already; try again later"))?;
+    // Before the order is looked at, so that no change falls in between.
+    let subscription = front_door.orders.outcomes.subscribe(&id.resource_name());
+    front_door.orders.get(id).await?;
+    let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let following = Following { front_door, id, subscription, told, ends: Instant::now() + LONGEST, _permit: permit };
+    Ok(Sse::new(stream::unfold(Some(following), next)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+/// The next event, and what to go on from, if the order is not finished.
+async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>, Option<Following>)> {
+    let mut following = following?;
+    let shutdown = following.front_door.shutdown.clone();
+    loop {
+        if following.ends <= Instant::now() || shutdown.is_requested() {
+            return None;
+        }
+        // An order store that does not answer now may later; the client waits meanwhile.
+        if let Ok(order) = following.front_door.orders.get(following.id).await {
+            let shown = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
+            let (state, finished) = (digest(&shown), is_finished(&order));
+            if state != following.told {
+                following.told = state.clone();
+                let event = Event::default().event("order").id(state).data(shown);
+                return Some((Ok(event), (!finished).then_some(following)));
+            }
+            if finished {
+                return None;
+            }
+        }
+        tokio::select! {
+            () = following.subscription.changed() => {}
+            () = shutdown.clone().requested() => return None,
+        }
+    }
+}
+
+/// What tells one state that is shown from another. (The resource's version also
+/// counts changes that nobody sees here.)
+fn digest(shown: &str) -> String {
+    Sha256::digest(shown)[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the order is decided and its message sent or given up; a cancellation
+/// that was asked for is still to come.
+fn is_finished(order: &Order) -> bool {
+    let status: OrderStatus = order.status.clone().unwrap_or_default();
+    let to_be_refunded = order.spec.cancel_requested == Some(true) && status.outcome() == Outcome::Paid;
+    !status.is_charge_open() && status.is_notification_final() && !to_be_refunded
+}
