@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -48,6 +48,8 @@ pub struct Retention {
     ttl: Option<Duration>,
     /// Orders that others deleted, for the archive.
     deleted: Arc<Mutex<Vec<Order>>>,
+    /// UIDs of those that are being removed from here: the archive has them.
+    removing: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What the archive has of the orders that are live, and what it does not take.
@@ -63,11 +65,14 @@ impl Retention {
     /// Keeps orders in this archive, and removes those that do not say otherwise
     /// so long after they are finished; `None` for never.
     pub fn new(archive: Archive, client: Client, ttl: Option<Duration>) -> Self {
-        Retention { archive, client, ttl, deleted: Arc::default() }
+        Retention { archive, client, ttl, deleted: Arc::default(), removing: Arc::default() }
     }
 
     /// Has an order archived that is gone from Kubernetes, if it was decided.
     pub fn was_deleted(&self, order: &Order) {
+        if self.removing().remove(&order.uid().unwrap_or_default()) {
+            return;
+        }
         if order.status.as_ref().is_some_and(|status| !status.is_charge_open()) {
             self.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(order.clone());
         }
@@ -155,15 +160,22 @@ impl Retention {
     /// one cost the API server no more than one of several, and only they can say this.
     async fn remove(&self, order: &Order) {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace().unwrap_or_default());
+        let uid = order.uid().unwrap_or_default();
+        self.removing().insert(uid.clone());
         let same = Preconditions { uid: order.uid(), resource_version: order.resource_version() };
         let (name, params) = (order.name_any(), DeleteParams { preconditions: Some(same), ..DeleteParams::background() });
         match tokio::time::timeout(CALL_TIMEOUT, orders.delete(&name, &params)).await {
-            Ok(Ok(_)) => metrics::counter!("orders_removed_total").increment(1),
+            Ok(Ok(_)) => return metrics::counter!("orders_removed_total").increment(1),
             // It is another version by now, or gone.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {}
             Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; trying again"),
             Err(_) => tracing::warn!(order = name, "not removed in time; trying again"),
         }
+        self.removing().remove(&uid);
+    }
+
+    fn removing(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.removing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
