@@ -42,7 +42,7 @@ pub struct Config {
     pub archive_token_file: PathBuf,
 
     /// Live orders beyond which none is placed; POST /orders/ is answered 503 then. 3 KiB each count against etcd's quota of 2 GiB.
-    #[arg(long, env = "MAX_LIVE_ORDERS", default_value_t = 300_000)]
+    #[arg(long, env = "MAX_LIVE_ORDERS", default_value_t = 100_000)]
     pub max_live_orders: usize,
 
     /// Seconds that POST /orders/ waits for the outcome before it answers 202, unless the client says otherwise.
