@@ -1,14 +1,15 @@
 //! `kubectl orders`: what its user reads, and what it does to orders and money.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use orders_testbed::{binary, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
 
 use crate::shop::{SOON, Shop, name};
 
@@ -157,18 +158,27 @@ async fn kubectl_orders_asks_on_while_it_is_not_known_and_watches_what_happens()
     let id = shop.send(shop.order_request("wanda", json!(100)).header("prefer", "wait=0")).await?.id();
     shop.wait_order(&name(id), "tried in vain", |order| crate::shop::reasons(order).contains(&"PaymentUnknown")).await?;
 
-    let mut watching = command(&shop, &format!("get {id} --watch"))?.stdout(Stdio::piped()).spawn()?;
+    let mut watching = tokio::process::Command::from(command(&shop, &format!("get {id} --watch"))?)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
     let mut lines = BufReader::new(watching.stdout.take().context("standard output")?).lines();
-    let (headers, before) = (lines.next().context("headers")??, lines.next().context("a row")??);
-    assert!(headers.starts_with("ID ") && before.contains("PaymentUnknown"), "{headers}\n{before}");
+    let headers = timeout(SOON, lines.next_line()).await??.context("headers")?;
+    let before = timeout(SOON, lines.next_line()).await??.context("a row")?;
+    assert!(headers.starts_with("ID ") && before.contains("Processing"), "{headers}\n{before}");
 
     orders(&shop, &format!("cancel {id}"))?.assert_said(&format!("order {id}: asked for; not done yet\n"));
     shop.stack.billing.start_again().await?;
-    let after = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).find(|row| row.contains("500.00")));
-    let row = tokio::time::timeout(SOON, after).await;
-    watching.kill()?;
-    watching.wait()?;
-    let row = row??.context("the watch ended")?;
-    assert!(row.contains("Cancelled") || row.contains("Refunded"), "{row}");
+    let decided = async {
+        while let Some(row) = lines.next_line().await? {
+            if row.contains("Cancelled") || row.contains("Refunded") {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    timeout(SOON, decided).await.context("the watch does not tell")??;
+    assert_eq!(shop.balance("wanda").await?, "500.0");
     Ok(())
 }

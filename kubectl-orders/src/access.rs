@@ -1,0 +1,200 @@
+//! The way to the public API: through the Kubernetes API server's proxy of the
+//! release's Service, or straight to a URL.
+
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::ListParams,
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::arguments::AccessArgs;
+
+/// What the chart labels the Service of the public API with.
+pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/component=api-server";
+
+/// The Service's port, by the name that the chart gives it.
+const PORT: &str = "http";
+
+/// Longer than the API lets a request wait.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Larger than any right answer, in bytes.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// The API cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// No kubeconfig, or one that cannot be used.
+    #[error("the kubeconfig cannot be used: {0}. Or give the API's URL with --server")]
+    Config(String),
+    /// The services cannot be listed.
+    #[error("the services of namespace {namespace} cannot be listed: {error}")]
+    Services {
+        /// Where.
+        namespace: String,
+        /// Why not.
+        error: String,
+    },
+    /// There is no release in the namespace.
+    #[error(
+        "there is no order service in namespace {0}. Give the namespace of the release with -n (`kubectl get services -A -l {LABELS}` \
+         shows it), or the API's URL with --server"
+    )]
+    NoService(String),
+    /// There are several releases in the namespace.
+    #[error("namespace {namespace} has several order services: choose one with --service ({names})")]
+    SeveralServices {
+        /// Where.
+        namespace: String,
+        /// Their names.
+        names: String,
+    },
+    /// No answer to a request.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub text: String,
+}
+
+/// A way to the public API.
+pub struct Access {
+    client: Client,
+    /// What stands before the API's own paths.
+    prefix: String,
+}
+
+impl Access {
+    /// Finds the way that the command line tells.
+    ///
+    /// # Errors
+    /// [`AccessError`], if there is none.
+    pub async fn find(arguments: &AccessArgs) -> Result<Self, AccessError> {
+        if let Some(server) = &arguments.server {
+            return Ok(Access { client: client(Config::new(server.clone()))?, prefix: String::new() });
+        }
+        let client = client(config(arguments).await?)?;
+        let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let (service, port) = match &arguments.service {
+            Some(service) => service.split_once(':').map_or((service.as_str(), PORT), |parts| parts),
+            None => (&*find_service(&client, &namespace).await?, PORT),
+        };
+        let prefix = proxy_path(&namespace, service, port);
+        Ok(Access { client, prefix })
+    }
+
+    /// Sends a request without a body.
+    ///
+    /// # Errors
+    /// [`AccessError::NoAnswer`]; what the API refuses is an answer.
+    pub async fn send(&self, method: Method, path: &str) -> Result<Answer, AccessError> {
+        let no_answer = |error: String| AccessError::NoAnswer(format!("no answer to {method} {path}: {error}"));
+        let request = Request::builder().method(&method).uri(format!("{}{path}", self.prefix));
+        let request = request.body(Body::empty()).map_err(|error| no_answer(error.to_string()))?;
+        let answer = async {
+            let (parts, body) = self.client.send(request).await.map_err(|error| causes(&error))?.into_parts();
+            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| causes(&*error))?;
+            Ok(Answer { status: parts.status, text: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+        };
+        match tokio::time::timeout(TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(no_answer),
+            Err(_) => Err(no_answer(format!("not within {} seconds", TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+/// The path under which the Kubernetes API server passes requests on to a Service.
+pub fn proxy_path(namespace: &str, service: &str, port: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy")
+}
+
+async fn config(arguments: &AccessArgs) -> Result<Config, AccessError> {
+    let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
+    let failed = |error: &dyn std::error::Error| AccessError::Config(causes(error));
+    match &arguments.kubeconfig {
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| failed(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))
+        }
+        None if options.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| failed(&error)),
+        None => Config::infer().await.map_err(|error| failed(&error)),
+    }
+}
+
+fn client(mut config: Config) -> Result<Client, AccessError> {
+    // Whether to ask for another attempt again is for the user to say.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| AccessError::Config(causes(&error)))
+}
+
+async fn find_service(client: &Client, namespace: &str) -> Result<String, AccessError> {
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let found = services.list(&ListParams::default().labels(LABELS)).await.map_err(|error| AccessError::Services {
+        namespace: namespace.to_owned(),
+        error: match error {
+            kube::Error::Api(status) => status.message,
+            other => causes(&other),
+        },
+    })?;
+    the_only_one(namespace, found.items.iter().map(ResourceExt::name_any).collect())
+}
+
+fn the_only_one(namespace: &str, mut names: Vec<String>) -> Result<String, AccessError> {
+    match (names.pop(), names.is_empty()) {
+        (None, _) => Err(AccessError::NoService(namespace.to_owned())),
+        (Some(name), true) => Ok(name),
+        (Some(last), false) => {
+            names.push(last);
+            Err(AccessError::SeveralServices { namespace: namespace.to_owned(), names: names.join(", ") })
+        }
+    }
+}
+
+/// An error with what is behind it: the outermost message seldom says what happened.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_is_the_service_proxy_of_kubernetes() {
+        assert_eq!(
+            proxy_path("shop", "orders-api-server", "http"),
+            "/api/v1/namespaces/shop/services/http:orders-api-server:http/proxy"
+        );
+    }
+
+    #[test]
+    fn without_a_service_one_is_told_what_to_do_and_with_several_which_there_are() {
+        assert_eq!(the_only_one("shop", vec!["orders-api-server".to_owned()]).unwrap(), "orders-api-server");
+        let none = the_only_one("shop", Vec::new()).unwrap_err().to_string();
+        assert!(none.contains("namespace shop. Give the namespace of the release with -n"), "{none}");
+        let several = the_only_one("shop", vec!["a".to_owned(), "b".to_owned()]).unwrap_err().to_string();
+        assert!(several.contains("--service (a, b)"), "{several}");
+    }
+}

@@ -1,0 +1,19 @@
+//! `kubectl-orders`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kubectl_orders::{access::Access, api::Api, arguments::Arguments, commands};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Arguments { access, print, command } = Arguments::parse();
+    let api = match Access::find(&access).await {
+        Ok(access) => Api::new(access),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if commands::run(&api, command, &print).await { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,99 @@
+//! An order as the public API shows it.
+
+use jiff::Timestamp;
+use orders_crds::{Money, money::json_number};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// An order, live or archived.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Order {
+    /// Its number; none on orders that were made with kubectl.
+    pub id: Option<i64>,
+    /// Name of its Kubernetes resource.
+    pub name: String,
+    /// The customer.
+    pub login: String,
+    /// Where the outcome is e-mailed to.
+    pub e_mail: String,
+    /// The amount of the order.
+    #[serde(with = "json_number")]
+    pub amount: Money,
+    /// 1: paid. 0: refused. 2: not decided yet.
+    pub status: u8,
+    /// Why.
+    pub reason: String,
+    /// The account's balance right after the decision.
+    pub balance: Option<Amount>,
+    /// How much was given back, if anything.
+    pub refunded: Option<Amount>,
+    /// The number of the attempt to charge.
+    pub attempt: i32,
+    /// How the customer's message stands.
+    pub message_state: Option<String>,
+    /// When it was placed.
+    pub created: Option<Timestamp>,
+    /// What happened, oldest first.
+    pub history: Vec<HistoryEntry>,
+    /// All that the API said, also what this version does not know.
+    #[serde(skip)]
+    pub whole: Value,
+}
+
+/// Money that may be missing.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Amount(#[serde(with = "json_number")] pub Money);
+
+/// Something that happened to an order.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HistoryEntry {
+    /// When.
+    pub time: String,
+    /// What was done.
+    pub action: String,
+    /// Why it went as it did.
+    pub reason: String,
+    /// The reason in words.
+    pub message: String,
+}
+
+impl Order {
+    /// Reads an order from what the API answered.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn read(json: &str) -> serde_json::Result<Self> {
+        Ok(Order { whole: serde_json::from_str(json)?, ..serde_json::from_str(json)? })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An order placed at noon, 7 May 2026, changed in these fields.
+    pub(crate) fn order(changes: Value) -> Order {
+        let mut order = serde_json::json!({
+            "id": 14, "name": "order-14", "login": "Aurore56", "e_mail": "a@b.cd", "id_cart": 0, "amount": 99.95, "status": 1,
+            "reason": "Paid", "message": "Charged.", "balance": 900.0, "refunded": null, "cancel_requested": false,
+            "attempt": 1, "message_state": "Sent", "created": "2026-05-07T12:00:00Z",
+            "history": [{"time": "2026-05-07T12:00:01Z", "action": "Charge", "reason": "Paid", "message": "Charged."}]
+        });
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            order[name] = value.clone();
+        }
+        Order::read(&order.to_string()).unwrap()
+    }
+
+    #[test]
+    fn an_order_is_read_exactly_and_what_is_unknown_is_kept() {
+        let order = order(serde_json::json!({"amount": 999999999999.99, "colour": "red"}));
+        assert_eq!(order.amount, Money::MAX);
+        assert_eq!((&order.whole["colour"], order.whole["amount"].to_string()), (&"red".into(), "999999999999.99".to_owned()));
+    }
+
+    #[test]
+    fn an_answer_without_its_fields_is_no_order() {
+        assert!(Order::read(r#"{"id":14}"#).is_err());
+    }
+}

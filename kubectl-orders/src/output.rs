@@ -1,0 +1,234 @@
+//! What is printed, as text.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    age,
+    api::{Granted, Wish},
+    arguments::{Format, PrintArgs},
+    order::Order,
+    table::Table,
+};
+
+/// In the place of what an order does not have.
+const NONE: &str = "<none>";
+
+/// Puts orders into words, into the same columns again and again.
+#[derive(Debug)]
+pub struct Printer {
+    format: Option<Format>,
+    headers: bool,
+    table: Table,
+}
+
+impl Printer {
+    /// A printer as the command line wants it.
+    pub fn new(arguments: &PrintArgs) -> Self {
+        Printer { format: arguments.output, headers: !arguments.no_headers, table: Table::default() }
+    }
+
+    /// Several orders as one document, whose table has its headers once.
+    pub fn orders(&mut self, orders: &[Order], now: Timestamp) -> String {
+        match self.format {
+            None | Some(Format::Wide) => {
+                let wide = self.format.is_some();
+                let rows = orders.iter().map(|order| cells(order, wide, now)).collect();
+                self.rows(headers(wide), rows)
+            }
+            Some(Format::Name) => orders.iter().map(name).collect(),
+            Some(Format::Json) => to_json(&list(orders)),
+            Some(Format::Yaml) => to_yaml(&list(orders)),
+        }
+    }
+
+    /// One order as a document of its own.
+    pub fn order(&mut self, order: &Order, now: Timestamp) -> String {
+        match self.format {
+            Some(Format::Json) => to_json(&order.whole),
+            Some(Format::Yaml) => to_yaml(&order.whole),
+            _ => self.orders(std::slice::from_ref(order), now),
+        }
+    }
+
+    /// Orders one after the other, each as a document of its own.
+    pub fn stream(&mut self, orders: &[Order], now: Timestamp) -> String {
+        match self.format {
+            Some(Format::Json) => orders.iter().map(|order| to_json(&order.whole)).collect(),
+            Some(Format::Yaml) => orders.iter().map(|order| format!("---\n{}", to_yaml(&order.whole))).collect(),
+            _ => self.orders(orders, now),
+        }
+    }
+
+    /// What happened to an order.
+    pub fn history(&mut self, order: &Order) -> String {
+        match self.format {
+            Some(Format::Name) => name(order),
+            Some(Format::Json) => to_json(&order.whole["history"]),
+            Some(Format::Yaml) => to_yaml(&order.whole["history"]),
+            None | Some(Format::Wide) => {
+                let entry = |entry: &crate::order::HistoryEntry| {
+                    vec![entry.time.clone(), entry.action.clone(), entry.reason.clone(), entry.message.clone()]
+                };
+                self.rows(&["TIME", "ACTION", "REASON", "MESSAGE"], order.history.iter().map(entry).collect())
+            }
+        }
+    }
+
+    /// What became of a wish.
+    pub fn granted(&mut self, id: i64, wish: Wish, granted: &Granted) -> String {
+        match self.format {
+            None | Some(Format::Wide) => sentence(id, wish, granted) + "\n",
+            Some(_) => self.order(&granted.order, Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn rows(&mut self, headers: &[&str], mut rows: Vec<Vec<String>>) -> String {
+        if std::mem::take(&mut self.headers) {
+            rows.insert(0, headers.iter().map(|&header| header.to_owned()).collect());
+        }
+        self.table.lines(&rows)
+    }
+}
+
+/// What became of a wish, in words.
+pub fn sentence(id: i64, wish: Wish, granted: &Granted) -> String {
+    let order = &granted.order;
+    let (reason, mail) = (&order.reason, order.message_state.as_deref().unwrap_or(NONE));
+    match wish {
+        _ if !granted.done => format!("order {id}: asked for; not done yet"),
+        Wish::Cancel => format!("order {id} cancelled ({reason})"),
+        Wish::Retry if order.status == 1 => format!("order {id} charged ({reason})"),
+        Wish::Retry => format!("order {id} refused again ({reason})"),
+        Wish::Resend if mail == "Sent" => format!("order {id}: message sent ({mail})"),
+        Wish::Resend => format!("order {id}: message given up again ({mail})"),
+    }
+}
+
+fn headers(wide: bool) -> &'static [&'static str] {
+    if wide {
+        &["ID", "LOGIN", "AMOUNT", "STATUS", "BALANCE", "MAIL", "AGE", "NAME", "ATTEMPT", "REFUNDED", "E-MAIL"]
+    } else {
+        &["ID", "LOGIN", "AMOUNT", "STATUS", "BALANCE", "MAIL", "AGE"]
+    }
+}
+
+fn cells(order: &Order, wide: bool, now: Timestamp) -> Vec<String> {
+    let or_none = |cell: Option<String>| cell.unwrap_or_else(|| NONE.to_owned());
+    let mut cells = vec![
+        or_none(order.id.map(|id| id.to_string())),
+        order.login.clone(),
+        order.amount.to_string(),
+        order.reason.clone(),
+        or_none(order.balance.map(|balance| balance.0.to_string())),
+        or_none(order.message_state.clone()),
+        order.created.map_or("<unknown>".to_owned(), |created| age::human(now.duration_since(created))),
+    ];
+    if wide {
+        let refunded = or_none(order.refunded.map(|refunded| refunded.0.to_string()));
+        cells.extend([order.name.clone(), order.attempt.to_string(), refunded, order.e_mail.clone()]);
+    }
+    cells
+}
+
+fn name(order: &Order) -> String {
+    format!("order.arch.homework/{}\n", order.name)
+}
+
+fn list(orders: &[Order]) -> Value {
+    json!({"items": orders.iter().map(|order| &order.whole).collect::<Vec<_>>()})
+}
+
+fn to_json(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn to_yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_else(|error| unreachable!("JSON that is no YAML: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::tests::order;
+
+    fn printer(output: Option<Format>) -> Printer {
+        Printer::new(&PrintArgs { output, no_headers: false })
+    }
+
+    fn now() -> Timestamp {
+        "2026-05-07T12:03:20Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_table_has_kubectls_columns_and_its_headers_once() {
+        let waiting = order(json!({"id": null, "reason": "Processing", "balance": null, "message_state": null}));
+        let mut printer = printer(None);
+        assert_eq!(
+            printer.orders(&[order(json!({})), waiting], now()),
+            "ID       LOGIN      AMOUNT   STATUS       BALANCE   MAIL     AGE\n\
+             14       Aurore56   99.95    Paid         900.00    Sent     3m20s\n\
+             <none>   Aurore56   99.95    Processing   <none>    <none>   3m20s\n"
+        );
+        assert_eq!(
+            printer.stream(&[order(json!({}))], now()),
+            "14       Aurore56   99.95    Paid         900.00    Sent     3m20s\n"
+        );
+    }
+
+    #[test]
+    fn wide_adds_columns_and_no_headers_takes_them_away() {
+        let mut printer = Printer::new(&PrintArgs { output: Some(Format::Wide), no_headers: true });
+        let refunded = order(json!({"refunded": 99.95, "attempt": 2}));
+        assert_eq!(
+            printer.order(&refunded, now()),
+            "14   Aurore56   99.95   Paid   900.00   Sent   3m20s   order-14   2   99.95   a@b.cd\n"
+        );
+        assert_eq!(headers(true).len(), cells(&refunded, true, now()).len());
+        assert_eq!(headers(false).len(), cells(&refunded, false, now()).len());
+    }
+
+    #[test]
+    fn json_and_yaml_say_all_that_the_api_said() {
+        let given = order(json!({"created": "2026-05-07T12:00:00Z", "name": "no", "amount": 999999999999.99}));
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let read_yaml = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+        assert_eq!(read(&printer(Some(Format::Json)).order(&given, now())), given.whole);
+        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).order(&given, now())), given.whole);
+        let list = json!({"items": [given.whole, given.whole]});
+        let both = [given.clone(), given.clone()];
+        assert_eq!(read(&printer(Some(Format::Json)).orders(&both, now())), list);
+        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).orders(&both, now())), list);
+        let stream = printer(Some(Format::Json)).stream(&both, now());
+        let documents: Vec<Value> = serde_json::Deserializer::from_str(&stream).into_iter().map(Result::unwrap).collect();
+        assert_eq!(documents, [given.whole.clone(), given.whole.clone()]);
+    }
+
+    #[test]
+    fn names_are_such_that_kubectl_takes_them() {
+        assert_eq!(printer(Some(Format::Name)).orders(&[order(json!({}))], now()), "order.arch.homework/order-14\n");
+    }
+
+    #[test]
+    fn history_is_a_table_of_its_own() {
+        assert_eq!(
+            printer(None).history(&order(json!({}))),
+            "TIME                   ACTION   REASON   MESSAGE\n2026-05-07T12:00:01Z   Charge   Paid     Charged.\n"
+        );
+    }
+
+    #[test]
+    fn what_became_of_a_wish_is_said_and_unknown_is_never_done() {
+        let said = |wish, done, changes| sentence(14, wish, &Granted { order: order(changes), done });
+        assert_eq!(said(Wish::Cancel, true, json!({"reason": "Refunded", "status": 0})), "order 14 cancelled (Refunded)");
+        assert_eq!(said(Wish::Retry, true, json!({})), "order 14 charged (Paid)");
+        let refused = json!({"reason": "InsufficientFunds", "status": 0});
+        assert_eq!(said(Wish::Retry, true, refused), "order 14 refused again (InsufficientFunds)");
+        assert_eq!(said(Wish::Resend, true, json!({})), "order 14: message sent (Sent)");
+        let given_up = json!({"message_state": "DeadLettered"});
+        assert_eq!(said(Wish::Resend, true, given_up), "order 14: message given up again (DeadLettered)");
+        for wish in [Wish::Cancel, Wish::Retry, Wish::Resend] {
+            assert_eq!(said(wish, false, json!({})), "order 14: asked for; not done yet");
+        }
+    }
+}
