@@ -57,7 +57,7 @@ newman: npm ## The Postman scenario against http://arch.homework
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 25 minutes warm); ends a running demo and its orders
+test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 31 minutes warm); ends a running demo and its orders
 	@$(TESTBED) down
 	$(say) "All tests passed"
 
@@ -81,7 +81,7 @@ test-faults: fault-programs ## Every fault at every effect, in each style (about
 	$(if $(CASE)$(SCENARIO),,@$(FAULTS) planted --programs $(PLANTED))
 
 test-faults-short: fault-programs
-	$(say) "Faults: a selection, and planted bugs that it has to find (about 10 minutes)"
+	$(say) "Faults: a selection, and planted bugs that it has to find (about 15 minutes)"
 	@$(FAULTS) short
 	@$(FAULTS) planted --programs $(PLANTED)
 
