@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use orders_crds::Order;
-use orders_service::{
-    Problem,
-    http_client::{self, CallError},
-    token_file::TokenFile,
-};
-use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use orders_service::{Problem, http_client::Peer, token_file::TokenFile};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::listing::{Filter, Place};
@@ -22,9 +18,7 @@ const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// The archive of one namespace's orders.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    client: Client,
-    url: String,
-    token: TokenFile,
+    peer: Peer,
     namespace: String,
 }
 
@@ -43,7 +37,7 @@ impl Archive {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile, namespace: String) -> Result<Self, reqwest::Error> {
-        Ok(Archive { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token, namespace })
+        Ok(Archive { peer: Peer::new(url, token, TIMEOUT, MAX_ANSWER)?, namespace })
     }
 
     /// The latest order of this name.
@@ -70,19 +64,13 @@ impl Archive {
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Option<T>, Problem> {
-        let (status, body) = self.get(path, query).await.map_err(|error| unavailable(&error))?;
+        let request = self.peer.request(Method::GET, path).query(query);
+        let (status, body) = self.peer.send(request).await.map_err(|error| unavailable(&error))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| unavailable(&error)),
             StatusCode::NOT_FOUND => Ok(None),
             status => Err(unavailable(&format!("{status}: {}", String::from_utf8_lossy(&body)))),
         }
-    }
-
-    async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<(StatusCode, Vec<u8>), CallError> {
-        let request = self.client.get(format!("{}{path}", self.url)).query(query);
-        let response = request.header(AUTHORIZATION, self.token.bearer().await?).send().await?;
-        let status = response.status();
-        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
     }
 }
 

@@ -9,14 +9,14 @@ use kube::{
 };
 use orders_crds::{
     Order, OrderStatus, Outcome, Reason,
-    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION},
+    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION, asked_for},
 };
 use orders_service::Problem;
 use serde_json::{Value, json};
 
 use crate::{
     order_id::OrderId,
-    orders::{CALL_TIMEOUT, Orders, unavailable},
+    orders::{CALL_TIMEOUT, Orders, no_such_order, unavailable},
     outcome::{State, Subscription},
 };
 
@@ -116,7 +116,7 @@ impl Orders {
                 Ok(Ok(_)) => return Ok(Asked::Underway { subscription: Box::new(subscription), awaited }),
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {}
                 Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                    return Err(Problem::not_found("there is no order with this id").with_id(id.number()));
+                    return Err(no_such_order(id));
                 }
                 Ok(Err(error)) => return Err(unavailable(&error)),
                 Err(timeout) => return Err(unavailable(&timeout)),
@@ -124,13 +124,11 @@ impl Orders {
         }
         Err(Problem::unavailable("the order is being changed by others all the time; try again").with_id(id.number()))
     }
-}
 
-impl Orders {
     /// An archived order can be as wanted, and no more.
     async fn change_archived(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<Asked, Problem> {
         let archived = self.archived(id).await?;
-        let order = archived.ok_or_else(|| Problem::not_found("there is no order with this id").with_id(id.number()))?;
+        let order = archived.ok_or_else(|| no_such_order(id))?;
         let why = match decide(&order) {
             Change::Nothing => return Ok(Asked::Done(Box::new(order))),
             Change::Refuse(why) => why,
@@ -152,7 +150,7 @@ fn cancellation(order: &Order) -> Change {
 
 fn another_attempt(order: &Order) -> Change {
     let status = order.status.clone().unwrap_or_default();
-    let asked = number(order, ATTEMPT_ANNOTATION);
+    let asked = asked_for(&order.metadata, ATTEMPT_ANNOTATION);
     match order.outcome() {
         Outcome::Undecided if status.attempt() > 1 || asked > status.attempt() => {
             Change::Await(Awaited::Attempt(asked.max(status.attempt())))
@@ -176,7 +174,7 @@ fn another_attempt(order: &Order) -> Change {
 fn another_message(order: &Order) -> Change {
     let status: OrderStatus = order.status.clone().unwrap_or_default();
     let next = status.resends.unwrap_or(0) + 1;
-    match number(order, RESEND_ANNOTATION) {
+    match asked_for(&order.metadata, RESEND_ANNOTATION) {
         _ if order.outcome() == Outcome::Undecided => {
             Change::Refuse("the order is not decided yet: there is no message about it")
         }
@@ -189,10 +187,6 @@ fn another_message(order: &Order) -> Change {
         asked if asked >= next => Change::Await(Awaited::Resends(asked)),
         _ => Change::Write(annotation(RESEND_ANNOTATION, next), Awaited::Resends(next)),
     }
-}
-
-fn number(order: &Order, annotation: &str) -> i32 {
-    order.annotations().get(annotation).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn annotation(name: &str, number: i32) -> Value {
@@ -241,6 +235,9 @@ mod tests {
         for other in [Reason::Cancelled, Reason::Refunded, Reason::DeadlineExceeded, Reason::InvalidOrder] {
             assert!(is_refused(&another_attempt(&order(Some(false), other))), "{other}");
         }
+        let mut absurd = order(Some(false), Reason::InsufficientFunds);
+        absurd.annotations_mut().insert(ATTEMPT_ANNOTATION.to_owned(), "500".to_owned());
+        assert!(matches!(another_attempt(&absurd), Change::Write(_, Awaited::Attempt(2))), "the operator would never get there");
         assert!(is_refused(&another_attempt(&order(Some(true), Reason::Paid))));
         assert!(is_refused(&another_attempt(&order(None, Reason::Processing))));
     }

@@ -126,7 +126,7 @@ impl Orders {
             return Ok(order);
         }
         let archived = self.archived(id).await?;
-        archived.ok_or_else(|| Problem::not_found("there is no order with this id").with_id(id.number()))
+        archived.ok_or_else(|| no_such_order(id))
     }
 
     /// A page of orders, live and archived as one list, newest first; and where the
@@ -246,6 +246,10 @@ fn spec(id: OrderId, new: &NewOrder) -> OrderSpec {
 
 fn refused_at_admission(status: &kube::core::Status) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the API server refused the order: {}", status.message))
+}
+
+pub(crate) fn no_such_order(id: OrderId) -> Problem {
+    Problem::not_found("there is no order with this id").with_id(id.number())
 }
 
 pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Problem {

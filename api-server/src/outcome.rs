@@ -215,9 +215,9 @@ impl Subscription {
 }
 
 impl Subscription {
-    /// Waits until the watch shows the order anew, or for a while: a watch can go silent.
-    pub async fn changed(&mut self) {
-        let _ = tokio::time::timeout(LOOK_INTERVAL, self.news.changed()).await;
+    /// Waits until the watch shows the order anew, or for so long: a watch can go silent.
+    pub async fn changed(&mut self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.news.changed()).await;
     }
 }
 

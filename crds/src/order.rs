@@ -2,7 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ pub struct OrderSpec {
 }
 
 /// The longest deadline and the longest retention: a year, in seconds.
-const MAX_SECONDS: i64 = 31_536_000;
+pub const MAX_SECONDS: i64 = 31_536_000;
 
 /// The most entries that a status keeps of its history.
 pub const MAX_HISTORY: usize = 16;
@@ -113,6 +113,13 @@ pub const ATTEMPT_ANNOTATION: &str = "arch.homework/attempt";
 /// The annotation that asks for a message that could not be delivered to be sent
 /// again: how often it was asked for; `status.resends` has how often it was done.
 pub const RESEND_ANNOTATION: &str = "arch.homework/resend";
+
+/// The number in one of these annotations; anything else there asks for nothing: 0.
+pub fn asked_for(metadata: &ObjectMeta, annotation: &str) -> i32 {
+    let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
+    let number = text.and_then(|text| text.parse().ok());
+    number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
+}
 
 /// The finalizer of an order whose charge is not known, so that deleting it cancels it first.
 pub const FINALIZER: &str = "arch.homework/charge-unknown";

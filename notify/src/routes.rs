@@ -58,18 +58,18 @@ pub struct Notify {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Notify> {
-    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(send))
         .routes(routes!(log))
         .routes(routes!(all))
-        .routes(routes!(resend));
-    problem_examples::add(router.get_openapi_mut());
-    router
+        .routes(routes!(resend))
 }
 
 /// The OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    problem_examples::add(&mut document);
+    document
 }
 
 /// The routes.

@@ -119,9 +119,10 @@ async fn retain(retention: Option<&Retention>, orders: reflector::Store<Guarded>
 
 fn needs_work(order: &Guarded) -> bool {
     let Ok(readable) = &order.0 else { return true };
-    let status = readable.status.clone().unwrap_or_default();
-    let wanted = Wanted::of(&readable.metadata, Some(&readable.spec), &status);
-    decide(&status, &wanted, Timestamp::now()) != Step::Done || has_finalizer(order) != needs_finalizer(order, &status)
+    let none = OrderStatus::default();
+    let status = readable.status.as_ref().unwrap_or(&none);
+    let wanted = Wanted::of(&readable.metadata, Some(&readable.spec), status);
+    decide(status, &wanted, Timestamp::now()) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
 }
 
 async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {

@@ -57,8 +57,8 @@ pub struct Retention {
 struct Archived {
     /// By UID: the version, and since when.
     versions: HashMap<String, (String, Timestamp)>,
-    /// UIDs with the versions that were refused.
-    refused: HashSet<(String, String)>,
+    /// By UID: the version that was refused.
+    refused: HashMap<String, String>,
 }
 
 impl Retention {
@@ -96,7 +96,7 @@ impl Retention {
             live.iter().filter_map(|order| order.0.as_ref().ok()).filter(|order| is_finished(order)).collect();
         let uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
         archived.versions.retain(|uid, _| uids.contains(&**uid));
-        archived.refused.retain(|(uid, _)| uids.contains(&**uid));
+        archived.refused.retain(|uid, _| uids.contains(&**uid));
 
         let new: Vec<&Order> =
             finished.iter().copied().filter(|order| !archived.has(order) && !archived.refused(order)).collect();
@@ -149,7 +149,7 @@ impl Retention {
                 Err(NotArchived::Unavailable(error)) => tracing::warn!(order = order.name_any(), error, "not archived"),
                 Err(NotArchived::Refused(error)) => {
                     tracing::error!(order = order.name_any(), error, "the archive does not take this order: it stays");
-                    archived.refused.insert(version(order));
+                    archived.refuse(order);
                 }
             }
         }
@@ -181,8 +181,8 @@ impl Retention {
 
 impl Archived {
     fn since(&self, order: &Order) -> Option<Timestamp> {
-        let (uid, version) = version(order);
-        self.versions.get(&uid).filter(|(archived, _)| *archived == version).map(|(_, since)| *since)
+        let (uid, version) = version(order)?;
+        self.versions.get(uid).filter(|(archived, _)| archived == version).map(|(_, since)| *since)
     }
 
     fn has(&self, order: &Order) -> bool {
@@ -190,17 +190,25 @@ impl Archived {
     }
 
     fn refused(&self, order: &Order) -> bool {
-        self.refused.contains(&version(order))
+        version(order).is_some_and(|(uid, version)| self.refused.get(uid).is_some_and(|refused| refused == version))
+    }
+
+    fn refuse(&mut self, order: &Order) {
+        if let Some((uid, version)) = version(order) {
+            self.refused.insert(uid.to_owned(), version.to_owned());
+        }
     }
 
     fn note(&mut self, order: &Order) {
-        let (uid, version) = version(order);
-        self.versions.insert(uid, (version, Timestamp::now()));
+        if let Some((uid, version)) = version(order) {
+            self.versions.insert(uid.to_owned(), (version.to_owned(), Timestamp::now()));
+        }
     }
 }
 
-fn version(order: &Order) -> (String, String) {
-    (order.uid().unwrap_or_default(), order.resource_version().unwrap_or_default())
+/// The order's UID and version; Kubernetes gives both to each resource.
+fn version(order: &Order) -> Option<(&str, &str)> {
+    order.metadata.uid.as_deref().zip(order.metadata.resource_version.as_deref())
 }
 
 /// Whether nothing is left to do for the order, nor for what is wanted of it.

@@ -4,7 +4,7 @@ use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::{
     OrderSpec, OrderStatus,
-    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION},
+    order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, asked_for},
 };
 
 /// What is wanted of an order, besides that it be paid.
@@ -32,17 +32,10 @@ impl Wanted {
             cancel: asked || deleted,
             // One that is too far away to be a time is none.
             deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
-            attempt: number(metadata, ATTEMPT_ANNOTATION),
-            resends: number(metadata, RESEND_ANNOTATION),
+            attempt: asked_for(metadata, ATTEMPT_ANNOTATION),
+            resends: asked_for(metadata, RESEND_ANNOTATION),
         }
     }
-}
-
-/// The number in an annotation; anything else there counts as 0.
-fn number(metadata: &ObjectMeta, annotation: &str) -> i32 {
-    let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
-    let number = text.and_then(|text| text.parse().ok());
-    number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use reqwest::{Client, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::AUTHORIZATION};
+
+use crate::token_file::TokenFile;
 
 /// How long a connection to a service may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,6 +38,41 @@ pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("orders/", env!("CARGO_PKG_VERSION")))
         .build()
+}
+
+/// Another service of ours: where it is, what it is shown, and the bounds of each call.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    client: Client,
+    url: String,
+    token: TokenFile,
+    max_answer: usize,
+}
+
+impl Peer {
+    /// The service at this URL, shown this token. `timeout` bounds each call, and
+    /// `max_answer` its answer, in bytes.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(url: &str, token: TokenFile, timeout: Duration, max_answer: usize) -> Result<Self, reqwest::Error> {
+        Ok(Peer { client: client(timeout)?, url: url.trim_end_matches('/').to_owned(), token, max_answer })
+    }
+
+    /// A request to this path, for [`Self::send`].
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Sends it with the token; the answer's status and body.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Bytes), CallError> {
+        let response = request.header(AUTHORIZATION, self.token.bearer().await?).send().await?;
+        let status = response.status();
+        Ok((status, body(response, self.max_answer).await?))
+    }
 }
 
 /// Reads an answer's body of at most `limit` bytes.

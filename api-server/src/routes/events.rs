@@ -28,6 +28,10 @@ pub const MAX_STREAMS: usize = 1000;
 /// The longest that one stream lasts; clients come again by themselves.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Without news for so long a stream looks for itself. A thousand of them do, so
+/// seldom: it is the watch that brings the news.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
 /// What one stream goes on from.
 struct Following {
     front_door: FrontDoor,
@@ -96,7 +100,7 @@ async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>
             }
         }
         tokio::select! {
-            () = following.subscription.changed() => {}
+            () = following.subscription.changed(LOOK_INTERVAL) => {}
             () = shutdown.clone().requested() => return None,
         }
     }

@@ -7,7 +7,9 @@ use axum::{
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
-use orders_crds::{ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number};
+use orders_crds::{
+    ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number, order::MAX_SECONDS,
+};
 use orders_service::{IdempotencyKey, Json, Problem};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::time::Instant;
@@ -54,8 +56,8 @@ pub(super) struct OrderRequest {
 
 fn deadline_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let seconds = Option::<i64>::deserialize(deserializer)?;
-    let valid = seconds.is_none_or(|seconds| (1..=31_536_000).contains(&seconds));
-    if valid { Ok(seconds) } else { Err(de::Error::custom("must be between 1 and 31536000")) }
+    let valid = seconds.is_none_or(|seconds| (1..=MAX_SECONDS).contains(&seconds));
+    if valid { Ok(seconds) } else { Err(de::Error::custom(format!("must be between 1 and {MAX_SECONDS}"))) }
 }
 
 fn positive_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {

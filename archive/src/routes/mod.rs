@@ -54,18 +54,18 @@ pub struct Callers {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Archive> {
-    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(list::list, orders::put_all))
         .routes(routes!(orders::put, orders::show))
         .routes(routes!(orders::show_named))
-        .routes(routes!(export::export));
-    problem_examples::add(router.get_openapi_mut());
-    router
+        .routes(routes!(export::export))
 }
 
 /// The OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    problem_examples::add(&mut document);
+    document
 }
 
 /// The routes.

@@ -60,7 +60,7 @@ pub struct Callers {
 struct ApiDoc;
 
 fn documented() -> OpenApiRouter<Billing> {
-    let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(accounts::register))
         .routes(routes!(accounts::refill))
         .routes(routes!(accounts::account))
@@ -70,14 +70,14 @@ fn documented() -> OpenApiRouter<Billing> {
         .routes(routes!(charges::refund))
         .routes(routes!(export::transactions))
         .routes(routes!(export::accounts))
-        .routes(routes!(export::summary));
-    problem_examples::add(router.get_openapi_mut());
-    router
+        .routes(routes!(export::summary))
 }
 
 /// The OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    problem_examples::add(&mut document);
+    document
 }
 
 /// The routes.

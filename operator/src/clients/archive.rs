@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use orders_crds::Order;
-use orders_service::{
-    http_client::{self, CallError},
-    token_file::TokenFile,
-};
-use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use orders_service::{http_client::Peer, token_file::TokenFile};
+use reqwest::{Method, StatusCode};
 
 use super::billing::excerpt;
 
@@ -22,11 +19,7 @@ pub const BATCH: usize = 200;
 
 /// The archive's HTTP API.
 #[derive(Clone, Debug)]
-pub struct Archive {
-    client: Client,
-    url: String,
-    token: TokenFile,
-}
+pub struct Archive(Peer);
 
 /// Why the archive does not have a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +38,7 @@ impl Archive {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Ok(Archive { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
+        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(Archive)
     }
 
     /// Puts orders into the archive, all or none. Of each it keeps the latest version.
@@ -53,19 +46,13 @@ impl Archive {
     /// # Errors
     /// [`NotArchived`].
     pub async fn put(&self, orders: &[&Order]) -> Result<(), NotArchived> {
-        let (status, body) = self.post(orders).await.map_err(|error| NotArchived::Unavailable(format!("archive: {error}")))?;
+        let sending = self.0.send(self.0.request(Method::POST, "/archive/orders").json(orders));
+        let (status, body) = sending.await.map_err(|error| NotArchived::Unavailable(format!("archive: {error}")))?;
         let answer = || format!("archive answered {status}: {}", excerpt(&body));
         match status {
             StatusCode::OK => Ok(()),
             StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => Err(NotArchived::Refused(answer())),
             _ => Err(NotArchived::Unavailable(answer())),
         }
-    }
-
-    async fn post(&self, orders: &[&Order]) -> Result<(StatusCode, Vec<u8>), CallError> {
-        let request = self.client.post(format!("{}/archive/orders", self.url)).json(orders);
-        let response = request.header(AUTHORIZATION, self.token.bearer().await?).send().await?;
-        let status = response.status();
-        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
     }
 }

@@ -4,12 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orders_crds::{Login, Money, Reason, money::json_number};
-use orders_service::{
-    http_client::{self, CallError},
-    idempotency,
-    token_file::TokenFile,
-};
-use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use orders_service::{http_client::Peer, idempotency, token_file::TokenFile};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Billing, NoAnswer, Payment, is_of};
@@ -23,11 +19,7 @@ const MAX_ANSWER: usize = 4096;
 
 /// Billing's HTTP API.
 #[derive(Clone, Debug)]
-pub struct HttpBilling {
-    client: Client,
-    url: String,
-    token: TokenFile,
-}
+pub struct HttpBilling(Peer);
 
 #[derive(Serialize)]
 struct Withdrawal<'a> {
@@ -81,28 +73,16 @@ impl HttpBilling {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Ok(HttpBilling { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
+        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(HttpBilling)
     }
 
     async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, NoAnswer> {
-        let (status, body) = self.post(path, key, body).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
+        let request = self.0.request(Method::POST, path).header(idempotency::HEADER, key).json(body);
+        let (status, body) = self.0.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
         if status != StatusCode::OK {
             return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
         }
-        Ok(body)
-    }
-
-    async fn post(&self, path: &str, key: &str, body: &impl Serialize) -> Result<(StatusCode, Vec<u8>), CallError> {
-        let response = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .header(AUTHORIZATION, self.token.bearer().await?)
-            .header(idempotency::HEADER, key)
-            .json(body)
-            .send()
-            .await?;
-        let status = response.status();
-        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
+        Ok(body.into())
     }
 }
 

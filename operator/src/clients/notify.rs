@@ -5,11 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orders_crds::{order::message_key, texts};
 use orders_service::{
-    http_client::{self, CallError},
+    http_client::{CallError, Peer},
     idempotency,
     token_file::TokenFile,
 };
-use reqwest::{Client, StatusCode, header::AUTHORIZATION};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Delivery, News, NoAnswer, Notify, billing::excerpt};
@@ -24,11 +24,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 
 /// Notify's HTTP API.
 #[derive(Clone, Debug)]
-pub struct HttpNotify {
-    client: Client,
-    url: String,
-    token: TokenFile,
-}
+pub struct HttpNotify(Peer);
 
 #[derive(Serialize)]
 struct Message<'a> {
@@ -59,20 +55,11 @@ impl HttpNotify {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Ok(HttpNotify { client: http_client::client(TIMEOUT)?, url: url.trim_end_matches('/').to_owned(), token })
+        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(HttpNotify)
     }
 
-    async fn post(&self, key: &str, message: &Message<'_>) -> Result<(StatusCode, Vec<u8>), CallError> {
-        let response = self
-            .client
-            .post(format!("{}/notify", self.url))
-            .header(AUTHORIZATION, self.token.bearer().await?)
-            .header(idempotency::HEADER, key)
-            .json(message)
-            .send()
-            .await?;
-        let status = response.status();
-        Ok((status, http_client::body(response, MAX_ANSWER).await?.into()))
+    async fn post(&self, key: &str, message: &Message<'_>) -> Result<(StatusCode, impl AsRef<[u8]>), CallError> {
+        self.0.send(self.0.request(Method::POST, "/notify").header(idempotency::HEADER, key).json(message)).await
     }
 }
 
@@ -85,7 +72,7 @@ impl Notify for HttpNotify {
         let message =
             Message { login: purchase.login.as_ref(), email: purchase.email.as_ref(), text: &text, resends: news.resends };
         let (status, body) = self.post(&key, &message).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
-        read(status, &body, &key)
+        read(status, body.as_ref(), &key)
     }
 }
 
