@@ -7,10 +7,10 @@ use orders_crds::Login;
 use crate::entry::is_column;
 
 /// Orders on a page if the caller does not say.
-pub const DEFAULT_LIMIT: i64 = 20;
+pub const DEFAULT_LIMIT: u16 = 20;
 
 /// Orders on a page at most.
-pub const MAX_LIMIT: i64 = 100;
+pub const MAX_LIMIT: u16 = 100;
 
 /// Which orders to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Listing {
     /// Only orders created earlier, in the same.
     pub to: Option<i64>,
     /// Orders on the page, at most.
-    pub limit: i64,
+    pub limit: u16,
     /// Only orders that come after this place.
     pub before: Option<Place>,
 }

@@ -138,12 +138,12 @@ impl Store {
             .bind(start.created_at)
             .bind(start.uid)
             // One more, to know whether another page comes.
-            .bind(listing.limit + 1);
+            .bind(i64::from(listing.limit) + 1);
         for filter in [listing.login.as_ref().map(AsRef::as_ref), listing.state.as_deref()].into_iter().flatten() {
             query = query.bind(filter);
         }
         let mut rows = query.fetch_all(&self.database.pool).await?;
-        let limit = usize::try_from(listing.limit).unwrap_or_default();
+        let limit = usize::from(listing.limit);
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {

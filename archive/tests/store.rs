@@ -197,7 +197,7 @@ struct Walk {
     refused: Option<bool>,
     from: Option<i64>,
     to: Option<i64>,
-    limit: i64,
+    limit: u16,
 }
 
 const STATES: [&str; 2] = ["Paid", "InsufficientFunds"];
@@ -214,7 +214,7 @@ fn walks() -> impl Strategy<Value = Walk> {
         prop::option::of(any::<bool>()),
         prop::option::of(0..4_i64),
         prop::option::of(0..5_i64),
-        1..6_i64,
+        1..6_u16,
     )
         .prop_map(|(there, late, login, refused, from, to, limit)| Walk { there, late, login, refused, from, to, limit })
 }
@@ -267,12 +267,12 @@ async fn walk(store: &Store, walk: &Walk, namespace: &str) -> Result<(), TestCas
     let (mut seen, mut coming) = (Vec::new(), late.iter());
     loop {
         let page = store.page(&listing).await.map_err(|error| fail(&error))?;
-        prop_assert!(page.resources.len() <= walk.limit as usize);
+        prop_assert!(page.resources.len() <= usize::from(walk.limit));
         for resource in &page.resources {
             let resource: serde_json::Value = serde_json::from_str(resource).map_err(|error| fail(&error))?;
             seen.push(resource["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
         }
-        prop_assert!(page.next.is_none() || page.resources.len() == walk.limit as usize, "a page in between is full");
+        prop_assert!(page.next.is_none() || page.resources.len() == usize::from(walk.limit), "a page in between is full");
         let Some(next) = page.next else { break };
         prop_assert!(seen.len() <= there.len() + late.len(), "the walk does not end");
         // As a caller gets it.
@@ -344,7 +344,7 @@ fn bind_page<'q>(query: Statement<'q>, listing: &Listing) -> Statement<'q> {
     let start = listing.start();
     let query = query.bind(listing.namespace.clone()).bind(listing.oldest()).bind(start.created_at).bind(start.uid);
     let filters = [listing.login.as_ref().map(|login| login.as_ref().to_owned()), listing.state.clone()];
-    filters.into_iter().flatten().fold(query.bind(listing.limit + 1), Query::bind)
+    filters.into_iter().flatten().fold(query.bind(i64::from(listing.limit) + 1), Query::bind)
 }
 
 #[tokio::test(flavor = "multi_thread")]

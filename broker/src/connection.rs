@@ -63,14 +63,22 @@ impl Broker {
         Ok(Broker { jetstream, service })
     }
 
-    /// Makes the streams that are not there yet, and has those of an earlier version keep what this one says.
+    /// Makes the streams that are not there yet, and has those of an earlier version
+    /// take what this one says. Their other settings are whoever's who runs the broker.
     ///
     /// # Errors
     /// In words, if the broker does not answer or refuses.
     pub(crate) async fn prepare(&self) -> Result<(), String> {
         for stream in Stream::ALL {
-            let made = self.jetstream.create_or_update_stream(stream.config()).await;
-            made.map_err(|error| format!("stream {}: {error}", stream.name()))?;
+            let failed = |error: &dyn std::fmt::Display| format!("stream {}: {error}", stream.name());
+            let made = self.jetstream.get_or_create_stream(stream.config()).await.map_err(|error| failed(&error))?;
+            let mut config = made.cached_info().config.clone();
+            let unheard: Vec<String> =
+                stream.config().subjects.into_iter().filter(|subject| !config.subjects.contains(subject)).collect();
+            if !unheard.is_empty() {
+                config.subjects.extend(unheard);
+                self.jetstream.update_stream(config).await.map_err(|error| failed(&error))?;
+            }
         }
         Ok(())
     }

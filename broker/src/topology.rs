@@ -100,6 +100,9 @@ impl Stream {
     /// All there are.
     pub const ALL: [Stream; 4] = [Stream::Payments, Stream::Outcomes, Stream::Notifications, Stream::DeadLetters];
 
+    /// Those that services read.
+    pub const READ: [Stream; 3] = [Stream::Payments, Stream::Outcomes, Stream::Notifications];
+
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {

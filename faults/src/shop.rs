@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream;
 use futures::TryStreamExt;
 use kube::{Api, Client};
+use orders_broker::topology::Stream;
 use orders_crds::Order;
-use orders_testbed::{Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, binary, wait_for};
+use orders_testbed::{Audit, Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, wait_for};
 use tempfile::TempDir;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -101,10 +102,7 @@ pub struct Shop {
     // First of all, so that nobody is started again who is being ended.
     _keeper: AbortOnDropHandle<()>,
     broker_admin: Option<(String, String)>,
-    kubeconfig: PathBuf,
-    billing_url: String,
-    notify_url: String,
-    archive_url: String,
+    audit: Audit,
     // Last, so that it is removed after the processes that write into it.
     directory: TempDir,
 }
@@ -172,8 +170,7 @@ impl Shop {
         let authority = |url: &str| url.trim_start_matches("http://").to_owned();
         billing.get_or_init(|| authority(&stack.billing.url));
         notify.get_or_init(|| authority(&stack.notify.url));
-        let [url, billing_url, notify_url, archive_url] =
-            [&stack.api_server, &stack.billing, &stack.notify, &stack.archive].map(|service| service.url.clone());
+        let (url, audit) = (stack.api_server.url.clone(), stack.audit(&cluster));
         ensure!(proxies.actors.set(Actors::new(stack, server, client.clone())).is_ok(), "the actors are set once");
         let actors = proxies.actors.clone();
         let keeper = tokio::spawn(async move {
@@ -190,11 +187,8 @@ impl Shop {
             nats: nats.map(tokio::sync::Mutex::new),
             http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
             url,
-            billing_url,
-            notify_url,
-            archive_url,
+            audit,
             namespace,
-            kubeconfig: cluster.kubeconfig.clone(),
             client,
             directory,
         };
@@ -226,8 +220,8 @@ impl Shop {
     pub async fn delivered(&self, limit: Duration) -> Result<()> {
         let Some(jetstream) = self.jetstream().await? else { return Ok(()) };
         wait_for("all messages to be acknowledged", limit, || async {
-            for name in ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFICATIONS"] {
-                let Ok(stream) = jetstream.get_stream(name).await else { continue };
+            for stream in Stream::READ {
+                let Ok(stream) = jetstream.get_stream(stream.name()).await else { continue };
                 let consumers: Vec<_> = stream.consumers().try_collect().await.ok()?;
                 // A durable of a style that is not running has nobody to acknowledge, and nothing to.
                 if consumers.iter().any(|consumer| consumer.num_pending > 0 || consumer.num_ack_pending > 0) {
@@ -244,28 +238,12 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Where logs and files are.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// Runs `orders-audit` over everything that ever happened in this shop.
     ///
     /// # Errors
     /// With its report, if something does not hold or it could not be found out.
     pub async fn audit(&self) -> Result<()> {
-        let token = |service: &str| self.directory().join(format!("audit-{service}.token"));
-        let command = tokio::process::Command::new(binary("orders-audit")?)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("NAMESPACE", &self.namespace)
-            .env("BILLING_URL", &self.billing_url)
-            .env("NOTIFY_URL", &self.notify_url)
-            .env("BILLING_TOKEN_FILE", token("billing"))
-            .env("NOTIFY_TOKEN_FILE", token("notify"))
-            .env("ARCHIVE_URL", &self.archive_url)
-            .env("ARCHIVE_TOKEN_FILE", token("archive"))
-            .kill_on_drop(true)
-            .output();
+        let command = tokio::process::Command::from(self.audit.command()?).kill_on_drop(true).output();
         let Output { status, stdout, stderr } =
             tokio::time::timeout(Duration::from_secs(60), command).await.context("orders-audit did not end")??;
         if !status.success() {

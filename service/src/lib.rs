@@ -12,6 +12,7 @@ pub mod json;
 pub mod planted;
 pub mod problem;
 pub mod problem_examples;
+pub mod query;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,7 +1,9 @@
 //! The services as processes on this machine, against a cluster: for
 //! integration tests and `testbed dev`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -327,6 +329,37 @@ impl Stack {
             service.ready().await?;
         }
         Ok(stack)
+    }
+
+    /// How it is audited, from this cluster's point of view.
+    pub fn audit(&self, cluster: &Cluster) -> Audit {
+        let token = |service: &str| self.directory.join(format!("audit-{service}.token")).into_os_string();
+        Audit(vec![
+            ("KUBECONFIG", cluster.kubeconfig.clone().into_os_string()),
+            ("NAMESPACE", self.namespace.clone().into()),
+            ("BILLING_URL", self.billing.url.clone().into()),
+            ("NOTIFY_URL", self.notify.url.clone().into()),
+            ("ARCHIVE_URL", self.archive.url.clone().into()),
+            ("BILLING_TOKEN_FILE", token("billing")),
+            ("NOTIFY_TOKEN_FILE", token("notify")),
+            ("ARCHIVE_TOKEN_FILE", token("archive")),
+        ])
+    }
+}
+
+/// How `orders-audit` is run against a stack.
+#[derive(Clone, Debug)]
+pub struct Audit(Vec<(&'static str, OsString)>);
+
+impl Audit {
+    /// The program, told where everything is.
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub fn command(&self) -> Result<Command> {
+        let mut command = Command::new(binary("orders-audit")?);
+        command.envs(self.0.iter().map(|(key, value)| (key, value)));
+        Ok(command)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/orders`: placing orders and finding them.
 
 use axum::{
-    extract::{FromRequestParts, Path, Query, State, rejection::PathRejection},
+    extract::{FromRequestParts, Path, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use orders_crds::{
     ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number, order::MAX_SECONDS,
 };
-use orders_service::{IdempotencyKey, Json, Problem};
+use orders_service::{IdempotencyKey, Json, Problem, query};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// Pages hold so many orders if the client does not say.
-const DEFAULT_LIMIT: usize = 20;
+const DEFAULT_LIMIT: u16 = 20;
 
 /// Pages hold at most so many orders.
-const MAX_LIMIT: usize = 100;
+const MAX_LIMIT: u16 = 100;
 
 /// A request for an order.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -300,7 +300,7 @@ pub(super) struct ListQuery {
     to: Option<Timestamp>,
     /// Orders on a page: 1 to 100, 20 if not given.
     #[param(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
+    limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
     #[param(value_type = Option<String>)]
     cursor: Option<Place>,
@@ -318,37 +318,24 @@ pub(super) struct OrderPage {
 impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
-        let mut query = ListQuery { login: None, state: None, from: None, to: None, limit: None, cursor: None };
-        for (name, value) in &pairs {
-            if pairs.iter().filter(|(other, _)| other == name).count() > 1 {
-                let name: String = name.chars().take(64).collect();
-                return Err(Problem::invalid(name, "give each parameter once"));
-            }
-            let invalid = |why: &dyn std::fmt::Display| Problem::invalid(name.clone(), format!("{name}: {why}"));
+        let mut asked = ListQuery { login: None, state: None, from: None, to: None, limit: None, cursor: None };
+        for (name, value) in &query::parameters(parts, state).await? {
+            let invalid = |why: &dyn std::fmt::Display| query::invalid(name, why);
             match name.as_str() {
-                "login" => query.login = Some(Login::try_from(value.clone()).map_err(|error| invalid(&error))?),
+                "login" => asked.login = Some(Login::try_from(value.clone()).map_err(|error| invalid(&error))?),
                 "state" => {
                     let known =
                         Reason::parse(value).ok_or_else(|| invalid(&"must be a reason, such as Paid or InsufficientFunds"))?;
-                    query.state = Some(known.as_str().to_owned());
+                    asked.state = Some(known.as_str().to_owned());
                 }
-                "from" => query.from = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
-                "to" => query.to = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
-                "cursor" => query.cursor = Some(Place::try_from(value.clone()).map_err(|error| invalid(&error))?),
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                    query.limit = Some(limit.ok_or_else(|| invalid(&format!("must be a number between 1 and {MAX_LIMIT}")))?);
-                }
-                _ => {
-                    let name: String = name.chars().take(64).collect();
-                    return Err(Problem::invalid(name, "unknown parameter; there are login, state, from, to, limit and cursor"));
-                }
+                "from" => asked.from = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
+                "to" => asked.to = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
+                "cursor" => asked.cursor = Some(Place::try_from(value.clone()).map_err(|error| invalid(&error))?),
+                "limit" => asked.limit = Some(query::limit(name, value, MAX_LIMIT)?),
+                _ => return Err(invalid(&"unknown parameter; there are login, state, from, to, limit and cursor")),
             }
         }
-        Ok(query)
+        Ok(asked)
     }
 }
 
@@ -371,7 +358,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 pub(super) async fn list(State(front_door): State<FrontDoor>, query: ListQuery) -> Result<Json<OrderPage>, Problem> {
     let ListQuery { login, state, from, to, limit, cursor } = query;
     let filter = Filter { login, state, from, to };
-    let (orders, next) = front_door.orders.page(&filter, cursor.as_ref(), limit.unwrap_or(DEFAULT_LIMIT)).await?;
+    let (orders, next) = front_door.orders.page(&filter, cursor.as_ref(), limit.unwrap_or(DEFAULT_LIMIT).into()).await?;
     let items = orders.iter().map(|order| OrderView::from(&**order)).collect();
     Ok(Json(OrderPage { items, next_cursor: next.map(|place| place.encode()) }))
 }

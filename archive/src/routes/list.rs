@@ -1,11 +1,11 @@
 //! Orders, listed page by page.
 
 use axum::{
-    extract::{FromRequestParts, Query, State},
-    http::{StatusCode, request::Parts},
+    extract::{FromRequestParts, State},
+    http::request::Parts,
 };
 use orders_crds::Login;
-use orders_service::{Json, Problem, problem::ServiceCallProblems};
+use orders_service::{Json, Problem, problem::ServiceCallProblems, query};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -45,21 +45,14 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
-        read(&pairs).map(ListQuery)
+        read(&query::parameters(parts, state).await?).map(ListQuery)
     }
 }
 
 fn read(pairs: &[(String, String)]) -> Result<Listing, Problem> {
     let mut listing = Listing::of("");
     for (name, value) in pairs {
-        let short: String = name.chars().take(64).collect();
-        let invalid = |why: &dyn std::fmt::Display| Problem::invalid(short.clone(), format!("{short}: {why}"));
-        if pairs.iter().filter(|(other, _)| other == name).count() > 1 {
-            return Err(invalid(&"give each parameter once"));
-        }
+        let invalid = |why: &dyn std::fmt::Display| query::invalid(name, why);
         let column = || is_column(value).then(|| value.clone()).ok_or_else(|| invalid(&"nothing has this value"));
         let time = || value.parse().map_err(|_| invalid(&"must be a whole number: microseconds since 1970-01-01 UTC"));
         match name.as_str() {
@@ -68,10 +61,7 @@ fn read(pairs: &[(String, String)]) -> Result<Listing, Problem> {
             "state" => listing.state = Some(column()?),
             "from" => listing.from = Some(time()?),
             "to" => listing.to = Some(time()?),
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                listing.limit = limit.ok_or_else(|| invalid(&format!("must be a number between 1 and {MAX_LIMIT}")))?;
-            }
+            "limit" => listing.limit = query::limit(name, value, MAX_LIMIT)?,
             "before" => listing.before = Some(value.parse().map_err(|error| invalid(&error))?),
             _ => {
                 return Err(invalid(&"unknown parameter; there are namespace, login, state, from, to, limit and before"));
@@ -149,7 +139,6 @@ mod tests {
             ("", "namespace"),
             ("login=anna", "namespace"),
             ("namespace=", "namespace"),
-            ("namespace=shop&namespace=shop", "namespace"),
             ("namespace=a\0", "namespace"),
             ("namespace=shop&login=", "login"),
             ("namespace=shop&login=a b", "login"),
@@ -160,7 +149,6 @@ mod tests {
             ("namespace=shop&limit=101", "limit"),
             ("namespace=shop&before=5", "before"),
             ("namespace=shop&sort=name", "sort"),
-            ("namespace=shop&limit=5&limit=6", "limit"),
         ] {
             let problem = listing(query).expect_err(query);
             assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{query}");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::{self, stream::DiscardPolicy};
+use orders_broker::topology::Stream;
 use orders_crds::Outcome;
 use orders_testbed::wait_for;
 
@@ -111,9 +112,9 @@ pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     all_paid(shop, &first).await?;
     let jetstream = shop.jetstream().await?.context("this style has no broker")?;
     let resize = async |max_bytes: i64| -> Result<()> {
-        for name in ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFICATIONS"] {
-            let config = jetstream.get_stream(name).await?.get_info().await?.config;
-            let discard = if max_bytes == 1 { DiscardPolicy::New } else { discard_of(name) };
+        for stream in Stream::READ {
+            let config = jetstream.get_stream(stream.name()).await?.get_info().await?.config;
+            let discard = if max_bytes == 1 { DiscardPolicy::New } else { stream.config().discard };
             jetstream.update_stream(jetstream::stream::Config { max_bytes, discard, ..config }).await?;
         }
         Ok(())
@@ -122,16 +123,12 @@ pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     let mut ids = place(shop, 1, ORDERS).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
     held_up(shop, &ids).await?;
-    resize(32 * 1024 * 1024).await?;
+    resize(Stream::Payments.config().max_bytes).await?;
     ids.extend(first);
     all_paid(shop, &ids).await
 }
 
-fn discard_of(stream: &str) -> DiscardPolicy {
-    if stream == "ORDERS-PAYMENTS" { DiscardPolicy::New } else { DiscardPolicy::Old }
-}
-
-/// What no service understands becomes a dead letter, and each goes on; replayed, it becomes one again.
+/// What no service understands becomes a dead letter, and each goes on.
 pub(super) async fn garbage(shop: &Shop) -> Result<()> {
     open(shop).await?;
     let jetstream = shop.jetstream().await?.context("this style has no broker")?;
@@ -146,8 +143,9 @@ pub(super) async fn garbage(shop: &Shop) -> Result<()> {
     for bad in all_bad {
         jetstream.publish("orders.decided", bad.into()).await?.await?;
     }
-    let dead =
-        async || jetstream.get_stream("ORDERS-DEAD-LETTERS").await.ok()?.get_info().await.ok().map(|info| info.state.messages);
+    let dead = async || {
+        jetstream.get_stream(Stream::DeadLetters.name()).await.ok()?.get_info().await.ok().map(|info| info.state.messages)
+    };
     wait_for("each to be a dead letter", SETTLE_LIMIT, || async { (dead().await? == all_bad.len() as u64).then_some(()) })
         .await?;
     let ids = place(shop, 0, ORDERS).await?;

@@ -1,10 +1,8 @@
 //! `orders-audit` passes on what the services did, and finds what was done to
 //! their databases by hand.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
-use orders_testbed::{Cluster, binary};
+use orders_testbed::Cluster;
 use serde_json::{Value, json};
 use sqlx::{AnyPool, AssertSqlSafe};
 
@@ -17,18 +15,7 @@ pub struct Audited {
 
 pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
     let cluster = Cluster::control_plane().await?;
-    let token = |service: &str| shop.stack.directory.join(format!("audit-{service}.token"));
-    let output = Command::new(binary("orders-audit")?)
-        .args(arguments)
-        .env("KUBECONFIG", &cluster.kubeconfig)
-        .env("NAMESPACE", &shop.stack.namespace)
-        .env("BILLING_URL", &shop.stack.billing.url)
-        .env("NOTIFY_URL", &shop.stack.notify.url)
-        .env("BILLING_TOKEN_FILE", token("billing"))
-        .env("NOTIFY_TOKEN_FILE", token("notify"))
-        .env("ARCHIVE_URL", &shop.stack.archive.url)
-        .env("ARCHIVE_TOKEN_FILE", token("archive"))
-        .output()?;
+    let output = shop.stack.audit(&cluster).command()?.args(arguments).output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(Audited { exit_code: output.status.code(), output: text(&output.stdout) + &text(&output.stderr) })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_nats::{ConnectOptions, jetstream};
 use futures::StreamExt;
-use orders_broker::{asyncapi, dead_letters::DeadLetters};
+use orders_broker::{asyncapi, dead_letters::DeadLetters, topology};
 use orders_crds::Outcome;
 use orders_testbed::{Cluster, Interaction, Nats, Stack, StackOptions, wait_for};
 use serde_json::{Value, json};
@@ -60,6 +60,30 @@ async fn every_message_is_as_the_documents_say() -> Result<()> {
             ["orders.payment.requested", "orders.payment.decided", "orders.decided", "orders.notification.changed"].map(times);
         assert_eq!(counts, expected, "one of each an order and no more, {}", style.as_str());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_an_earlier_version_learns_what_is_new_and_keeps_its_settings() -> Result<()> {
+    let mut shop = Shop::open_as(Interaction::Broker, &Cluster::control_plane().await?, |options| options).await?;
+    shop.customer("otto", json!(500)).await?;
+    let id = shop.order("otto", json!(100)).await?.id();
+    let nats = shop.nats.as_ref().context("a broker")?;
+    let jetstream = jetstream::new(admin(nats).await?);
+    let name = topology::Stream::Payments.name();
+    shop.stack.billing.kill()?;
+    jetstream.delete_consumer_from_stream("billing", name).await?;
+    let mut earlier = jetstream.get_stream(name).await?.cached_info().config.clone();
+    earlier.subjects = vec![topology::PAYMENT_REQUESTED.to_owned()];
+    earlier.max_bytes = 1024 * 1024;
+    jetstream.update_stream(earlier).await?;
+
+    shop.stack.billing.start_again().await?;
+    let cancelled =
+        shop.send(shop.request(reqwest::Method::POST, &format!("/orders/{id}/cancel")).header("prefer", "wait=30")).await?;
+    assert_eq!(cancelled.json()["reason"], "Refunded", "{cancelled:?}");
+    let config = jetstream.get_stream(name).await?.cached_info().config.clone();
+    assert_eq!((config.subjects.len(), config.max_bytes), (3, 1024 * 1024), "what was set by hand stays");
     Ok(())
 }
 
