@@ -21,7 +21,7 @@ KUBE       = eval "$$($(TESTBED) env)";
 # kind's node fetches NATS by itself; the node of the testbed has no registry.
 NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository=localhost/orders-nats --set nats.server.image.tag=testbed)
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
-CRD        := $(CHART)/crds-generated/orders.arch.homework.yaml
+CRDS       := orders.arch.homework customers.arch.homework
 
 .PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint lint-idl generate env testbed install newman measure compare pictures deny checkout npm
 
@@ -133,8 +133,11 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	@cargo deny check licenses bans sources
 
-generate: checkout ## Write the files that are generated and committed: the CRD, the OpenAPI and AsyncAPI documents
-	@cargo run --quiet -p orders-crds --bin crdgen > $(CRD).new && mv $(CRD).new $(CRD)
+generate: checkout ## Write the files that are generated and committed: the CRDs, the OpenAPI and AsyncAPI documents
+	@for crd in $(CRDS); do \
+	  file=$(CHART)/crds-generated/$$crd.yaml; \
+	  cargo run --quiet -p orders-crds --bin crdgen -- $$crd > $$file.new || exit 1; \
+	  mv $$file.new $$file; done
 	@for service in api-server billing notify archive; do \
 	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
 	  mv $$service/openapi.json.new $$service/openapi.json; done

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod changes;
 pub mod config;
+pub mod customers;
 pub mod listing;
 pub mod order_id;
 pub mod orders;

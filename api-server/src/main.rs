@@ -6,6 +6,7 @@ use clap::Parser;
 use orders_api_server::{
     archive::Archive,
     config::Config,
+    customers::Customers,
     orders::Orders,
     prefer::MAX_WAIT,
     routes::{self, FrontDoor, MAX_STREAMS, Service},
@@ -27,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
         Some(url) => Some(Archive::new(url, TokenFile::new(config.archive_token_file), namespace.clone())?),
         None => None,
     };
+    let customers = Customers::new(client.clone(), &namespace);
     let orders = Orders::new(client, &namespace, archive, config.max_live_orders);
 
     let outcomes = orders.outcomes.clone();
@@ -38,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
 
     let front_door = FrontDoor {
         orders,
+        customers,
         billing: Service::new("billing", &config.billing_url, Some(TokenFile::new(config.billing_token_file)))?,
         notify: Service::new("notify", &config.notify_url, None)?,
         wait: Duration::from_secs(config.wait_seconds),

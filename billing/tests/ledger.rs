@@ -10,7 +10,7 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use orders_billing::{
     error::LedgerError,
-    ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome, Recorded, Refund},
+    ledger::{Kind, Ledger, MIGRATIONS, Movement, Opened, Outcome, Recorded, Refund},
 };
 use orders_crds::Money;
 use orders_service::database::{self, Database};
@@ -203,6 +203,32 @@ async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
         }
         let overdraft = sqlx::query("UPDATE accounts SET balance = -1").execute(&database.pool).await;
         assert!(overdraft.is_err(), "a constraint forbids an overdraft");
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_opened_once_and_whoever_asks_again_is_told_its_balance() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        let openings = (0..20).map(|number| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.open("a", &format!("customer-{number}")).await })
+        });
+        let mut opened = 0;
+        for opening in openings.collect::<Vec<_>>() {
+            let Opened { balance, by_key } = opening.await??;
+            assert_eq!(balance, Money::ZERO);
+            opened += i32::from(by_key);
+        }
+        assert_eq!(opened, 1, "of twenty at once one opens it");
+        ledger.register("old", None).await?;
+        ledger.record(&refill("r", "old", 100)).await?;
+        for _ in 0..2 {
+            assert_eq!(ledger.open("old", "k").await?, Opened { balance: Money::from_minor(100), by_key: false });
+            assert_eq!(ledger.open("new", "k").await?, Opened { balance: Money::ZERO, by_key: true });
+        }
         assert_books_balance(&database).await
     })
     .await

@@ -1,4 +1,4 @@
-//! Condition types and reasons of an `Order`, and the rules for setting them.
+//! Condition types and reasons of an `Order` and a `Customer`, and the rules for setting them.
 //!
 //! The rules are those of the Kubernetes API conventions ("Typical status
 //! properties"): a condition's transition time moves only with its status.
@@ -8,7 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The conditions an `Order` has.
+/// The conditions that an `Order` has, and the one of a `Customer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
     /// The outcome: Unknown while working, then True (paid) or False for good.
@@ -17,6 +17,8 @@ pub enum ConditionType {
     Paid,
     /// Whether the customer's message was accepted by the mail server.
     Notified,
+    /// Of a `Customer`: whether it has a billing account.
+    AccountOpened,
 }
 
 /// Why a condition has the status it has: a closed set, shown in the STATUS and
@@ -53,6 +55,12 @@ pub enum Reason {
     Undeliverable,
     /// `Notified=False`: the message was tried often enough in vain; it can be sent again on request.
     DeadLettered,
+    /// `AccountOpened=True`: the account was opened for this customer.
+    Opened,
+    /// `AccountOpened=True`: there was an account with this login before.
+    AlreadyOpen,
+    /// `AccountOpened=Unknown`: billing does not answer; it is asked again.
+    BillingUnavailable,
 }
 
 impl ConditionType {
@@ -62,13 +70,14 @@ impl ConditionType {
             ConditionType::Succeeded => "Succeeded",
             ConditionType::Paid => "Paid",
             ConditionType::Notified => "Notified",
+            ConditionType::AccountOpened => "AccountOpened",
         }
     }
 }
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 18] = [
         Reason::Processing,
         Reason::Paid,
         Reason::InsufficientFunds,
@@ -84,6 +93,9 @@ impl Reason {
         Reason::NotifyUnavailable,
         Reason::Undeliverable,
         Reason::DeadLettered,
+        Reason::Opened,
+        Reason::AlreadyOpen,
+        Reason::BillingUnavailable,
     ];
 
     /// As it stands in `status.conditions[].reason`.
@@ -104,6 +116,9 @@ impl Reason {
             Reason::NotifyUnavailable => "NotifyUnavailable",
             Reason::Undeliverable => "Undeliverable",
             Reason::DeadLettered => "DeadLettered",
+            Reason::Opened => "Opened",
+            Reason::AlreadyOpen => "AlreadyOpen",
+            Reason::BillingUnavailable => "BillingUnavailable",
         }
     }
 

@@ -1,4 +1,4 @@
-//! The `Order` custom resource and the values it is made of.
+//! The `Order` and `Customer` custom resources and the values they are made of.
 //!
 //! This crate does no I/O and knows no Kubernetes client: what it says about an
 //! order is true wherever the order came from.
@@ -6,12 +6,44 @@
 #![deny(missing_docs)]
 
 pub mod conditions;
+pub mod customer;
 pub mod identity;
 pub mod money;
 pub mod order;
 pub mod texts;
 
 pub use conditions::{ConditionType, Reason};
+pub use customer::{Customer, CustomerSpec, CustomerStatus};
 pub use identity::{EMail, Login};
 pub use money::Money;
 pub use order::{Charge, HistoryEntry, Order, OrderSpec, OrderStatus, Outcome, Retry, RetryStep};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The definitions of all resources, as a cluster has to have them.
+pub fn all() -> [CustomResourceDefinition; 2] {
+    [Order::crd(), Customer::crd()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_documented_for_kubectl_explain() {
+        fn check(schema: &serde_json::Value, path: &str) {
+            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                let is_root = ["apiVersion", "kind", "metadata"].contains(&name.as_str());
+                assert!(is_root || field["description"].as_str().is_some_and(|text| text.len() > 8), "{path} has no description");
+                check(field, &path);
+            }
+        }
+        for definition in all() {
+            let definition = serde_json::to_value(definition).unwrap();
+            let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default();
+            check(&definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"], kind);
+        }
+    }
+}

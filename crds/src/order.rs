@@ -323,27 +323,11 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use kube::CustomResourceExt;
-
     use super::*;
 
     #[test]
     fn an_order_without_status_is_undecided() {
         assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
-    }
-
-    #[test]
-    fn every_field_is_documented_for_kubectl_explain() {
-        fn check(schema: &serde_json::Value, path: &str) {
-            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-                let path = format!("{path}.{name}");
-                let is_root = ["apiVersion", "kind", "metadata"].contains(&name.as_str());
-                assert!(is_root || field["description"].as_str().is_some_and(|text| text.len() > 8), "{path} has no description");
-                check(field, &path);
-            }
-        }
-        let crd = serde_json::to_value(Order::crd()).unwrap();
-        check(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "order");
     }
 
     #[test]

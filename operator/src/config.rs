@@ -8,7 +8,7 @@ use orders_service::telemetry::LogArgs;
 
 use crate::interaction::Interaction;
 
-/// The operator: charges each Order once, has the customer told, writes the outcome.
+/// The operator: charges each Order once, has the customer told, writes the outcome; opens each Customer's account.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Config {
@@ -16,7 +16,7 @@ pub struct Config {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// Namespace whose orders are looked after; all namespaces if not set.
+    /// Namespace whose orders and customers are looked after; all namespaces if not set.
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
@@ -24,9 +24,9 @@ pub struct Config {
     #[arg(long, env = "INTERACTION", value_enum, default_value_t = Interaction::Http)]
     pub interaction: Interaction,
 
-    /// The billing service, as in http://orders-billing:80; not needed with INTERACTION=broker.
+    /// The billing service, as in http://orders-billing:80; with INTERACTION=broker for customers' accounts only.
     #[arg(long, env = "BILLING_URL")]
-    pub billing_url: Option<String>,
+    pub billing_url: String,
 
     /// The notify service, as in http://orders-notify:80; needed with INTERACTION=http only.
     #[arg(long, env = "NOTIFY_URL")]

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use crate::{
     carry_out::carry_out,
     clients::{Billing, Notify},
+    customers::Customers,
     decide::{Step, decide},
     deletion::{self, Deletion, has_finalizer, needs_finalizer},
     events::{Happened, Publisher},
@@ -60,6 +61,8 @@ pub struct Context {
     pub events: Publisher,
     /// Sees to the charges of orders that are gone.
     pub deletion: Deletion,
+    /// Shows balances.
+    pub customers: Arc<Customers>,
     /// Archives and removes what is finished, if there is an archive.
     pub retention: Option<Retention>,
 }
@@ -154,6 +157,11 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
                 context.deletion.settle_if_open(&order, purchase.ok(), &before, progress, &context);
                 return Ok(Action::await_change());
             }
+        }
+        if progress.status.balance != before.balance
+            && let Ok(purchase) = &purchase
+        {
+            context.customers.balance_changed(purchase.login.as_ref());
         }
         progress.story.iter().for_each(|happened| observe(&order, happened));
         context.events.publish(&progress.story, &order.object_ref(&())).await;

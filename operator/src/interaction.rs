@@ -69,8 +69,7 @@ pub async fn hear(listener: Option<&Listener>) {
 }
 
 fn http_billing(config: &Config) -> Result<HttpBilling> {
-    let url = config.billing_url.as_ref().context("BILLING_URL is not set; INTERACTION=http and notify-broker need it")?;
-    Ok(HttpBilling::new(url, TokenFile::new(config.billing_token_file.clone()))?)
+    Ok(HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?)
 }
 
 fn http_notify(config: &Config) -> Result<HttpNotify> {

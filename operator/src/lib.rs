@@ -2,7 +2,8 @@
 //!
 //! [`decide`] says what an order needs next, without any I/O; [`carry_out`] does
 //! it through [`clients`]; [`status`] turns what came back into conditions;
-//! [`controller`] writes them, once, last.
+//! [`controller`] writes them, once, last. [`customers`] sees to the accounts of
+//! `Customer`s.
 
 #![deny(missing_docs)]
 
@@ -10,6 +11,7 @@ pub mod carry_out;
 pub mod clients;
 pub mod config;
 pub mod controller;
+pub mod customers;
 pub mod decide;
 pub mod deletion;
 pub mod events;

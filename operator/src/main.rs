@@ -1,12 +1,13 @@
 //! The operator.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use clap::Parser;
 use orders_operator::{
-    clients::archive::Archive,
+    clients::{accounts::Accounts, archive::Archive},
     config::Config,
     controller::{self, Context},
+    customers::Customers,
     deletion::Deletion,
     events::Publisher,
     interaction::{Clients, hear},
@@ -36,17 +37,25 @@ async fn main() -> anyhow::Result<()> {
         }
         None => None,
     };
+    let events = Publisher::new(client.clone(), identity.clone());
+    let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
+    let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
         billing,
         notify,
-        events: Publisher::new(client.clone(), identity.clone()),
+        events,
+        customers: customers.clone(),
         client: client.clone(),
         deletion: Deletion::default(),
         retention,
     });
     let work = async || {
         let orders = controller::run(context.clone(), config.namespace.as_deref(), config.concurrency, shutdown.clone());
-        tokio::select! { () = orders => {}, () = hear(listener.as_ref()) => {} }
+        let accounts = async {
+            customers.clone().run(config.namespace.as_deref(), shutdown.clone()).await;
+            pending().await
+        };
+        tokio::select! { () = orders => {}, () = accounts => {}, () = hear(listener.as_ref()) => {} }
     };
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {

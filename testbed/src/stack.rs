@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, CustomResourceExt};
-use orders_crds::Order;
+use kube::{Api, Client, ResourceExt};
+use orders_crds::{Customer, Order};
 
 use crate::cluster::{Cluster, service_account_token};
 use crate::nats::BrokerAccess;
@@ -257,7 +257,7 @@ impl Stack {
     /// As [`Stack::start`].
     pub async fn start_in(cluster: &Cluster, namespace: &str, directory: &Path, options: StackOptions) -> Result<Self> {
         let client = cluster.client().await?;
-        install_crd(&client).await?;
+        install_crds(&client).await?;
         let tokens = Tokens::make(&client, namespace, directory).await?;
         let sqlite = |name: &str| format!("sqlite://{}", directory.join(name).display());
         let kubeconfig = ("KUBECONFIG".to_owned(), cluster.kubeconfig.display().to_string());
@@ -396,18 +396,24 @@ impl Tokens {
     }
 }
 
-/// Installs the CRD as this checkout generates it, and waits until it is served.
+/// Installs the CRDs as this checkout generates it, and waits until they are served.
 ///
 /// # Errors
-/// If the API server refuses it, or does not serve it in time.
-pub async fn install_crd(client: &Client) -> Result<()> {
+/// If the API server refuses one, or does not serve it in time.
+pub async fn install_crds(client: &Client) -> Result<()> {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crd = Order::crd();
-    let name = crd.metadata.name.clone().unwrap_or_default();
-    crds.patch(&name, &PatchParams::apply("orders-testbed").force(), &Patch::Apply(&crd)).await.context("installing the CRD")?;
-    wait_for("the CRD to be served", READY_LIMIT, || {
+    for crd in orders_crds::all() {
+        let params = PatchParams::apply("orders-testbed").force();
+        crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("installing the CRDs")?;
+    }
+    wait_for("the CRDs to be served", READY_LIMIT, || {
         let orders: Api<Order> = Api::namespaced(client.clone(), "default");
-        async move { orders.list(&kube::api::ListParams::default().limit(1)).await.ok() }
+        let customers: Api<Customer> = Api::namespaced(client.clone(), "default");
+        let one = kube::api::ListParams::default().limit(1);
+        async move {
+            orders.list(&one).await.ok()?;
+            customers.list(&one).await.ok()
+        }
     })
     .await?;
     Ok(())

@@ -4,6 +4,7 @@ mod changes;
 mod events;
 mod orders;
 mod passed_on;
+mod users;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,13 +23,15 @@ use utoipa_swagger_ui::SwaggerUi;
 pub use events::MAX_STREAMS;
 pub use passed_on::Service;
 
-use crate::orders::Orders;
+use crate::{customers::Customers, orders::Orders};
 
 /// What the routes work with.
 #[derive(Clone)]
 pub struct FrontDoor {
     /// The orders.
     pub orders: Orders,
+    /// The customers.
+    pub customers: Customers,
     /// The billing service.
     pub billing: Service,
     /// The notify service.
@@ -54,6 +57,7 @@ pub struct FrontDoor {
     servers((url = "/", description = "The host that serves this document")),
     tags(
         (name = "orders", description = "Placing orders and finding them"),
+        (name = "users", description = "Customers, each with a billing account"),
         (name = "billing", description = "Accounts that orders are charged to"),
         (name = "notify", description = "Messages that customers were sent")
     )
@@ -69,6 +73,8 @@ fn documented() -> OpenApiRouter<FrontDoor> {
         .routes(routes!(changes::retry))
         .routes(routes!(changes::resend))
         .routes(routes!(events::events))
+        .routes(routes!(users::create))
+        .routes(routes!(users::show))
         .routes(routes!(passed_on::register))
         .routes(routes!(passed_on::refill))
         .routes(routes!(passed_on::account))
@@ -91,6 +97,7 @@ pub fn router(front_door: FrontDoor) -> Router {
         // Each with and without the trailing slash.
         .route("/orders", post(orders::create))
         .route("/orders/", get(orders::list))
+        .route("/users/", post(users::create))
         .route("/", get(async |_: Uri| Redirect::temporary("/docs/")))
         .with_state(front_door)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi).config(page))

@@ -236,7 +236,7 @@ fn get(path: String) -> Call<'static> {
 }
 
 /// A login is safe in a path as it is.
-fn read_login(login: Result<Path<String>, PathRejection>) -> Result<Login, Problem> {
+pub(super) fn read_login(login: Result<Path<String>, PathRejection>) -> Result<Login, Problem> {
     let Path(login) = login.map_err(|_| Problem::invalid("login", "login: is not UTF-8"))?;
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
 }

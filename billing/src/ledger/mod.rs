@@ -77,6 +77,15 @@ pub struct Recorded {
     pub repeated: bool,
 }
 
+/// An account that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its balance now.
+    pub balance: Money,
+    /// Whether this key opened it.
+    pub by_key: bool,
+}
+
 /// The ledger in its database.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -109,6 +118,28 @@ impl Ledger {
             .fetch_one(&self.database.pool)
             .await?;
         if key.is_some() && opened_with.as_deref() == key { Ok(true) } else { Err(LedgerError::AlreadyRegistered) }
+    }
+
+    /// Sees to it that there is an account, opened with a balance of zero if there
+    /// was none. Repeating it changes nothing; the balance is the present one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open(&self, login: &str, key: &str) -> Result<Opened, LedgerError> {
+        loop {
+            let account: Option<(i64, Option<String>)> =
+                sqlx::query_as("SELECT balance, register_key FROM accounts WHERE login = $1")
+                    .bind(login)
+                    .fetch_optional(&self.database.pool)
+                    .await?;
+            if let Some((balance, opened_with)) = account {
+                return Ok(Opened { balance: Money::from_minor(balance), by_key: opened_with.as_deref() == Some(key) });
+            }
+            match self.register(login, Some(key)).await {
+                Ok(_) | Err(LedgerError::AlreadyRegistered) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The balance of an account.

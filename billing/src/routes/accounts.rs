@@ -10,10 +10,10 @@ use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiServer, Billing, answer, positive, read_login};
+use super::{ApiServer, Billing, Operator, answer, positive, read_login};
 use crate::{
     error::LedgerError,
-    ledger::{Kind, Movement, Outcome},
+    ledger::{Kind, Movement, Opened, Outcome},
 };
 
 /// An account as clients see it.
@@ -71,6 +71,49 @@ pub(super) async fn register(
 ) -> Result<Response, Problem> {
     let repeated = billing.ledger.register(login.as_ref(), key.as_ref().map(IdempotencyKey::as_str)).await?;
     Ok(answer(Account { login, balance: Money::ZERO }, repeated))
+}
+
+/// An account that there is now.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OpenAccount {
+    /// Its login.
+    #[schema(value_type = String, example = "Aurore56")]
+    login: Login,
+    /// Its balance now.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64, example = 900.0)]
+    balance: Money,
+    /// Whether this key opened it; false if it was there before.
+    opened: bool,
+}
+
+/// See to it that there is an account.
+///
+/// Opened with a balance of zero if there was none. Repeating it changes nothing. For the operator's account only.
+#[utoipa::path(
+    put,
+    path = "/billing/account/{login}",
+    tag = "accounts",
+    params(
+        ("login" = String, Path, description = "Login of the account"),
+        ("Idempotency-Key" = String, Header, description = "The customer's UID: tells whether the account was opened for this customer")
+    ),
+    responses(
+        (status = 200, description = "There is one", body = OpenAccount),
+        (status = 400, description = "There is no Idempotency-Key", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
+        ServiceCallProblems
+    )
+)]
+pub(super) async fn open(
+    _: Operator,
+    State(billing): State<Billing>,
+    key: IdempotencyKey,
+    Path(login): Path<String>,
+) -> Result<Json<OpenAccount>, Problem> {
+    let login = read_login(login)?;
+    let Opened { balance, by_key } = billing.ledger.open(login.as_ref(), key.as_str()).await?;
+    Ok(Json(OpenAccount { login, balance, opened: by_key }))
 }
 
 /// An amount to add to a balance.

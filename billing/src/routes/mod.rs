@@ -34,7 +34,7 @@ pub struct Billing {
 /// The accounts that may make calls which change or reveal something.
 #[derive(Debug)]
 pub struct Callers {
-    /// May charge, close and refund.
+    /// May open accounts, charge, close and refund.
     pub operator: String,
     /// May register and refill.
     pub api_server: String,
@@ -63,7 +63,7 @@ fn documented() -> OpenApiRouter<Billing> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(accounts::register))
         .routes(routes!(accounts::refill))
-        .routes(routes!(accounts::account))
+        .routes(routes!(accounts::account, accounts::open))
         .routes(routes!(charges::withdraw))
         .routes(routes!(charges::state))
         .routes(routes!(charges::close))

@@ -2,6 +2,7 @@
 //! style of interaction is another implementation and not another controller.
 //! [`interaction`](crate::interaction) chooses.
 
+pub mod accounts;
 pub mod archive;
 pub mod billing;
 pub mod broker;

@@ -14,19 +14,25 @@ async fn state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
 }
 
 /// A state-changing call of a service: where, and with what.
-fn calls(shop: &Shop) -> [(&'static str, String, Value); 4] {
+fn calls(shop: &Shop) -> [(&'static str, Method, String, Value); 5] {
     let (billing, notify) = (&shop.stack.billing.url, &shop.stack.notify.url);
     [
-        ("withdraw", format!("{billing}/billing/withdraw"), json!({"login": "ida", "balance": 100})),
-        ("refill", format!("{billing}/billing/refill"), json!({"login": "ida", "balance": 100})),
-        ("register", format!("{billing}/billing/register?login=eve"), json!({})),
-        ("notify", format!("{notify}/notify"), json!({"login": "ida", "email": "ida@example.com", "text": "Hello"})),
+        ("open", Method::PUT, format!("{billing}/billing/account/zoe"), json!({})),
+        ("withdraw", Method::POST, format!("{billing}/billing/withdraw"), json!({"login": "ida", "balance": 100})),
+        ("refill", Method::POST, format!("{billing}/billing/refill"), json!({"login": "ida", "balance": 100})),
+        ("register", Method::POST, format!("{billing}/billing/register?login=eve"), json!({})),
+        (
+            "notify",
+            Method::POST,
+            format!("{notify}/notify"),
+            json!({"login": "ida", "email": "ida@example.com", "text": "Hello"}),
+        ),
     ]
 }
 
 impl Shop {
-    fn call(&self, url: &str, body: &Value) -> RequestBuilder {
-        self.http.post(url).header("idempotency-key", "of-a-stranger").json(body)
+    fn call(&self, method: &Method, url: &str, body: &Value) -> RequestBuilder {
+        self.http.request(method.clone(), url).header("idempotency-key", "of-a-stranger").json(body)
     }
 }
 
@@ -41,6 +47,7 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
     for (path, body) in [
         ("/billing/withdraw", &withdrawal),
         ("/billing/withdraw/", &withdrawal),
+        ("/billing/account/ida", &withdrawal),
         ("/billing//withdraw", &withdrawal),
         ("/billing/Withdraw", &withdrawal),
         ("/billing/withdraw?login=ida", &withdrawal),
@@ -51,7 +58,7 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
         let request = || shop.request(Method::POST, path).header("idempotency-key", "of-a-stranger").json(body);
         for request in [request(), request().bearer_auth(&token)] {
             let answer = shop.send(request).await?;
-            assert!([401, 403, 404].contains(&answer.status), "{path}: {answer:?}");
+            assert!([401, 403, 404, 405].contains(&answer.status), "{path}: {answer:?}");
             answer.assert_problem(answer.status);
         }
         assert_eq!(state(&shop).await?, before, "{path}");
@@ -99,16 +106,16 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
         Some(format!("Basic {good}")),
         Some(good.clone()),
     ];
-    for (call, url, body) in calls(&shop) {
+    for (call, method, url, body) in calls(&shop) {
         for header in &headers {
             let with_header =
                 |request: RequestBuilder| header.iter().fold(request, |request, value| request.header("authorization", value));
             let case = format!("{call} with {}", header.as_deref().map_or("nothing", |header| &header[..header.len().min(30)]));
             for request in [
-                shop.call(&url, &body),
-                shop.http.post(&url).json(&body),
-                shop.call(&url, &json!({"login": 7})),
-                shop.http.post(&url).body("x"),
+                shop.call(&method, &url, &body),
+                shop.http.request(method.clone(), &url).json(&body),
+                shop.call(&method, &url, &json!({"login": 7})),
+                shop.http.request(method.clone(), &url).body("x"),
             ] {
                 let answer = shop.send(with_header(request)).await?;
                 assert_eq!(answer.status, 401, "{case}: {answer:?}");
@@ -123,15 +130,16 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
         ("orders-operator", "orders-billing", ["refill", "register"].as_slice()),
         ("orders-operator", "orders-notify", &[]),
         ("orders-operator", "https://kubernetes.default.svc.cluster.local", &[]),
-        ("orders-api-server", "orders-billing", &["withdraw"]),
+        ("orders-api-server", "orders-billing", &["open", "withdraw"]),
         ("orders-api-server", "orders-notify", &["notify"]),
-        ("default", "orders-billing", &["withdraw", "refill", "register"]),
+        ("default", "orders-billing", &["open", "withdraw", "refill", "register"]),
         ("default", "orders-notify", &["notify"]),
         ("default", "somebody-else", &[]),
     ] {
         let token = token(&shop, account, audience).await?;
-        for (call, url, body) in calls(&shop) {
+        for (call, method, url, body) in calls(&shop) {
             let allowed = [
+                ("orders-operator", "orders-billing", "open"),
                 ("orders-operator", "orders-billing", "withdraw"),
                 ("orders-operator", "orders-notify", "notify"),
                 ("orders-api-server", "orders-billing", "refill"),
@@ -143,7 +151,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
             let expected = if known_to.contains(&call) { 403 } else { 401 };
             // Twice: the second answer comes from the cache.
             for _ in 0..2 {
-                let answer = shop.send(shop.call(&url, &body).bearer_auth(&token)).await?;
+                let answer = shop.send(shop.call(&method, &url, &body).bearer_auth(&token)).await?;
                 assert_eq!(answer.status, expected, "{call} by {account} for {audience}: {answer:?}");
                 answer.assert_problem(expected);
             }
@@ -154,25 +162,27 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
     let file = shop.directory.path().join("elsewhere.token");
     service_account_token(&shop.client, &namespace, "orders-operator", "orders-billing", &file).await?;
     let elsewhere = std::fs::read_to_string(&file)?;
-    let (_, url, body) = &calls(&shop)[0];
-    shop.send(shop.call(url, body).bearer_auth(&elsewhere)).await?.assert_problem(403);
+    let (_, method, url, body) = &calls(&shop)[0];
+    shop.send(shop.call(method, url, body).bearer_auth(&elsewhere)).await?.assert_problem(403);
 
     assert_eq!(state(&shop).await?, before);
-    shop.get("/billing/account/eve").await?.assert_problem(404);
+    for nobody in ["eve", "zoe"] {
+        shop.get(&format!("/billing/account/{nobody}")).await?.assert_problem(404);
+    }
 
     // None of these calls is refused for another reason: with the right token each has its effect.
-    for (call, url, body) in calls(&shop) {
+    for (call, method, url, body) in calls(&shop) {
         let (account, audience) = match call {
-            "withdraw" => ("orders-operator", "orders-billing"),
+            "open" | "withdraw" => ("orders-operator", "orders-billing"),
             "notify" => ("orders-operator", "orders-notify"),
             _ => ("orders-api-server", "orders-billing"),
         };
-        let answer = shop.send(shop.call(&url, &body).bearer_auth(token(&shop, account, audience).await?)).await?;
+        let answer = shop.send(shop.call(&method, &url, &body).bearer_auth(token(&shop, account, audience).await?)).await?;
         assert_eq!(answer.status, 200, "{call}: {answer:?}");
     }
     assert_eq!(shop.messages("ida").await?.len(), before.2 + 1);
     assert_eq!(shop.balance("ida").await?, "500.0", "100 withdrawn, 100 refilled");
-    assert_eq!(shop.balance("eve").await?, "0.0");
+    assert_eq!([shop.balance("eve").await?, shop.balance("zoe").await?], ["0.0", "0.0"]);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod callers;
 mod charges;
 mod contract;
 mod crowd;
+mod customers;
 mod idempotency;
 mod kubectl_orders;
 mod life;

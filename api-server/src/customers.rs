@@ -1,0 +1,175 @@
+//! Making customers: one resource a login.
+
+use std::{fmt::Write, time::Duration};
+
+use axum::http::StatusCode;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+    runtime::wait::await_condition,
+};
+use orders_crds::{Customer, CustomerSpec, CustomerStatus, EMail, Login, customer::KEY_ANNOTATION};
+use orders_service::{IdempotencyKey, Problem};
+use sha2::{Digest, Sha256};
+
+use crate::orders::CALL_TIMEOUT;
+
+/// The longest part of a login that its customer's name begins with, in characters.
+const MAX_LEGIBLE: usize = 40;
+
+/// Customers in one namespace.
+#[derive(Clone)]
+pub struct Customers(Api<Customer>);
+
+impl Customers {
+    /// The customers of this namespace.
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Customers(Api::namespaced(client, namespace))
+    }
+
+    /// Creates a customer, or finds the one that the same key made before.
+    ///
+    /// # Errors
+    /// 409 if somebody else made one with this login; 503 if the API server does not answer.
+    pub async fn make(&self, login: &Login, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
+        // One made with kubectl has any name.
+        if let Some(there) = self.find(login).await? {
+            return same(there, email, key);
+        }
+        let spec = CustomerSpec { login: login.to_string(), email: email.to_string() };
+        let mut customer = Customer::new(&resource_name(login), spec);
+        if let Some(key) = key {
+            customer.annotations_mut().insert(KEY_ANNOTATION.to_owned(), key.as_str().to_owned());
+        }
+        match within(self.0.create(&PostParams::default(), &customer)).await? {
+            Ok(made) => Ok(made),
+            // Another request was faster.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => match self.find(login).await? {
+                Some(there) => same(there, email, key),
+                None => Err(Problem::unavailable("the customer was deleted just now; try again")),
+            },
+            Err(kube::Error::Api(status)) if status.is_invalid() => {
+                let why = format!("the API server refused the customer: {}", status.message);
+                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why))
+            }
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The customer with this login.
+    ///
+    /// # Errors
+    /// 404, or 503 if the API server does not answer.
+    pub async fn get(&self, login: &Login) -> Result<Customer, Problem> {
+        self.find(login).await?.ok_or_else(|| Problem::not_found("there is no customer with this login"))
+    }
+
+    /// The customer once it has an account, or as it is when the time is over.
+    pub async fn with_account(&self, customer: Customer, limit: Duration) -> Customer {
+        let is_open = |seen: Option<&Customer>| seen.is_some_and(has_account);
+        let name = customer.name_any();
+        match tokio::time::timeout(limit, await_condition(self.0.clone(), &name, is_open)).await {
+            Ok(Ok(Some(seen))) if seen.uid() == customer.uid() => seen,
+            Ok(Err(error)) => {
+                tracing::warn!(customer = name, %error, "cannot wait for the account");
+                customer
+            }
+            _ => customer,
+        }
+    }
+
+    async fn find(&self, login: &Login) -> Result<Option<Customer>, Problem> {
+        // A login has no character that a field selector gives a meaning to.
+        let selector = ListParams::default().fields(&format!("spec.login={login}"));
+        let mut found = within(self.0.list(&selector)).await?.map_err(|error| unavailable(&error))?.items;
+        // Of several the first one counts, by time and name.
+        found.sort_by_key(|customer| (customer.creation_timestamp(), customer.name_any()));
+        Ok(found.into_iter().next())
+    }
+}
+
+/// Whether a customer has its account.
+pub fn has_account(customer: &Customer) -> bool {
+    customer.status.as_ref().is_some_and(CustomerStatus::is_account_open)
+}
+
+/// A customer that is there already is the answer only to the request that made it.
+fn same(there: Customer, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
+    let made_with = there.annotations().get(KEY_ANNOTATION).map(String::as_str);
+    match key {
+        Some(key) if made_with != Some(key.as_str()) => Err(taken()),
+        None => Err(taken()),
+        Some(_) if there.spec.email != email.as_ref() => {
+            Err(Problem::invalid("Idempotency-Key", "this Idempotency-Key was used for another e-mail address"))
+        }
+        Some(_) => Ok(there),
+    }
+}
+
+fn taken() -> Problem {
+    let problem = Problem::new(StatusCode::CONFLICT, "there is a customer with this login already; nothing was changed");
+    Problem { field: Some("login".to_owned()), ..problem }
+}
+
+/// The name of a login's customer: legible, and another for each login. Logins have
+/// characters and a case that names have not, hence the hash.
+fn resource_name(login: &Login) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let mut name: String = login.as_ref().chars().take(MAX_LEGIBLE).map(plain).collect();
+    name.push('-');
+    for byte in &Sha256::digest(login.as_ref())[..8] {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+async fn within<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|timeout| unavailable(&timeout))
+}
+
+fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
+    tracing::warn!(%cause, "the API server does not answer");
+    Problem::unavailable(
+        "the customer store does not answer now; whether the customer was made is not known. Ask for it by its login, or send the request again with the same Idempotency-Key",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(text: &str) -> Login {
+        Login::try_from(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn each_login_has_a_name_of_its_own_that_kubernetes_takes() {
+        let long = "x".repeat(64);
+        let logins = ["Aurore56", "aurore56", "me@example.com", "me.example-com", "a_", "0", long.as_str()];
+        let names: std::collections::HashSet<_> = logins.iter().map(|text| resource_name(&login(text))).collect();
+        assert_eq!(names.len(), logins.len());
+        for name in names {
+            let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(name.len() <= 63 && name.chars().all(is_plain) && !name.starts_with('-'), "{name}");
+        }
+        assert!(resource_name(&login("Aurore56")).starts_with("aurore56-"));
+    }
+
+    #[test]
+    fn only_the_request_that_made_a_customer_gets_it_as_its_answer() {
+        let email = |text: &str| EMail::try_from(text.to_owned()).unwrap();
+        let key = |text: &str| IdempotencyKey::parse(text).unwrap();
+        let spec = CustomerSpec { login: "anna".into(), email: "a@b.cd".into() };
+        let mut there = Customer::new("anna-1", spec);
+        let status = |there: &Customer, email, key: Option<IdempotencyKey>| {
+            same(there.clone(), &email, key.as_ref()).err().map(|p| p.status)
+        };
+        assert_eq!(status(&there, email("a@b.cd"), None), Some(409));
+        assert_eq!(status(&there, email("a@b.cd"), Some(key("k"))), Some(409), "made with kubectl");
+        there.annotations_mut().insert(KEY_ANNOTATION.to_owned(), "k".to_owned());
+        assert_eq!(status(&there, email("a@b.cd"), Some(key("k"))), None);
+        assert_eq!(status(&there, email("x@b.cd"), Some(key("k"))), Some(422));
+        assert_eq!(status(&there, email("a@b.cd"), Some(key("other"))), Some(409));
+    }
+}

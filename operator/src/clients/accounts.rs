@@ -1,0 +1,78 @@
+//! Billing's accounts, over HTTP in every style of interaction: the styles are
+//! about orders, and an account is opened once.
+
+use std::time::Duration;
+
+use orders_crds::{Login, Money, money::json_number};
+use orders_service::{http_client::Peer, idempotency, token_file::TokenFile};
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::{NoAnswer, billing::excerpt};
+
+/// How long one call may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Larger than any right answer, in bytes.
+const MAX_ANSWER: usize = 4096;
+
+/// Billing's accounts.
+#[derive(Clone, Debug)]
+pub struct Accounts(Peer);
+
+/// An account that there is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Account {
+    login: Login,
+    /// Its balance now.
+    #[serde(with = "json_number")]
+    pub balance: Money,
+    /// Whether it was opened for the customer who was named.
+    pub opened: bool,
+}
+
+impl Accounts {
+    /// The service at this URL, shown this token.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
+        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(Accounts)
+    }
+
+    /// Sees to it that there is an account with this login, for the customer with
+    /// this UID if there was none.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which it is unknown whether there is one.
+    pub async fn open(&self, login: &Login, uid: &str) -> Result<Account, NoAnswer> {
+        // A login is safe in a path as it is.
+        let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(idempotency::HEADER, uid);
+        let (status, body) = self.0.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
+        if status != StatusCode::OK {
+            return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
+        }
+        read(&body, login)
+    }
+}
+
+fn read(body: &[u8], login: &Login) -> Result<Account, NoAnswer> {
+    let account: Account =
+        serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))?;
+    if account.login == *login { Ok(account) } else { Err(NoAnswer("billing's answer is about another account".to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_if_it_is_about_this_account() {
+        let anna = Login::try_from("anna".to_owned()).unwrap();
+        let body = r#"{"login":"anna","balance":9.5,"opened":true}"#;
+        assert_eq!(read(body.as_bytes(), &anna).map(|account| account.balance), Ok(Money::from_minor(950)));
+        for wrong in [body.replace("anna", "bert"), body.replace("9.5", "9.555"), String::new()] {
+            assert!(read(wrong.as_bytes(), &anna).is_err(), "{wrong}");
+        }
+    }
+}
