@@ -27,12 +27,17 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 /// Larger than any right answer, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
+/// No kubeconfig, or one that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the kubeconfig cannot be used: {0}")]
+pub struct KubeconfigError(String);
+
 /// The API cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// No kubeconfig, or one that cannot be used.
-    #[error("the kubeconfig cannot be used: {0}. Or give the API's URL with --server")]
-    Config(String),
+    #[error("{0}. Or give the API's URL with --server")]
+    Config(#[from] KubeconfigError),
     /// The services cannot be listed.
     #[error("the services of namespace {namespace} cannot be listed: {error}")]
     Services {
@@ -85,8 +90,7 @@ impl Access {
         if let Some(server) = &arguments.server {
             return Ok(Access { client: client(Config::new(server.clone()))?, prefix: String::new() });
         }
-        let client = client(config(arguments).await?)?;
-        let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let (client, namespace) = kubernetes(arguments).await?;
         let (service, port) = match &arguments.service {
             Some(service) => service.split_once(':').map_or((service.as_str(), PORT), |parts| parts),
             None => (&*find_service(&client, &namespace).await?, PORT),
@@ -120,9 +124,19 @@ pub fn proxy_path(namespace: &str, service: &str, port: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy")
 }
 
-async fn config(arguments: &AccessArgs) -> Result<Config, AccessError> {
+/// A client of the Kubernetes API, and the namespace that is meant.
+///
+/// # Errors
+/// [`KubeconfigError`].
+pub async fn kubernetes(arguments: &AccessArgs) -> Result<(Client, String), KubeconfigError> {
+    let client = client(config(arguments).await?)?;
+    let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    Ok((client, namespace))
+}
+
+async fn config(arguments: &AccessArgs) -> Result<Config, KubeconfigError> {
     let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-    let failed = |error: &dyn std::error::Error| AccessError::Config(causes(error));
+    let failed = |error: &dyn std::error::Error| KubeconfigError(causes(error));
     match &arguments.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| failed(&error))?;
@@ -133,21 +147,18 @@ async fn config(arguments: &AccessArgs) -> Result<Config, AccessError> {
     }
 }
 
-fn client(mut config: Config) -> Result<Client, AccessError> {
+fn client(mut config: Config) -> Result<Client, KubeconfigError> {
     // Whether to ask for another attempt again is for the user to say.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| AccessError::Config(causes(&error)))
+    Client::try_from(config).map_err(|error| KubeconfigError(causes(&error)))
 }
 
 async fn find_service(client: &Client, namespace: &str) -> Result<String, AccessError> {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let found = services.list(&ListParams::default().labels(LABELS)).await.map_err(|error| AccessError::Services {
-        namespace: namespace.to_owned(),
-        error: match error {
-            kube::Error::Api(status) => status.message,
-            other => causes(&other),
-        },
-    })?;
+    let found = services
+        .list(&ListParams::default().labels(LABELS))
+        .await
+        .map_err(|error| AccessError::Services { namespace: namespace.to_owned(), error: reason(error) })?;
     the_only_one(namespace, found.items.iter().map(ResourceExt::name_any).collect())
 }
 
@@ -159,6 +170,14 @@ fn the_only_one(namespace: &str, mut names: Vec<String>) -> Result<String, Acces
             names.push(last);
             Err(AccessError::SeveralServices { namespace: namespace.to_owned(), names: names.join(", ") })
         }
+    }
+}
+
+/// What Kubernetes says, or why it says nothing.
+pub(crate) fn reason(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        other => causes(&other),
     }
 }
 

@@ -164,11 +164,11 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::arguments::{Arguments, Command};
+    use crate::arguments::{ApiCommand, Arguments, Command};
 
     fn path_of(line: &str, left: usize, cursor: Option<&str>) -> String {
         match Arguments::parse_from(line.split(' ')).command {
-            Command::List(wanted) => list_path(&wanted, left, cursor),
+            Command::Api(ApiCommand::List(wanted)) => list_path(&wanted, left, cursor),
             other => panic!("{other:?}"),
         }
     }

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Orders of a release, live and archived ones alike.
 ///
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 /// to get and create services/proxy in the release's namespace, as with the role edit.
 ///
 /// Exit code 0 if all went well, 1 if something was refused, not found or not reached, 2 if the command line is wrong.
+/// The audit has codes of its own: see `kubectl orders audit --help`.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-orders", bin_name = "kubectl orders", version)]
 pub struct Arguments {
@@ -80,6 +81,21 @@ pub enum Format {
 /// What is done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What the API is asked for.
+    #[command(flatten)]
+    Api(ApiCommand),
+    /// Prove that the money adds up: run the release's audit and tell what it found.
+    ///
+    /// Makes a Job of the CronJob that the chart has for it, waits for its end, prints its log and deletes it. For that you must
+    /// be allowed to list cronjobs, to get, create and delete jobs, to list pods and to get pods/log, as with the role edit.
+    ///
+    /// Exit code 0 only if everything holds, 1 if something does not, 2 if it could not be found out.
+    Audit(AuditArgs),
+}
+
+/// What the API is asked for.
+#[derive(Debug, Subcommand)]
+pub enum ApiCommand {
     /// List orders, newest first.
     List(ListArgs),
     /// Show orders.
@@ -145,6 +161,23 @@ pub struct ListArgs {
     pub watch: bool,
 }
 
+/// How the audit is run.
+#[derive(Clone, Debug, Args)]
+pub struct AuditArgs {
+    /// CronJob of the audit; the namespace's only one that the chart made if not given.
+    #[arg(long = "cronjob", value_name = "NAME")]
+    pub cron_job: Option<String>,
+
+    /// How long to wait for its end, as in 90s or 10m.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_limit)]
+    pub timeout: Duration,
+}
+
+fn time_limit(text: &str) -> Result<Duration, String> {
+    let limit = text.parse::<SignedDuration>().ok().and_then(|limit| Duration::try_from(limit).ok());
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| "must be a length of time, as in 90s or 10m".to_owned())
+}
+
 fn server(text: &str) -> Result<Uri, String> {
     let uri = text.parse().ok().filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none());
     uri.ok_or_else(|| "must be a URL, as in http://arch.homework".to_owned())
@@ -183,6 +216,15 @@ mod tests {
         assert!(server("http://arch.homework").is_ok() && server("https://shop.example:8443/api").is_ok());
         for text in ["", "arch.homework", "/orders", "ftp://arch.homework", "http://arch.homework/?x=y"] {
             assert!(server(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_limit_is_positive_and_has_a_unit() {
+        assert_eq!(time_limit("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(time_limit("1m30s"), Ok(Duration::from_secs(90)));
+        for text in ["", "0s", "-1s", "10", "soon"] {
+            assert!(time_limit(text).is_err(), "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What each command does.
+//! What each command does that asks the API.
 
 use std::{
     io::{self, Write},
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Api, ApiError, Wish},
-    arguments::{Command, Format, ListArgs, PrintArgs},
+    arguments::{ApiCommand, Format, ListArgs, PrintArgs},
     order::Order,
     output::Printer,
     watch::Seen,
@@ -19,11 +19,11 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Carries out a command; whether all went well. What did not is told on standard error.
-pub async fn run(api: &Api, command: Command, print: &PrintArgs) -> bool {
+pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
     let mut printer = Printer::new(print);
     match command {
-        Command::List(wanted) if wanted.watch => watch(&mut printer, async || Ok(list(api, &wanted).await?)).await,
-        Command::List(wanted) => match list(api, &wanted).await {
+        ApiCommand::List(wanted) if wanted.watch => watch(&mut printer, async || Ok(list(api, &wanted).await?)).await,
+        ApiCommand::List(wanted) => match list(api, &wanted).await {
             Ok(orders) if orders.is_empty() && matches!(print.output, None | Some(Format::Wide)) => {
                 eprintln!("No orders found.");
                 true
@@ -31,12 +31,12 @@ pub async fn run(api: &Api, command: Command, print: &PrintArgs) -> bool {
             Ok(orders) => say(&printer.orders(&orders, Timestamp::now())),
             Err(error) => failed(&error),
         },
-        Command::Get { ids, watch: true } => watch(&mut printer, async || all(api, &ids).await).await,
-        Command::Get { ids, watch: false } => get(api, &ids, &mut printer).await,
-        Command::Cancel { id } => ask(api, id, Wish::Cancel, &mut printer).await,
-        Command::Retry { id } => ask(api, id, Wish::Retry, &mut printer).await,
-        Command::Resend { id } => ask(api, id, Wish::Resend, &mut printer).await,
-        Command::History { id } => match api.get(id).await {
+        ApiCommand::Get { ids, watch: true } => watch(&mut printer, async || all(api, &ids).await).await,
+        ApiCommand::Get { ids, watch: false } => get(api, &ids, &mut printer).await,
+        ApiCommand::Cancel { id } => ask(api, id, Wish::Cancel, &mut printer).await,
+        ApiCommand::Retry { id } => ask(api, id, Wish::Retry, &mut printer).await,
+        ApiCommand::Resend { id } => ask(api, id, Wish::Resend, &mut printer).await,
+        ApiCommand::History { id } => match api.get(id).await {
             Ok(order) => say(&printer.history(&order)),
             Err(error) => failed(&error),
         },
@@ -119,7 +119,7 @@ async fn watch(printer: &mut Printer, look: impl AsyncFn() -> Result<Vec<Order>,
 }
 
 /// Prints at once; whether anybody reads it.
-fn say(text: &str) -> bool {
+pub(crate) fn say(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }

@@ -3,11 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kubectl_orders::{access::Access, api::Api, arguments::Arguments, commands};
+use kubectl_orders::{
+    access::Access,
+    api::Api,
+    arguments::{Arguments, Command},
+    audit, commands,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Arguments { access, print, command } = Arguments::parse();
+    let command = match command {
+        Command::Api(command) => command,
+        Command::Audit(wanted) => return audit::run(&access, &print, &wanted).await,
+    };
     let api = match Access::find(&access).await {
         Ok(access) => Api::new(access),
         Err(error) => {

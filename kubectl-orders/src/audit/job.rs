@@ -1,0 +1,114 @@
+//! The Job of one audit, made of the release's CronJob as `kubectl create job --from` does.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{CronJob, Job},
+        core::v1::EnvVar,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{ResourceExt, api::ObjectMeta};
+
+/// The name that the chart gives the container of the audit.
+pub const CONTAINER: &str = "audit";
+
+/// The chart keeps a run for days. This one is read and deleted at once, and goes by itself if that did not happen.
+/// Not at once, however: it has to be there until its log was read.
+const TTL_SECONDS: i32 = 3600;
+
+/// What tells by whom a Job was made.
+const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";
+
+/// The Job for one audit whose report has this form, if the CronJob is one of the audit's.
+pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
+    let template = cron_job.spec.job_template.clone();
+    let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec?);
+    spec.ttl_seconds_after_finished = Some(TTL_SECONDS);
+    let containers = &mut spec.template.spec.as_mut()?.containers;
+    let container = containers.iter_mut().find(|container| container.name == CONTAINER)?;
+    // The log shall be the report and nothing else.
+    for (name, value) in [("OUTPUT", output), ("RUST_LOG", "off")] {
+        let env = container.env.get_or_insert_default();
+        env.retain(|variable| variable.name != name);
+        env.push(EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None });
+    }
+    let mut annotations = BTreeMap::from([(INSTANTIATE.to_owned(), "manual".to_owned())]);
+    annotations.extend(metadata.annotations.unwrap_or_default());
+    let metadata = ObjectMeta {
+        generate_name: Some(format!("{}-", cron_job.name_any())),
+        labels: metadata.labels,
+        annotations: Some(annotations),
+        owner_references: Some(vec![owner(cron_job)]),
+        ..ObjectMeta::default()
+    };
+    Some(Job { metadata, spec: Some(spec), status: None })
+}
+
+/// Without `blockOwnerDeletion`, which one may need a further permission to set.
+fn owner(cron_job: &CronJob) -> OwnerReference {
+    OwnerReference {
+        api_version: "batch/v1".to_owned(),
+        kind: "CronJob".to_owned(),
+        name: cron_job.name_any(),
+        uid: cron_job.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn cron_job(container: &str) -> CronJob {
+        let cron_job = json!({
+            "apiVersion": "batch/v1", "kind": "CronJob",
+            "metadata": {"name": "orders-audit", "namespace": "shop", "uid": "u-1", "labels": {"not": "the Job's"}},
+            "spec": {"schedule": "@daily", "suspend": true, "jobTemplate": {
+                "metadata": {"labels": {"app.kubernetes.io/component": "audit"}, "annotations": {"a": "b"}},
+                "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 0, "template": {"spec": {"containers": [
+                    {"name": "sidecar", "env": [{"name": "OUTPUT", "value": "mine"}]},
+                    {"name": container, "env": [{"name": "NAMESPACE", "value": "shop"}, {"name": "OUTPUT", "value": "text"}]}]}}}}}
+        });
+        serde_json::from_value(cron_job).unwrap()
+    }
+
+    #[test]
+    fn a_job_is_as_kubectl_would_make_it_of_the_cron_job() {
+        let job = serde_json::to_value(of(&cron_job("audit"), "json").unwrap()).unwrap();
+        assert_eq!(
+            job["metadata"],
+            json!({
+                "generateName": "orders-audit-",
+                "labels": {"app.kubernetes.io/component": "audit"},
+                "annotations": {"a": "b", "cronjob.kubernetes.io/instantiate": "manual"},
+                "ownerReferences": [
+                    {"apiVersion": "batch/v1", "kind": "CronJob", "name": "orders-audit", "uid": "u-1", "controller": true}]
+            })
+        );
+        assert_eq!(job["spec"]["backoffLimit"], 3);
+    }
+
+    #[test]
+    fn its_report_has_the_form_that_is_wanted_and_stays_until_it_was_read() {
+        let job = serde_json::to_value(of(&cron_job("audit"), "json").unwrap()).unwrap();
+        let containers = &job["spec"]["template"]["spec"]["containers"];
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        assert_eq!(
+            containers[1]["env"],
+            Value::Array(vec![variable("NAMESPACE", "shop"), variable("OUTPUT", "json"), variable("RUST_LOG", "off")])
+        );
+        assert_eq!(containers[0]["env"], json!([variable("OUTPUT", "mine")]));
+        assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 3600);
+    }
+
+    #[test]
+    fn a_cron_job_of_something_else_makes_none() {
+        assert!(of(&cron_job("backup"), "text").is_none());
+        assert!(of(&CronJob::default(), "text").is_none());
+    }
+}
