@@ -5,6 +5,7 @@
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod history;
 pub mod listing;
 pub mod routes;
 pub mod store;

@@ -3,12 +3,13 @@
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use orders_crds::Money;
-use orders_service::database::{Database, Migrations};
-use sqlx::{Any, Executor, FromRow, Row, any::AnyRow};
+use orders_service::database::{Database, Kind, Migrations};
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
 use crate::{
     entry::{Entry, is_column},
     error::ArchiveError,
+    history,
     listing::{Listing, Place},
 };
 
@@ -19,15 +20,17 @@ pub const MIGRATIONS: Migrations =
 /// A page of the export ends after the order with which it has so many bytes.
 pub const EXPORT_BYTES: usize = 4 * 1024 * 1024;
 
-/// A revision that is larger, or the same, stays.
-const UPSERT: &str =
+/// Does nothing if the order is there; one that is being put at the same time is waited for.
+const INSERT: &str =
     "INSERT INTO orders (uid, namespace, name, id, login, amount, state, created_at, revision, archived_at, resource)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-     ON CONFLICT (uid) DO UPDATE SET
-         namespace = excluded.namespace, name = excluded.name, id = excluded.id, login = excluded.login,
-         amount = excluded.amount, state = excluded.state, created_at = excluded.created_at, revision = excluded.revision,
-         archived_at = excluded.archived_at, resource = excluded.resource
-     WHERE excluded.revision > orders.revision";
+     ON CONFLICT (uid) DO NOTHING";
+
+/// Another revision instead.
+const REPLACE: &str = "UPDATE orders SET
+         namespace = $2, name = $3, id = $4, login = $5, amount = $6, state = $7, created_at = $8, revision = $9,
+         archived_at = $10, resource = $11
+     WHERE uid = $1";
 
 /// The statement for the newest order of a name.
 pub const NEWEST_OF_NAME: &str =
@@ -75,15 +78,16 @@ impl Store {
         Store { database }
     }
 
-    /// Keeps an order, unless the same or a later revision of it is kept already.
-    /// Returns the revision that is kept now.
+    /// Keeps an order, unless the same or a later revision of it is kept already. Its
+    /// history is kept beside that of all other revisions. Returns the revision that is kept now.
     ///
     /// # Errors
     /// The database's.
     pub async fn put(&self, entry: &Entry) -> Result<i64, ArchiveError> {
-        upsert(&self.database.pool, entry, Timestamp::now()).await?;
-        let kept = sqlx::query_scalar("SELECT revision FROM orders WHERE uid = $1").bind(&entry.uid);
-        Ok(kept.fetch_one(&self.database.pool).await?)
+        let mut transaction = self.database.begin_write().await?;
+        let kept = self.keep(&mut transaction, entry, Timestamp::now()).await?;
+        transaction.commit().await?;
+        Ok(kept)
     }
 
     /// Keeps all of these orders or, after an error, none; each as [`Store::put`] does.
@@ -97,9 +101,39 @@ impl Store {
         let now = Timestamp::now();
         let mut transaction = self.database.begin_write().await?;
         for entry in entries {
-            upsert(&mut *transaction, entry, now).await?;
+            self.keep(&mut transaction, entry, now).await?;
         }
         Ok(transaction.commit().await?)
+    }
+
+    /// Keeps an order within a transaction, which has its row to itself from then on.
+    /// Returns the revision that is kept now.
+    async fn keep(&self, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<i64, sqlx::Error> {
+        if write(INSERT, &mut *transaction, entry, now).await? > 0 {
+            return Ok(entry.revision);
+        }
+        let stored = sqlx::query(self.stored_sql()).bind(&entry.uid).fetch_one(&mut *transaction).await?;
+        let (revision, resource): (i64, String) = (stored.try_get("revision")?, stored.try_get("resource")?);
+        if entry.revision > revision {
+            let merged = Entry { resource: history::merge(&entry.resource, &resource), ..entry.clone() };
+            write(REPLACE, transaction, &merged, now).await?;
+        } else if entry.revision < revision {
+            // It may have what the later one had dropped already.
+            let merged = history::merge(&resource, &entry.resource);
+            if merged != resource {
+                let add = sqlx::query("UPDATE orders SET resource = $2 WHERE uid = $1").bind(&entry.uid).bind(merged);
+                add.execute(transaction).await?;
+            }
+        }
+        Ok(entry.revision.max(revision))
+    }
+
+    /// The statement for what is kept of an order that is to be written. In SQLite one transaction writes at a time.
+    const fn stored_sql(&self) -> &'static str {
+        match self.database.kind {
+            Kind::Sqlite => "SELECT revision, resource FROM orders WHERE uid = $1",
+            Kind::Postgres => "SELECT revision, resource FROM orders WHERE uid = $1 FOR UPDATE",
+        }
     }
 
     /// The order with this UID, as JSON.
@@ -188,8 +222,9 @@ pub fn listing_sql(listing: &Listing) -> &'static str {
     }
 }
 
-async fn upsert<'c>(database: impl Executor<'c, Database = Any>, entry: &Entry, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query(UPSERT)
+/// Writes an order by this statement; how many rows that changed.
+async fn write(sql: &'static str, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<u64, sqlx::Error> {
+    sqlx::query(sql)
         .bind(&entry.uid)
         .bind(&entry.namespace)
         .bind(&entry.name)
@@ -201,9 +236,9 @@ async fn upsert<'c>(database: impl Executor<'c, Database = Any>, entry: &Entry, 
         .bind(entry.revision)
         .bind(now.as_microsecond())
         .bind(&entry.resource)
-        .execute(database)
+        .execute(transaction)
         .await
-        .map(drop)
+        .map(|done| done.rows_affected())
 }
 
 impl FromRow<'_, AnyRow> for Archived {

@@ -44,7 +44,7 @@ pub struct Callers {
 #[openapi(
     info(
         title = "orders-archive",
-        description = "Finished orders, kept for good, so that their resources can be removed from Kubernetes. For the order services only: each call needs a service-account token of audience `orders-archive`.\n\nOf each order, by its UID, the latest revision is kept (`metadata.resourceVersion`, compared as a number): a repeat, or an older one that comes late, changes nothing. Times are microseconds since 1970-01-01 UTC. Errors are `application/problem+json` (RFC 9457); after a 503 repeat the call.",
+        description = "Finished orders, kept for good, so that their resources can be removed from Kubernetes. For the order services only: each call needs a service-account token of audience `orders-archive`.\n\nOf each order, by its UID, the latest revision is kept (`metadata.resourceVersion`, compared as a number): a repeat changes nothing. Its `status.history` is that of all revisions that came: a status has the first entry and the latest fifteen only, the archive up to 500, as far as the order is no larger than 64 KiB with them; of more, the oldest after the first make room. An older revision that comes late adds what it still has of the history, and nothing else. Times are microseconds since 1970-01-01 UTC. Errors are `application/problem+json` (RFC 9457); after a 503 repeat the call.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "orders", url = "http://arch.homework")
     ),

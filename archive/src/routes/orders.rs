@@ -23,7 +23,7 @@ pub(super) struct Kept {
 
 /// Keep an order.
 ///
-/// Only an order that is decided is taken. For the operator's account only.
+/// Only an order that is decided is taken. Its history is added to what is kept of it. For the operator's account only.
 #[utoipa::path(
     put,
     path = "/archive/orders/{uid}",
@@ -61,7 +61,8 @@ pub(super) struct Stored {
 
 /// Keep a batch of orders.
 ///
-/// All of them or, after any error, none. Only orders that are decided are taken. For the operator's account only.
+/// All of them or, after any error, none. Only orders that are decided are taken, and their histories are added to what is
+/// kept of them. For the operator's account only.
 #[utoipa::path(
     post,
     path = "/archive/orders",

@@ -37,6 +37,8 @@ pub struct Sample {
     pub state: &'static str,
     pub created_second: i64,
     pub revision: i64,
+    /// What the status still has of what happened: its entries' numbers, one a second.
+    pub history: Vec<i64>,
 }
 
 impl Sample {
@@ -49,6 +51,7 @@ impl Sample {
             state: "Paid",
             created_second: 1_737_957_687,
             revision: 1,
+            history: Vec::new(),
         }
     }
 
@@ -60,7 +63,7 @@ impl Sample {
             "Processing" => "Unknown",
             _ => "False",
         };
-        json!({
+        let mut resource = json!({
             "apiVersion": "arch.homework/v1",
             "kind": "Order",
             "metadata": {
@@ -71,12 +74,28 @@ impl Sample {
             "status": {"conditions": [
                 {"type": "Succeeded", "status": status, "reason": self.state, "message": "", "lastTransitionTime": time}
             ]}
-        })
+        });
+        if !self.history.is_empty() {
+            resource["status"]["history"] = self.history.iter().map(|number| happened(*number)).collect();
+        }
+        resource
     }
 
     pub fn entry(&self) -> Entry {
         Entry::read(self.resource()).expect("a finished order")
     }
+}
+
+/// An entry of a history.
+fn happened(number: i64) -> Value {
+    let time = Timestamp::from_second(1_737_957_687 + number).expect("a time").to_string();
+    json!({"time": time, "action": "Charge", "reason": "Paid", "message": number.to_string()})
+}
+
+/// The numbers of the entries in a resource's history.
+pub fn numbers(resource: &Value) -> Vec<i64> {
+    let entries = resource["status"]["history"].as_array().into_iter().flatten();
+    entries.filter_map(|entry| entry["message"].as_str()?.parse().ok()).collect()
 }
 
 /// What the archive has under a UID.

@@ -1,0 +1,252 @@
+//! The whole history of an order: its status keeps the first entry and the latest
+//! fifteen only, so what one version has dropped is taken from those before it.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use orders_crds::HistoryEntry;
+use serde_json::Value;
+
+use crate::entry::MAX_RESOURCE;
+
+/// The most entries that are kept of an order. Of more, and of what would make the order
+/// larger than [`MAX_RESOURCE`], the oldest after the first make room.
+pub const MAX_ENTRIES: usize = 500;
+
+/// What makes two entries one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    time: Timestamp,
+    action: String,
+    reason: String,
+    message: String,
+}
+
+/// An entry of a history, with what this version does not know of it.
+#[derive(Clone, Debug)]
+struct Item {
+    key: Key,
+    json: Value,
+}
+
+/// The newer of two versions of an order, as JSON, with the entries of both histories.
+/// In whatever order versions come, the same entries are kept while there is room.
+pub fn merge(newer: &str, older: &str) -> String {
+    let merged = || {
+        let mut resource: Value = serde_json::from_str(newer).ok()?;
+        let (new, old) = (items(&resource)?, items(&serde_json::from_str(older).ok()?)?);
+        if old.is_empty() {
+            return None;
+        }
+        let all = union(&old, &new).into_iter().map(|item| item.json).collect();
+        let status = resource.get_mut("status")?.as_object_mut()?;
+        status.insert("history".to_owned(), Value::Array(Vec::new()));
+        let room = MAX_RESOURCE.saturating_sub(resource.to_string().len());
+        resource["status"]["history"] = Value::Array(fitting(all, room));
+        Some(resource.to_string())
+    };
+    merged().unwrap_or_else(|| newer.to_owned())
+}
+
+/// The entries of a resource that was read as an order before.
+fn items(resource: &Value) -> Option<Vec<Item>> {
+    let Some(history) = resource.pointer("/status/history") else { return Some(Vec::new()) };
+    let read = |json: &Value| {
+        let HistoryEntry { time, action, reason, message } = serde_json::from_value(json.clone()).ok()?;
+        Some(Item { key: Key { time: time.0, action, reason, message }, json: json.clone() })
+    };
+    history.as_array()?.iter().map(read).collect()
+}
+
+/// The entries of both, each once, by time. Those of one time stay in the order that
+/// their histories have them in, as far as that is one order.
+fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
+    let keys = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<HashSet<Key>>();
+    let (in_older, in_newer) = (keys(older), keys(newer));
+    let (mut older, mut newer) = (older.iter().peekable(), newer.iter().peekable());
+    let (mut all, mut taken) = (Vec::new(), HashSet::new());
+    loop {
+        let next = match (older.peek(), newer.peek()) {
+            (None, None) => break,
+            (Some(_), None) => older.next(),
+            (None, Some(_)) => newer.next(),
+            (Some(old), Some(new)) => {
+                // What the other has as well waits for it there.
+                let old_waits = in_newer.contains(&old.key) && !taken.contains(&old.key);
+                let new_waits = in_older.contains(&new.key) && !taken.contains(&new.key);
+                let take_newer = match (old_waits, new_waits) {
+                    (true, false) => true,
+                    (false, true) | (true, true) => false,
+                    (false, false) => new.key.time < old.key.time,
+                };
+                if take_newer { newer.next() } else { older.next() }
+            }
+        };
+        if let Some(item) = next
+            && taken.insert(item.key.clone())
+        {
+            all.push(item.clone());
+        }
+    }
+    // The clocks of two operators may differ.
+    all.sort_by_key(|item| item.key.time);
+    all
+}
+
+/// The first entry and the latest ones, as many as are kept and fit into so many bytes.
+fn fitting(mut entries: Vec<Value>, room: usize) -> Vec<Value> {
+    // Each has a comma, but for the last.
+    let size = |entry: &Value| entry.to_string().len() + 1;
+    let mut bytes = entries.iter().map(size).sum::<usize>().saturating_sub(1);
+    let mut first_kept = 1;
+    while entries.len() > first_kept && (entries.len() - first_kept + 1 > MAX_ENTRIES || bytes > room) {
+        bytes -= size(&entries[first_kept]);
+        first_kept += 1;
+    }
+    entries.drain(1.min(entries.len())..first_kept.min(entries.len()));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use orders_crds::{OrderStatus, order::MAX_HISTORY};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(number: i64, second: i64, text: &str) -> Value {
+        let time = Timestamp::from_second(1_700_000_000 + second).unwrap().to_string();
+        json!({"time": time, "action": "Charge", "reason": "Paid", "message": format!("{number} {text}")})
+    }
+
+    fn resource(version: i64, history: &[Value]) -> String {
+        json!({"metadata": {"resourceVersion": version.to_string()}, "status": {"attempt": version, "history": history}})
+            .to_string()
+    }
+
+    fn history(resource: &str) -> Vec<Value> {
+        let resource: Value = serde_json::from_str(resource).unwrap();
+        resource["status"]["history"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// What happened, three entries a second, and what the status keeps of it after each.
+    fn versions(length: i64) -> (Vec<Value>, Vec<String>) {
+        let mut status = OrderStatus::default();
+        let (mut all, mut versions) = (Vec::new(), Vec::new());
+        for number in 0..length {
+            all.push(entry(number, number / 3, ""));
+            status.remember(serde_json::from_value(entry(number, number / 3, "")).unwrap());
+            let kept: Vec<Value> = status.history.iter().map(|entry| serde_json::to_value(entry).unwrap()).collect();
+            versions.push(resource(number, &kept));
+        }
+        (all, versions)
+    }
+
+    #[test]
+    fn what_the_newer_version_dropped_stays_and_all_else_is_the_newer_s() {
+        let (all, versions) = versions(40);
+        let merged = versions[1..].iter().fold(versions[0].clone(), |kept, version| merge(version, &kept));
+        assert!(history(&versions[39]).len() == MAX_HISTORY && all.len() == 40);
+        assert_eq!(history(&merged), all);
+        let merged: Value = serde_json::from_str(&merged).unwrap();
+        assert_eq!((&merged["metadata"]["resourceVersion"], &merged["status"]["attempt"]), (&json!("39"), &json!(39)));
+    }
+
+    #[test]
+    fn a_repeat_changes_no_byte_and_a_version_without_a_history_none_but_its_own() {
+        let (_, versions) = versions(20);
+        let merged = merge(&versions[19], &versions[3]);
+        assert_eq!(merge(&merged, &versions[19]), merged);
+        assert_eq!(merge(&merged, &merged), merged);
+        let bare = r#"{"status": {}}"#;
+        assert_eq!(merge(bare, bare), bare);
+        assert_eq!(merge(&versions[5], bare), versions[5]);
+        assert_eq!(history(&merge(bare, &versions[5])), history(&versions[5]));
+    }
+
+    #[test]
+    fn entries_that_differ_in_anything_known_are_two_and_what_is_not_known_is_kept() {
+        let base = entry(1, 1, "");
+        let with = |field: &str, value: &str| {
+            let mut other = base.clone();
+            other[field] = json!(value);
+            other
+        };
+        let mut others = vec![with("action", "Refund"), with("reason", "Refunded"), with("message", "another")];
+        others.push(with("time", "2024-01-01T00:00:00Z"));
+        for other in others {
+            let merged = merge(&resource(2, std::slice::from_ref(&other)), &resource(1, std::slice::from_ref(&base)));
+            assert_eq!(history(&merged), [base.clone(), other]);
+        }
+        // The same moment, written in another way.
+        let same = with("time", "2023-11-14T22:13:21.000+00:00");
+        assert_eq!(history(&merge(&resource(2, &[same]), &resource(1, std::slice::from_ref(&base)))).len(), 1);
+        let tomorrow = with("sinceThen", "7");
+        assert_eq!(history(&merge(&resource(2, &[]), &resource(1, std::slice::from_ref(&tomorrow)))), [tomorrow]);
+    }
+
+    #[test]
+    fn the_oldest_after_the_first_make_room() {
+        let all: Vec<Value> = (0..700).map(|number| entry(number, number, "")).collect();
+        let kept = history(&merge(&resource(2, &all[690..]), &resource(1, &all[..690])));
+        let (first, latest) = (&all[..1], &all[700 - kept.len() + 1..]);
+        assert_eq!(kept, [first, latest].concat());
+
+        let short =
+            |number: i64| json!({"time": "2023-11-14T22:13:21Z", "action": "", "reason": "", "message": number.to_string()});
+        let all: Vec<Value> = (0..600).map(short).collect();
+        let kept = history(&merge(&resource(2, &all[590..]), &resource(1, &all[..590])));
+        assert_eq!(kept, [&all[..1], &all[101..]].concat());
+        assert_eq!(kept.len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn no_order_becomes_larger_than_one_may_be() {
+        let large = |range: std::ops::Range<i64>| range.map(|number| entry(number, number, &"x".repeat(400))).collect::<Vec<_>>();
+        let merged = merge(&resource(2, &large(100..200)), &resource(1, &large(0..100)));
+        assert!((MAX_RESOURCE - 1000..=MAX_RESOURCE).contains(&merged.len()), "{}", merged.len());
+        assert_eq!(
+            (history(&merged)[0].clone(), history(&merged).last().cloned()),
+            (large(0..1)[0].clone(), large(199..200).pop())
+        );
+        // As large as an order may be without any of it.
+        let mut full: Value = serde_json::from_str(&resource(3, &large(200..201))).unwrap();
+        full["spec"] = json!("x".repeat(MAX_RESOURCE - full.to_string().len() - ",\"spec\":\"\"".len()));
+        let full = full.to_string();
+        assert_eq!(full.len(), MAX_RESOURCE);
+        assert!(merge(&full, &merged).len() <= MAX_RESOURCE);
+    }
+
+    proptest! {
+        #[test]
+        fn in_whatever_order_versions_come_all_of_their_entries_are_kept_each_once_by_time(
+            length in 1..60_usize,
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+        ) {
+            let (all, versions) = versions(length as i64);
+            let picks: Vec<usize> = picks.iter().map(|pick| pick.index(length)).collect();
+            let (mut kept, mut newest) = (versions[picks[0]].clone(), picks[0]);
+            for pick in &picks[1..] {
+                kept = if *pick > newest { merge(&versions[*pick], &kept) } else { merge(&kept, &versions[*pick]) };
+                newest = newest.max(*pick);
+            }
+            let sent: Vec<Value> = picks.iter().flat_map(|pick| history(&versions[*pick])).collect();
+            let kept = history(&kept);
+            let in_any_order = |entries: &[Value]| {
+                let mut texts: Vec<String> = entries.iter().map(Value::to_string).collect();
+                texts.sort_unstable();
+                texts.dedup();
+                texts
+            };
+            prop_assert_eq!(in_any_order(&kept), in_any_order(&sent), "all of it");
+            prop_assert_eq!(kept.len(), in_any_order(&sent).len(), "each once");
+            prop_assert!(kept.is_sorted_by_key(|entry| entry["time"].to_string()));
+            // Versions that come in their order are what happened, in the order in which it did.
+            if picks.is_sorted() {
+                let happened: Vec<&Value> = all.iter().filter(|entry| sent.contains(entry)).collect();
+                prop_assert_eq!(kept.iter().collect::<Vec<_>>(), happened);
+            }
+        }
+    }
+}
