@@ -7,7 +7,7 @@ use orders_service::{Problem, http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::listing::{Filter, Place};
+use crate::listing::{Filter, Place, microseconds};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,8 +56,8 @@ impl Archive {
         let mut query = vec![("namespace", self.namespace.clone()), ("limit", limit.to_string())];
         query.extend(filter.login.as_ref().map(|login| ("login", login.to_string())));
         query.extend(filter.state.as_ref().map(|state| ("state", state.clone())));
-        query.extend(filter.from.map(|from| ("from", from.as_microsecond().to_string())));
-        query.extend(filter.to.map(|to| ("to", to.as_microsecond().to_string())));
+        query.extend(filter.from.map(|from| ("from", microseconds(from).to_string())));
+        query.extend(filter.to.map(|to| ("to", microseconds(to).to_string())));
         query.extend(after.map(|place| ("before", format!("{},{}", place.created_at, place.uid))));
         let page = self.read("/archive/orders", &query).await?;
         page.ok_or_else(|| unavailable(&"404 to a listing"))

@@ -1,7 +1,13 @@
-//! Live orders, newest first, found by place and by login in steps that do not
+//! Live orders, newest first, found by place, login and state in steps that do not
 //! depend on how many there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap},
+    ops::Bound::{Excluded, Included, Unbounded},
+    sync::Arc,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -33,13 +39,28 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-/// The live orders' names by place.
+/// The live orders' names by place: all of them, those of each login, of each state, and of each login in each state.
 #[derive(Debug, Default)]
 pub struct Index {
-    names: BTreeMap<Place, String>,
-    of_login: HashMap<String, BTreeSet<Place>>,
-    by_name: HashMap<String, (Place, String)>,
+    lists: HashMap<Wanted, BTreeSet<ByPlace>>,
+    by_name: HashMap<Arc<str>, Arc<Live>>,
 }
+
+/// Which orders are in a list: those of a login, if there is one, in a state, if there is one.
+type Wanted = (Option<Arc<str>>, Option<Arc<str>>);
+
+/// What is known of a live order; shared by the lists that it is in.
+#[derive(Debug)]
+struct Live {
+    place: Place,
+    name: Arc<str>,
+    login: Arc<str>,
+    state: Arc<str>,
+}
+
+/// An order in a list, sorted by its place.
+#[derive(Clone, Debug)]
+struct ByPlace(Arc<Live>);
 
 impl Place {
     /// That of an order.
@@ -87,50 +108,107 @@ pub fn reason(order: &Order) -> String {
     succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned()
 }
 
+impl Live {
+    /// The lists that it is in.
+    fn lists(&self) -> [Wanted; 4] {
+        let (login, state) = (|| Some(self.login.clone()), || Some(self.state.clone()));
+        [(None, None), (login(), None), (None, state()), (login(), state())]
+    }
+}
+
 impl Index {
     /// Takes in an order, as new or instead of an earlier one of its name.
     pub fn insert(&mut self, order: &Order) {
-        let (name, place) = (order.name_any(), Place::of(order));
-        if self.by_name.get(&name).is_some_and(|(known, _)| *known == place) {
-            return;
+        let (name, place, state) = (order.name_any(), Place::of(order), reason(order));
+        if let Some(known) = self.by_name.get(&*name) {
+            if known.place == place && *known.login == order.spec.login && *known.state == state {
+                return;
+            }
+            self.remove(&name);
         }
-        self.remove(&name);
-        self.names.insert(place.clone(), name.clone());
-        self.of_login.entry(order.spec.login.clone()).or_default().insert(place.clone());
-        self.by_name.insert(name, (place, order.spec.login.clone()));
+        let login = self.shared((Some(order.spec.login.as_str().into()), None)).0;
+        let state = self.shared((None, Some(state.into()))).1;
+        let (Some(login), Some(state)) = (login, state) else { return };
+        let live = Arc::new(Live { place, name: name.into(), login, state });
+        for list in live.lists() {
+            self.lists.entry(list).or_default().insert(ByPlace(live.clone()));
+        }
+        self.by_name.insert(live.name.clone(), live);
+    }
+
+    /// The same texts, as an order that is there already has them.
+    fn shared(&self, wanted: Wanted) -> Wanted {
+        self.lists.get_key_value(&wanted).map(|(known, _)| known.clone()).unwrap_or(wanted)
     }
 
     /// Removes the order of this name.
     pub fn remove(&mut self, name: &str) {
-        let Some((place, login)) = self.by_name.remove(name) else { return };
-        self.names.remove(&place);
-        if let Some(places) = self.of_login.get_mut(&login) {
-            places.remove(&place);
-            if places.is_empty() {
-                self.of_login.remove(&login);
+        let Some(live) = self.by_name.remove(name) else { return };
+        for wanted in live.lists() {
+            if let Some(list) = self.lists.get_mut(&wanted) {
+                list.remove(&live.place);
+                if list.is_empty() {
+                    self.lists.remove(&wanted);
+                }
             }
         }
     }
 
     /// Whether this order is live.
     pub fn has(&self, place: &Place) -> bool {
-        self.names.contains_key(place)
+        self.lists.get(&(None, None)).is_some_and(|all| all.contains(place))
     }
 
-    /// The names of the orders after this place, newest first, of one login or of all.
-    pub fn after<'a>(&'a self, place: Option<&Place>, login: Option<&Login>) -> Box<dyn Iterator<Item = &'a str> + 'a> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let range = (Unbounded::<Place>, place.map_or(Unbounded, |place| Excluded(place.clone())));
-        match login {
-            None => Box::new(self.names.range(range).rev().map(|(_, name)| &**name)),
-            Some(login) => {
-                let places =
-                    self.of_login.get(login.as_ref()).into_iter().flat_map(move |places| places.range(range.clone()).rev());
-                Box::new(places.filter_map(|place| self.names.get(place)).map(|name| &**name))
-            }
-        }
+    /// The names of the orders that pass the filter, after this place, newest first.
+    /// No other order is looked at.
+    pub fn after<'a>(&'a self, place: Option<&Place>, filter: &Filter) -> impl Iterator<Item = &'a str> + use<'a> {
+        // No text is smaller than the empty one: all orders of that time are newer than this.
+        let at = |time: Timestamp| Place { created_at: microseconds(time), uid: String::new() };
+        let oldest = filter.from.map(at);
+        let newest = match (place.cloned(), filter.to.map(at)) {
+            (Some(place), Some(to)) => Some(place.min(to)),
+            (place, to) => place.or(to),
+        };
+        let wanted = (filter.login.as_ref().map(|login| login.as_ref().into()), filter.state.as_deref().map(Arc::from));
+        // A range that ends before it begins is none.
+        let is_range = oldest.as_ref().zip(newest.as_ref()).is_none_or(|(oldest, newest)| oldest < newest);
+        let list = self.lists.get(&wanted).filter(|_| is_range);
+        let range = (oldest.map_or(Unbounded, Included), newest.map_or(Unbounded, Excluded));
+        list.into_iter().flat_map(move |list| list.range::<Place, _>(range.clone()).rev()).map(|live| &*live.0.name)
     }
 }
+
+/// The first whole microsecond that is not before this time. Orders are created at whole ones.
+pub(crate) fn microseconds(time: Timestamp) -> i64 {
+    let whole = time.as_microsecond();
+    if time.as_nanosecond() > i128::from(whole) * 1000 { whole + 1 } else { whole }
+}
+
+impl Borrow<Place> for ByPlace {
+    fn borrow(&self) -> &Place {
+        &self.0.place
+    }
+}
+
+impl Ord for ByPlace {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.place.cmp(&other.0.place)
+    }
+}
+
+impl PartialOrd for ByPlace {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByPlace {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.place == other.0.place
+    }
+}
+
+impl Eq for ByPlace {}
 
 #[cfg(test)]
 mod tests {
@@ -146,22 +224,119 @@ mod tests {
         order
     }
 
+    fn decided(mut order: Order, reason: Reason) -> Order {
+        let at = Timestamp::from_second(0).unwrap();
+        let status = order.status.get_or_insert_default();
+        conditions::set(&mut status.conditions, ConditionType::Succeeded, Some(false), reason, String::new(), None, at);
+        order
+    }
+
+    fn login(login: &str) -> Option<Login> {
+        Some(Login::try_from(login.to_owned()).unwrap())
+    }
+
+    fn state(reason: Reason) -> Option<String> {
+        Some(reason.as_str().to_owned())
+    }
+
+    fn second(second: i64) -> Option<Timestamp> {
+        Some(Timestamp::from_second(second).unwrap())
+    }
+
+    fn names<'a>(index: &'a Index, place: Option<&Place>, filter: &Filter) -> Vec<&'a str> {
+        index.after(place, filter).collect()
+    }
+
     #[test]
     fn orders_are_found_newest_first_from_any_place_and_by_login() {
         let mut index = Index::default();
         for (name, login, second) in [("b", "anna", 2), ("a", "anna", 1), ("c", "bert", 2), ("d", "anna", 3)] {
             index.insert(&order(name, login, second));
         }
-        let anna = Login::try_from("anna".to_owned()).unwrap();
-        let all: Vec<_> = index.after(None, None).collect();
-        assert_eq!(all, ["d", "c", "b", "a"]);
+        let (all, anna) = (Filter::default(), Filter { login: login("anna"), ..Filter::default() });
+        assert_eq!(names(&index, None, &all), ["d", "c", "b", "a"]);
         let place = Place::of(&order("c", "bert", 2));
-        assert_eq!(index.after(Some(&place), None).collect::<Vec<_>>(), ["b", "a"]);
-        assert_eq!(index.after(Some(&place), Some(&anna)).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(names(&index, Some(&place), &all), ["b", "a"]);
+        assert_eq!(names(&index, Some(&place), &anna), ["b", "a"]);
+        assert!(index.has(&place) && !index.has(&Place { created_at: place.created_at, uid: "uid-b2".into() }));
         index.remove("b");
         index.insert(&order("a", "anna", 4));
-        assert_eq!(index.after(None, Some(&anna)).collect::<Vec<_>>(), ["a", "d"], "made again under its name");
-        assert_eq!(index.names.len(), 3);
+        assert_eq!(names(&index, None, &anna), ["a", "d"], "made again under its name");
+        assert_eq!(index.by_name.len(), 3);
+    }
+
+    #[test]
+    fn an_order_whose_state_changes_is_found_under_the_new_one_only() {
+        let mut index = Index::default();
+        let by_state = |reason| Filter { state: state(reason), ..Filter::default() };
+        let of_anna = |reason| Filter { login: login("anna"), ..by_state(reason) };
+        index.insert(&order("a", "anna", 1));
+        index.insert(&order("b", "bert", 2));
+        assert_eq!(names(&index, None, &by_state(Reason::Processing)), ["b", "a"]);
+        for reason in [Reason::Paid, Reason::Refunded] {
+            index.insert(&decided(order("a", "anna", 1), reason));
+            assert_eq!(names(&index, None, &by_state(reason)), ["a"]);
+            assert_eq!(names(&index, None, &of_anna(reason)), ["a"]);
+        }
+        assert_eq!(names(&index, None, &by_state(Reason::Processing)), ["b"]);
+        for gone in [of_anna(Reason::Processing), by_state(Reason::Paid), of_anna(Reason::Paid)] {
+            assert_eq!(index.after(None, &gone).count(), 0, "{gone:?}");
+        }
+        assert_eq!(names(&index, None, &Filter::default()), ["b", "a"], "once");
+        index.remove("a");
+        index.remove("b");
+        assert!(index.lists.is_empty() && index.by_name.is_empty(), "{index:?}");
+    }
+
+    #[test]
+    fn no_more_orders_are_looked_at_than_pass_the_filter() {
+        let mut index = Index::default();
+        for number in 0..10_000 {
+            let rare = number % 4000 == 1000;
+            let order = order(&format!("order-{number}"), ["anna", "bert"][usize::from(rare)], number);
+            index.insert(&decided(order, if rare { Reason::DeadlineExceeded } else { Reason::Paid }));
+        }
+        let late = state(Reason::DeadlineExceeded);
+        let rare = ["order-9000", "order-5000", "order-1000"];
+        for filter in [
+            Filter { state: late.clone(), ..Filter::default() },
+            Filter { login: login("bert"), state: late.clone(), ..Filter::default() },
+            Filter { login: login("bert"), ..Filter::default() },
+        ] {
+            assert_eq!(names(&index, None, &filter), rare, "{filter:?}");
+            let last = Place::of(&order("order-5000", "bert", 5000));
+            assert_eq!(names(&index, Some(&last), &filter), rare[2..], "{filter:?}");
+        }
+        let none = Filter { login: login("anna"), state: late.clone(), ..Filter::default() };
+        assert_eq!(index.after(None, &none).count(), 0);
+        let times = Filter { from: second(4998), to: second(5001), ..Filter::default() };
+        assert_eq!(names(&index, None, &times), ["order-5000", "order-4999", "order-4998"]);
+        let both = Filter { state: late, ..times.clone() };
+        assert_eq!(names(&index, None, &both), ["order-5000"]);
+        let place = Place::of(&order("order-4999", "anna", 4999));
+        assert_eq!(names(&index, Some(&place), &times), ["order-4998"]);
+        let newer = Place::of(&order("order-6000", "anna", 6000));
+        assert_eq!(index.after(Some(&newer), &times).count(), 3);
+        let older = Place::of(&order("order-10", "anna", 10));
+        assert_eq!(index.after(Some(&older), &times).count(), 0);
+    }
+
+    #[test]
+    fn a_range_of_times_is_what_the_filter_lets_pass() {
+        let mut index = Index::default();
+        let orders: Vec<Order> = (0..6).map(|number| order(&format!("o{number}"), "anna", number / 2)).collect();
+        orders.iter().for_each(|order| index.insert(order));
+        let times: Vec<Option<Timestamp>> =
+            (0..6).map(|half: i64| Timestamp::from_nanosecond(i128::from(half) * 500_000_001).ok()).chain([None]).collect();
+        for from in &times {
+            for to in &times {
+                let filter = Filter { from: *from, to: *to, ..Filter::default() };
+                let mut passed: Vec<String> =
+                    orders.iter().filter(|order| filter.passes(order)).map(|order| order.name_any()).collect();
+                passed.reverse();
+                assert_eq!(names(&index, None, &filter), passed, "{filter:?}");
+            }
+        }
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Outcomes {
     /// Up to `limit` live orders that pass the filter, after this place, newest first.
     pub fn page(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Vec<Arc<Order>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let orders = index.after(after, filter.login.as_ref()).filter_map(|name| self.seen(name));
+        let orders = index.after(after, filter).filter_map(|name| self.seen(name));
+        // The index may lag behind the store by a change.
         orders.filter(|order| filter.passes(order)).take(limit).collect()
     }
 
