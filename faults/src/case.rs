@@ -9,7 +9,7 @@ use crate::{
     effect::{Channel, Effect},
     fault::Fault,
     shop::{Database, Kind, Shop},
-    workload::{self, Ending},
+    workload::{self, Ending, Workload},
 };
 
 /// Nothing may have an effect for so long before the parts count as at rest.
@@ -23,6 +23,8 @@ const REST_LIMIT: Duration = Duration::from_secs(45);
 pub struct Case {
     /// In which kind of shop.
     pub kind: Kind,
+    /// In what its customers do.
+    pub workload: Workload,
     /// The effect's place among those of a run without faults, from 1.
     pub number: usize,
     /// The effect.
@@ -31,11 +33,14 @@ pub struct Case {
     pub fault: Fault,
 }
 
-/// A case's name, as printed and as given to `case`: `http/postgres/17/kill-after`.
+/// A case's name, as printed and as given to `case`: `http/postgres/17/kill-after`,
+/// or `http/postgres/removal-3/kill-after` of an order that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaseName {
     /// In which kind of shop.
     pub kind: Kind,
+    /// In what its customers do.
+    pub workload: Workload,
     /// The number of the effect.
     pub number: usize,
     /// What it meets.
@@ -58,6 +63,8 @@ pub enum Verdict {
 /// A run without faults.
 #[derive(Clone, Debug)]
 pub struct Learned {
+    /// Of what customers do.
+    pub workload: Workload,
     /// How it ends.
     pub ending: Ending,
     /// Its effects, of which the first has the number 1.
@@ -80,20 +87,23 @@ impl Learned {
     ///
     /// # Errors
     /// If that does not settle, or the audit fails.
-    pub async fn from(shop: &Shop) -> Result<Self> {
+    pub async fn from(shop: &Shop, workload: Workload) -> Result<Self> {
         shop.board.begin(Vec::new());
-        let mut ending = workload::run(shop, "learning").await.context("a run without faults")?;
+        let mut ending = workload.run(shop, "learning").await.context("a run without faults")?;
         at_rest(shop).await?;
         workload::count_mails(shop, "learning", &mut ending).await?;
         shop.audit().await.context("after a run without faults")?;
-        Ok(Learned { ending, effects: shop.board.seen() })
+        let effects = shop.board.seen().into_iter().filter(|effect| Workload::of(effect) == workload).collect();
+        Ok(Learned { workload, ending, effects })
     }
 
     /// Every fault at every effect.
     pub fn cases(&self, kind: Kind) -> Vec<Case> {
         let numbered = self.effects.iter().zip(1..);
         numbered
-            .flat_map(|(effect, number)| Fault::of(effect).map(move |fault| Case { kind, number, effect: effect.clone(), fault }))
+            .flat_map(|(effect, number)| {
+                Fault::of(effect).map(move |fault| Case { kind, workload: self.workload, number, effect: effect.clone(), fault })
+            })
             .collect()
     }
 }
@@ -108,7 +118,7 @@ impl Case {
     /// Tries it in a shop, for a customer of this login, who must be new.
     pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
         shop.board.begin(vec![(self.effect.clone(), self.fault)]);
-        let ending = workload::run(shop, login).await;
+        let ending = self.workload.run(shop, login).await;
         if shop.board.fired() == 0 {
             return Verdict::NotReached;
         }
@@ -170,13 +180,17 @@ impl Case {
 
     /// The case's name.
     pub fn name(&self) -> CaseName {
-        CaseName { kind: self.kind, number: self.number, fault: self.fault }
+        CaseName { kind: self.kind, workload: self.workload, number: self.number, fault: self.fault }
     }
 }
 
+/// Before the number of an effect of [`Workload::Removal`].
+const REMOVAL: &str = "removal-";
+
 impl fmt::Display for CaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.kind, self.number, self.fault)
+        let workload = if self.workload == Workload::Removal { REMOVAL } else { "" };
+        write!(f, "{}/{workload}{}/{}", self.kind, self.number, self.fault)
     }
 }
 
@@ -189,9 +203,14 @@ impl FromStr for CaseName {
             || parts.next().ok_or("expected INTERACTION/DATABASE/NUMBER/FAULT, such as http/postgres/17/kill-after".to_owned());
         let interaction = next()?.parse::<Interaction>()?;
         let database = Database::parse(next()?).ok_or("the database is postgres or sqlite")?;
-        let number = next()?.parse().map_err(|_| "the effect's number is none")?;
+        let number = next()?;
+        let (workload, number) = match number.strip_prefix(REMOVAL) {
+            Some(number) => (Workload::Removal, number),
+            None => (Workload::Life, number),
+        };
+        let number = number.parse().map_err(|_| "the effect's number is none")?;
         let fault = Fault::parse(next()?).ok_or("there is no such fault")?;
-        Ok(CaseName { kind: Kind { interaction, database }, number, fault })
+        Ok(CaseName { kind: Kind { interaction, database }, workload, number, fault })
     }
 }
 
@@ -201,7 +220,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for name in ["http/postgres/17/kill-after", "broker/sqlite/3/answer-503"] {
+        for name in ["http/postgres/17/kill-after", "broker/sqlite/3/answer-503", "http/postgres/removal-3/late"] {
             assert_eq!(name.parse::<CaseName>().unwrap().to_string(), name);
         }
         assert!("http/postgres/17".parse::<CaseName>().is_err());

@@ -8,11 +8,13 @@ use orders_testbed::Interaction;
 
 use crate::{
     case::{CaseName, Learned},
+    effect::Channel,
     planted,
     report::Tally,
     scenarios::{self, Scenario},
     shop::{Database, Kind, Setup, Shop},
     sweep::{self, Plan, Selection},
+    workload::Workload,
 };
 
 /// Tries to break the promises of orders: every fault at every effect, on real parts.
@@ -45,6 +47,9 @@ enum Command {
         /// How its services talk: http, notify-broker or broker
         #[arg(long, default_value = "http")]
         interaction: Interaction,
+        /// Of an order that is removed, in place of orders that live
+        #[arg(long)]
+        removal: bool,
     },
     /// One case, named as in a report: http/postgres/17/kill-after
     Case {
@@ -87,6 +92,9 @@ struct How {
     /// Only shops whose services talk like this: http, notify-broker or broker
     #[arg(long)]
     interaction: Option<Interaction>,
+    /// Only effects over this channel, and no scenarios
+    #[arg(long, value_enum)]
+    channel: Option<Channel>,
 }
 
 impl Cli {
@@ -116,8 +124,8 @@ impl Cli {
     }
 }
 
-fn setup(kind: Kind) -> Setup {
-    Setup { kind, planted: None, data: None }
+fn setup(kind: Kind, workload: Workload) -> Setup {
+    Setup { kind, workload, planted: None, data: None }
 }
 
 impl Command {
@@ -131,16 +139,18 @@ impl Command {
                 sweep_all(how, Selection::Short, tally).await?;
                 scenarios_all(how, tally).await
             }
-            Command::Effects { database, interaction } => {
-                let learned = Learned::from(&Shop::open(&setup(Kind { interaction, database })).await?).await?;
+            Command::Effects { database, interaction, removal } => {
+                let workload = if removal { Workload::Removal } else { Workload::Life };
+                let shop = Shop::open(&setup(Kind { interaction, database }, workload)).await?;
+                let learned = Learned::from(&shop, workload).await?;
                 for (effect, number) in learned.effects.iter().zip(1..) {
                     println!("{number:>4}  {effect}");
                 }
                 Ok(())
             }
             Command::Case { name } => {
-                let shop = Shop::open(&setup(name.kind)).await?;
-                let learned = Learned::from(&shop).await?;
+                let shop = Shop::open(&setup(name.kind, name.workload)).await?;
+                let learned = Learned::from(&shop, name.workload).await?;
                 let case = learned.cases(name.kind).into_iter().find(|case| case.name() == name);
                 let case = case.with_context(|| format!("there is no case {name}; see `orders-faults effects`"))?;
                 let verdict = case.run(&shop, &learned, "once").await;
@@ -173,16 +183,40 @@ async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<
             // What differs between the styles does not differ between the databases.
             let of_interest = interaction == Interaction::Http || database == Database::Postgres;
             if how.database.map_or(of_interest, |only| only == database) {
-                let setup = setup(Kind { interaction, database });
-                let plan = Plan { setup, selection, seed: how.seed, jobs: how.jobs.into(), stop_at_first: false };
-                sweep::run(&plan, tally).await?;
+                sweep_kind(Kind { interaction, database }, how, selection, tally).await?;
             }
         }
     }
     Ok(())
 }
 
+/// Sweeps shops of one kind. Those in which an order is removed mostly wait, so they are beside the others.
+async fn sweep_kind(kind: Kind, how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
+    let How { channel, seed, jobs, .. } = how;
+    // An order is removed in the same way in all kinds, so for a selection one is enough.
+    let first = kind == Kind { interaction: Interaction::Http, database: Database::Postgres };
+    let with_removal = selection == Selection::All || first || channel.is_some();
+    let plan = |workload: Workload| {
+        let asked = channel.is_none_or(|channel| workload.has(channel)) && (workload == Workload::Life || with_removal);
+        asked.then(|| Plan { setup: setup(kind, workload), selection, channel, seed, jobs: jobs.into(), stop_at_first: false })
+    };
+    let mut of_removal = Tally::default();
+    tokio::try_join!(try_plan(plan(Workload::Life), tally), try_plan(plan(Workload::Removal), &mut of_removal))?;
+    tally.take_in(of_removal);
+    Ok(())
+}
+
+async fn try_plan(plan: Option<Plan>, tally: &mut Tally) -> Result<()> {
+    match plan {
+        Some(plan) => sweep::run(&plan, tally).await,
+        None => Ok(()),
+    }
+}
+
 async fn scenarios_all(how: How, tally: &mut Tally) -> Result<()> {
+    if how.channel.is_some() {
+        return Ok(());
+    }
     for interaction in interactions(how) {
         scenarios::run_all(interaction, how.seed, how.jobs.into(), tally).await?;
     }

@@ -18,18 +18,22 @@ pub enum Part {
 }
 
 /// From which part to which an effect goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Channel {
     /// The public API creates orders.
     ApiServerToKube,
     /// The public API passes on registrations and refills.
     ApiServerToBilling,
+    /// The public API asks for archived orders.
+    ApiServerToArchive,
     /// The operator writes status and events.
     OperatorToKube,
     /// The operator charges.
     OperatorToBilling,
     /// The operator has customers told.
     OperatorToNotify,
+    /// The operator has finished orders kept.
+    OperatorToArchive,
     /// The operator asks, tells and acknowledges.
     OperatorToBroker,
     /// Billing tells and acknowledges.
@@ -40,6 +44,8 @@ pub enum Channel {
     BillingToDatabase,
     /// Notify keeps its messages.
     NotifyToDatabase,
+    /// The archive keeps its orders.
+    ArchiveToDatabase,
     /// Notify delivers.
     NotifyToMail,
 }
@@ -49,14 +55,17 @@ impl Channel {
         match self {
             Channel::ApiServerToKube => "api-server>kube",
             Channel::ApiServerToBilling => "api-server>billing",
+            Channel::ApiServerToArchive => "api-server>archive",
             Channel::OperatorToKube => "operator>kube",
             Channel::OperatorToBilling => "operator>billing",
             Channel::OperatorToNotify => "operator>notify",
+            Channel::OperatorToArchive => "operator>archive",
             Channel::OperatorToBroker => "operator>broker",
             Channel::BillingToBroker => "billing>broker",
             Channel::NotifyToBroker => "notify>broker",
             Channel::BillingToDatabase => "billing>database",
             Channel::NotifyToDatabase => "notify>database",
+            Channel::ArchiveToDatabase => "archive>database",
             Channel::NotifyToMail => "notify>mail",
         }
     }

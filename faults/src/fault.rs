@@ -72,14 +72,18 @@ impl Fault {
     /// The faults that this effect can meet.
     pub fn of(effect: &Effect) -> impl Iterator<Item = Fault> {
         let common = match effect.channel {
-            Channel::BillingToDatabase | Channel::NotifyToDatabase => DATABASE,
+            Channel::BillingToDatabase | Channel::NotifyToDatabase | Channel::ArchiveToDatabase => DATABASE,
             Channel::OperatorToBroker | Channel::BillingToBroker | Channel::NotifyToBroker => BROKER,
             Channel::NotifyToMail => MAIL,
             _ => HTTP,
         };
         let by_operator = matches!(
             effect.channel,
-            Channel::OperatorToKube | Channel::OperatorToBilling | Channel::OperatorToNotify | Channel::OperatorToBroker
+            Channel::OperatorToKube
+                | Channel::OperatorToBilling
+                | Channel::OperatorToNotify
+                | Channel::OperatorToArchive
+                | Channel::OperatorToBroker
         );
         let two_leaders: &[Fault] = if by_operator { &[Fault::SupersededBefore, Fault::SupersededAfter] } else { &[] };
         common.iter().chain(two_leaders).copied()
@@ -89,15 +93,15 @@ impl Fault {
     /// a second more than its time limit.
     pub const fn patience(channel: Channel) -> Duration {
         let seconds = match channel {
-            Channel::ApiServerToKube => 4,
+            Channel::ApiServerToKube | Channel::ApiServerToArchive => 4,
             Channel::ApiServerToBilling
             | Channel::OperatorToBilling
             | Channel::OperatorToBroker
             | Channel::BillingToBroker
             | Channel::NotifyToBroker => 6,
             Channel::OperatorToNotify => 2,
-            Channel::BillingToDatabase | Channel::NotifyToDatabase => 9,
-            Channel::OperatorToKube | Channel::NotifyToMail => 11,
+            Channel::BillingToDatabase | Channel::NotifyToDatabase | Channel::ArchiveToDatabase => 9,
+            Channel::OperatorToKube | Channel::OperatorToArchive | Channel::NotifyToMail => 11,
         };
         Duration::from_secs(seconds)
     }

@@ -13,10 +13,11 @@ use crate::{
     scenarios::Scenario,
     shop::{Database, Kind, Setup},
     sweep::{self, Plan, Selection},
+    workload::Workload,
 };
 
 /// The deliberate faults: name, what is wrong.
-const BUGS: [(&str, &str); 7] = [
+const BUGS: [(&str, &str); 8] = [
     ("no-unique-key", "billing makes each charge that it is asked for"),
     ("timeout-as-refusal", "the operator takes no answer for a refusal"),
     ("status-before-charge", "the operator writes that an order is paid before it is"),
@@ -24,6 +25,7 @@ const BUGS: [(&str, &str); 7] = [
     ("event-as-memory", "the operator takes a charge that it noted in an Event for made"),
     ("message-not-deduplicated", "notify takes each request for a new message"),
     ("status-without-version", "the operator writes a status whatever became of the order meanwhile"),
+    ("removed-unarchived", "the operator removes an order without looking whether the archive took it"),
 ];
 
 /// Looks for each of them where it would do harm, until it is found.
@@ -63,14 +65,16 @@ async fn find(bug: &str, interaction: Interaction, programs: &Path) -> Result<bo
         let verdict = Scenario::RecreatedMeanwhile.run_with(interaction, planted, 1).await?;
         return Ok(matches!(verdict, Verdict::Violated(_)));
     }
-    let channels: &[Channel] = match interaction {
-        Interaction::Http => &[Channel::OperatorToBilling, Channel::OperatorToNotify],
-        _ => &[Channel::BillingToBroker, Channel::NotifyToBroker],
+    let (workload, channels): (_, &[Channel]) = match interaction {
+        _ if bug == "removed-unarchived" => (Workload::Removal, &[Channel::OperatorToArchive]),
+        Interaction::Http => (Workload::Life, &[Channel::OperatorToBilling, Channel::OperatorToNotify]),
+        _ => (Workload::Life, &[Channel::BillingToBroker, Channel::NotifyToBroker]),
     };
     let mut tally = Tally::default();
     let plan = Plan {
-        setup: Setup { kind: Kind { interaction, database: Database::Postgres }, planted, data: None },
+        setup: Setup { kind: Kind { interaction, database: Database::Postgres }, workload, planted, data: None },
         selection: Selection::On(channels),
+        channel: None,
         seed: 1,
         jobs: 1,
         stop_at_first: true,

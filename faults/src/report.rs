@@ -58,6 +58,18 @@ impl Tally {
         println!("{what}: {text}\n  {}\n  again: {repeat}", why.trim_end().replace('\n', "\n  "));
     }
 
+    /// Takes in what was tried beside it.
+    pub fn take_in(&mut self, other: Tally) {
+        for (fault, channels) in other.columns {
+            let column = self.columns.entry(fault).or_default();
+            channels.into_iter().for_each(|(channel, count)| *column.entry(channel).or_default() += count);
+        }
+        self.tried += other.tried;
+        self.violations += other.violations;
+        self.unsettled += other.unsettled;
+        self.not_reached += other.not_reached;
+    }
+
     /// Cases so far.
     pub fn tried(&self) -> usize {
         self.tried

@@ -19,6 +19,7 @@ use crate::{
     effect::Channel,
     report::Tally,
     shop::{Database, Kind, Setup, Shop},
+    workload::Workload,
 };
 
 /// A scenario. Each has a shop of its own.
@@ -90,7 +91,7 @@ impl Scenario {
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
         let expected_to_hold = planted.is_none();
-        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, planted, data }).await?;
+        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, planted, data }).await?;
         let played = match self {
             Scenario::UnseenChange => views::unseen_change(&shop).await,
             Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,

@@ -26,6 +26,7 @@ use crate::{
         mail, nats, postgres,
     },
     switchboard::Switchboard,
+    workload::Workload,
 };
 
 /// Operators in a shop, of which one works at a time.
@@ -70,11 +71,16 @@ impl Database {
     }
 }
 
+/// How long orders stay after they are finished, where they are to be removed: longer than a look at them takes.
+const TTL_SECONDS: &str = "2";
+
 /// What differs between shops.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Of which kind.
     pub kind: Kind,
+    /// What its customers do.
+    pub workload: Workload,
     /// A deliberate fault of the services themselves, and where their programs with such faults are.
     pub planted: Option<(String, PathBuf)>,
     /// Where SQLite files go, if not beside the logs.
@@ -122,7 +128,7 @@ impl Shop {
             Database::Sqlite => None,
         };
         let proxies = Proxies { directory: directory.path(), client: &client, board: Arc::default(), actors: Arc::default() };
-        let (billing, notify) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (billing, notify, archive) = (Arc::default(), Arc::default(), Arc::default());
         let mut options = StackOptions { operators: OPERATORS, ..StackOptions::new(proxies.mail(&inbox).await?) };
         options.interaction = setup.kind.interaction;
         let nats = match setup.kind.interaction {
@@ -142,8 +148,10 @@ impl Shop {
         }
         if let Some(server) = &server {
             let (billing, notify) = (server.database("billing")?, server.database("notify")?);
+            let archive = server.database("archive")?;
             options.billing_database = Some(proxies.database(Channel::BillingToDatabase, Part::Billing, &billing).await?);
             options.notify_database = Some(proxies.database(Channel::NotifyToDatabase, Part::Notify, &notify).await?);
+            options.archive_database = Some(proxies.database(Channel::ArchiveToDatabase, Part::Archive, &archive).await?);
         } else if let Some(data) = &setup.data {
             options.billing_database = Some(format!("sqlite://{}/billing.db", data.display()));
             options.notify_database = Some(format!("sqlite://{}/notify.db", data.display()));
@@ -154,12 +162,17 @@ impl Shop {
                 (name, "KUBECONFIG", proxies.kube(Channel::OperatorToKube, by).await?),
                 (name, "BILLING_URL", proxies.service(Channel::OperatorToBilling, by, &billing).await?),
                 (name, "NOTIFY_URL", proxies.service(Channel::OperatorToNotify, by, &notify).await?),
+                (name, "ARCHIVE_URL", proxies.service(Channel::OperatorToArchive, by, &archive).await?),
             ]);
         }
         options.env.extend([
             ("api-server", "KUBECONFIG", proxies.kube(Channel::ApiServerToKube, Part::ApiServer).await?),
             ("api-server", "BILLING_URL", proxies.service(Channel::ApiServerToBilling, Part::ApiServer, &billing).await?),
+            ("api-server", "ARCHIVE_URL", proxies.service(Channel::ApiServerToArchive, Part::ApiServer, &archive).await?),
         ]);
+        if setup.workload == Workload::Removal {
+            options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", TTL_SECONDS.to_owned()));
+        }
         if let Some((bug, programs)) = &setup.planted {
             options.env.extend(["operator", "billing", "notify"].map(|service| (service, "PLANTED_BUG", bug.clone())));
             options.programs = Some(programs.clone());
@@ -170,6 +183,7 @@ impl Shop {
         let authority = |url: &str| url.trim_start_matches("http://").to_owned();
         billing.get_or_init(|| authority(&stack.billing.url));
         notify.get_or_init(|| authority(&stack.notify.url));
+        archive.get_or_init(|| authority(&stack.archive.url));
         let (url, audit) = (stack.api_server.url.clone(), stack.audit(&cluster));
         ensure!(proxies.actors.set(Actors::new(stack, server, client.clone())).is_ok(), "the actors are set once");
         let actors = proxies.actors.clone();

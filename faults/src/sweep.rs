@@ -13,6 +13,7 @@ use crate::{
     effect::Channel,
     report::Tally,
     shop::{Setup, Shop},
+    workload::Workload,
 };
 
 /// A shop is replaced after so many cases, as its audit covers all that ever happened in it.
@@ -26,7 +27,8 @@ const CASE_LIMIT: Duration = Duration::from_secs(300);
 pub enum Selection {
     /// Every fault at every effect.
     All,
-    /// Each fault once on each channel, at effects that the seed picks.
+    /// Each fault once on each channel, at effects that the seed picks; each once in all
+    /// where an order is removed, which takes long.
     Short,
     /// Every fault that does not take seconds at every effect on these channels.
     On(&'static [Channel]),
@@ -39,6 +41,8 @@ pub struct Plan {
     pub setup: Setup,
     /// Which cases.
     pub selection: Selection,
+    /// Only those at effects over this channel.
+    pub channel: Option<Channel>,
     /// Shuffles the cases.
     pub seed: u64,
     /// Shops at once.
@@ -53,10 +57,11 @@ pub struct Plan {
 /// If no shop can be opened. Violations are no errors: they are in the tally.
 pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let shop = Shop::open(&plan.setup).await?;
-    let learned = Arc::new(Learned::from(&shop).await?);
+    let learned = Arc::new(Learned::from(&shop, plan.setup.workload).await?);
     let mut cases = learned.cases(plan.setup.kind);
     let mut random = fastrand::Rng::with_seed(plan.seed);
     random.shuffle(&mut cases);
+    cases.retain(|case| plan.channel.is_none_or(|channel| channel == case.effect.channel));
     match plan.selection {
         Selection::All => {}
         Selection::Short => cases = short(cases),
@@ -64,8 +69,9 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     }
     let total = cases.len();
     println!(
-        "{}: {} effects, {total} cases, seed {}, {} shops at once",
+        "{}{}: {} effects, {total} cases, seed {}, {} shops at once",
         plan.setup.kind,
+        if plan.setup.workload == Workload::Removal { ", removal" } else { "" },
         learned.effects.len(),
         plan.seed,
         plan.jobs
@@ -96,10 +102,11 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// A choice that every machine has the time for: each fault on each channel once, at effects that the seed picks.
+/// A choice that every machine has the time for.
 fn short(cases: Vec<Case>) -> Vec<Case> {
     let mut seen = BTreeSet::new();
-    cases.into_iter().filter(|case| seen.insert((case.effect.channel, case.fault))).collect()
+    let channel = |case: &Case| (case.workload == Workload::Life).then_some(case.effect.channel);
+    cases.into_iter().filter(|case| seen.insert((channel(case), case.fault))).collect()
 }
 
 async fn work(

@@ -1,5 +1,7 @@
 //! What customers do, the same each time, and how it ends.
 
+mod removal;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,15 +14,64 @@ use orders_testbed::{Message, wait_for};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
-use crate::{customer, shop::Shop};
+use crate::{
+    customer,
+    effect::{Channel, Effect},
+    shop::Shop,
+};
 
 /// How long anything may take to settle after a fault. The longest there is: a
 /// request that takes effect when its sender gave up after ten seconds, with
 /// notify killed meanwhile, whose lease on the message lasts fifteen.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// What customers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Workload {
+    /// They place orders, cancel one and have another charged again.
+    Life,
+    /// They place an order, wait until it is archived and removed, and ask for it again.
+    Removal,
+}
+
+impl Workload {
+    /// In which of them an effect is numbered. While orders live the operator archives
+    /// them by the clock, one or several at once, which no two runs do alike.
+    pub fn of(effect: &Effect) -> Self {
+        if Self::has(Workload::Removal, effect.channel) && (effect.channel != Channel::OperatorToKube || is_removal(effect)) {
+            Workload::Removal
+        } else {
+            Workload::Life
+        }
+    }
+
+    /// Whether it has effects over this channel.
+    pub fn has(self, channel: Channel) -> bool {
+        let archive = [Channel::ApiServerToArchive, Channel::OperatorToArchive, Channel::ArchiveToDatabase];
+        match self {
+            Workload::Life => !archive.contains(&channel),
+            Workload::Removal => archive.contains(&channel) || channel == Channel::OperatorToKube,
+        }
+    }
+
+    /// Does it under this login, and waits until all of it has settled.
+    ///
+    /// # Errors
+    /// If something does not settle within [`SETTLE_LIMIT`].
+    pub async fn run(self, shop: &Shop, login: &str) -> Result<Ending> {
+        match self {
+            Workload::Life => life(shop, login).await,
+            Workload::Removal => removal::run(shop, login).await,
+        }
+    }
+}
+
+fn is_removal(effect: &Effect) -> bool {
+    effect.operation == "DELETE orders"
+}
+
 /// How it ended, in words that do not depend on when and under which names it ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
     /// One line an order, in the order of placing.
     pub orders: Vec<String>,
@@ -41,22 +92,10 @@ pub struct Ending {
 /// A customer's orders: affordable, too dear, of nobody, and affordable without waiting.
 const AMOUNTS: [usize; 4] = [30, 500, 5, 20];
 
-/// Does what customers do, under this login, and waits until all of it has settled.
-///
-/// # Errors
-/// If something does not settle within [`SETTLE_LIMIT`].
-pub async fn run(shop: &Shop, login: &str) -> Result<Ending> {
+async fn life(shop: &Shop, login: &str) -> Result<Ending> {
     customer::register(shop, login, 100).await?;
 
-    let mut ending = Ending {
-        orders: vec![],
-        balance: String::new(),
-        messages: vec![],
-        uids: vec![],
-        mails: vec![],
-        stray_mails: 0,
-        answers: vec![],
-    };
+    let mut ending = Ending::default();
     let mut placed = Vec::new();
     for (number, amount) in AMOUNTS.into_iter().enumerate() {
         let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
@@ -233,4 +272,25 @@ pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
 /// Whether a mail is about the order with this UID: its Message-ID is the UID, or begins with it and a point.
 fn is_about(mail: &Message, uid: &str) -> bool {
     mail.message_id.strip_prefix(uid).is_some_and(|rest| rest.starts_with(['@', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_effect_is_numbered_in_one_workload_that_has_its_channel() {
+        for (channel, operation, workload) in [
+            (Channel::OperatorToKube, "PATCH orders/status", Workload::Life),
+            (Channel::OperatorToKube, "DELETE orders", Workload::Removal),
+            (Channel::OperatorToBilling, "POST /billing/withdraw", Workload::Life),
+            (Channel::OperatorToArchive, "POST /archive/orders", Workload::Removal),
+            (Channel::ApiServerToArchive, "GET orders", Workload::Removal),
+            (Channel::ArchiveToDatabase, "COMMIT", Workload::Removal),
+        ] {
+            let effect = Effect { channel, operation: operation.to_owned(), occurrence: 1 };
+            assert_eq!(Workload::of(&effect), workload, "{effect}");
+            assert!(workload.has(channel), "{effect}");
+        }
+    }
 }

@@ -105,8 +105,13 @@ async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> R
     }
 }
 
-/// What a request changes; `None` if nothing that counts: leases are renewed by the clock.
+/// What a request changes, or asks of the archive; `None` if nothing that counts: leases are renewed by the clock.
 fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
+    if channel == Channel::ApiServerToArchive {
+        // It only reads, and what it reads decides whether an order is new.
+        let what = if path.contains("/namespaces/") { "orders/NAME" } else { "orders" };
+        return Some(format!("{method} {what}"));
+    }
     if method == Method::GET {
         return None;
     }
@@ -203,6 +208,9 @@ mod tests {
         assert_eq!(kube(Method::POST, orders).as_deref(), Some("POST orders"));
         assert_eq!(kube(Method::PATCH, &format!("{orders}/order-1/status")).as_deref(), Some("PATCH orders/status"));
         assert_eq!(kube(Method::PATCH, "/apis/coordination.k8s.io/v1/namespaces/shop/leases/l"), None);
+        let archive = |path: &str| effect(Channel::ApiServerToArchive, &Method::GET, path);
+        assert_eq!(archive("/archive/namespaces/shop-17/orders/order-5").as_deref(), Some("GET orders/NAME"));
+        assert_eq!(archive("/archive/orders").as_deref(), Some("GET orders"));
         assert_eq!(
             effect(Channel::OperatorToBilling, &Method::POST, "/billing/withdraw").as_deref(),
             Some("POST /billing/withdraw")
