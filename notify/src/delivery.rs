@@ -64,15 +64,19 @@ impl Delivery {
     ///
     /// # Errors
     /// [`NotifyError`], if it is not known to be stored.
-    pub async fn accept(&self, new: NewMessage<'_>) -> Result<(Message, bool), NotifyError> {
-        let (message, is_new) = self.log.store(new, LEASE).await?;
-        if is_new {
-            match self.connections.clone().try_acquire_owned() {
-                Ok(connection) => drop(self.begin(message.clone(), connection)),
-                Err(_) => self.log.release(message.id).await?,
+    pub async fn accept(&self, new: NewMessage) -> Result<(Message, bool), NotifyError> {
+        let this = self.clone();
+        self.to_its_end(async move {
+            let (message, is_new) = this.log.store(&new, LEASE).await?;
+            if is_new {
+                match this.connections.clone().try_acquire_owned() {
+                    Ok(connection) => drop(this.begin(message.clone(), connection)),
+                    Err(_) => this.log.release(message.id).await?,
+                }
             }
-        }
-        Ok((message, is_new))
+            Ok((message, is_new))
+        })
+        .await
     }
 
     /// Stores the message once for its key and tries to deliver it. Returns it
@@ -81,16 +85,19 @@ impl Delivery {
     ///
     /// # Errors
     /// [`NotifyError`], if it is not known to be stored.
-    pub async fn deliver(&self, new: NewMessage<'_>, patience: Duration) -> Result<Message, NotifyError> {
-        let deadline = Instant::now() + patience;
-        let (message, is_new) = self.log.store(new, LEASE).await?;
-        if message.state() != State::Delivering {
-            return Ok(message);
-        }
-        if !is_new {
-            return self.wait_until_sent(message, deadline).await;
-        }
-        self.deliver_now(message, deadline).await
+    pub async fn deliver(&self, new: NewMessage, patience: Duration) -> Result<Message, NotifyError> {
+        let (this, deadline) = (self.clone(), Instant::now() + patience);
+        self.to_its_end(async move {
+            let (message, is_new) = this.log.store(&new, LEASE).await?;
+            if message.state() != State::Delivering {
+                return Ok(message);
+            }
+            if !is_new {
+                return this.wait_until_sent(message, deadline).await;
+            }
+            this.deliver_now(message, deadline).await
+        })
+        .await
     }
 
     /// Tries a message anew that was given up, as [`Self::deliver`] does a new one;
@@ -99,10 +106,25 @@ impl Delivery {
     /// # Errors
     /// The database's.
     pub async fn resend(&self, message: Message, patience: Duration) -> Result<Message, NotifyError> {
-        let deadline = Instant::now() + patience;
-        match self.log.revive(&message, message.resends, LEASE).await? {
-            Some(revived) => self.deliver_now(revived, deadline).await,
-            None => Ok(message),
+        let (this, deadline) = (self.clone(), Instant::now() + patience);
+        self.to_its_end(async move {
+            match this.log.revive(&message, message.resends, LEASE).await? {
+                Some(revived) => this.deliver_now(revived, deadline).await,
+                None => Ok(message),
+            }
+        })
+        .await
+    }
+
+    /// Does something to its end even if the caller hangs up: a message that was leased
+    /// and not begun nobody would try until the lease runs out.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, NotifyError>> + Send + 'static,
+    ) -> Result<T, NotifyError> {
+        match self.attempts.spawn(work).await {
+            Ok(result) => result,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
         }
     }
 

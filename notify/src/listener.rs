@@ -41,16 +41,16 @@ async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<
         return Ok(());
     }
     let new = NewMessage {
-        key: &decided.key,
-        login: decided.login.as_ref(),
-        email: decided.email.as_ref(),
-        text: &text,
+        key: decided.key.clone(),
+        login: decided.login.to_string(),
+        email: decided.email.to_string(),
+        text,
         resends: decided.resends.into(),
     };
     #[cfg(feature = "planted-bugs")]
     if orders_service::planted::is("message-not-deduplicated") && delivery.knows(&decided.key).await {
         let key = orders_service::planted::another(&decided.key);
-        let _ = delivery.accept(NewMessage { key: &key, ..new }).await;
+        let _ = delivery.accept(NewMessage { key, ..new.clone() }).await;
     }
     // The attempt announces by itself how it ends; only one who asks again is told how it stands.
     let (message, is_new) = match delivery.accept(new).await {

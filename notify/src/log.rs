@@ -67,16 +67,16 @@ impl Message {
 }
 
 /// A message to store.
-#[derive(Clone, Copy, Debug)]
-pub struct NewMessage<'a> {
+#[derive(Clone, Debug)]
+pub struct NewMessage {
     /// What makes it one message however often it is asked for.
-    pub key: &'a str,
+    pub key: String,
     /// The customer.
-    pub login: &'a str,
+    pub login: String,
     /// Where to.
-    pub email: &'a str,
+    pub email: String,
     /// What it says.
-    pub text: &'a str,
+    pub text: String,
     /// How often it was asked to be sent again after it had been given up; it is
     /// tried anew if it was not asked so often before.
     pub resends: i64,
@@ -101,16 +101,16 @@ impl Log {
     ///
     /// # Errors
     /// [`NotifyError::KeyReused`] if the key is another message's, or the database's.
-    pub async fn store(&self, new: NewMessage<'_>, lease: Duration) -> Result<(Message, bool), NotifyError> {
+    pub async fn store(&self, new: &NewMessage, lease: Duration) -> Result<(Message, bool), NotifyError> {
         let now = Timestamp::now();
         let stored: Option<Message> = sqlx::query_as(
             "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at, resends)
              VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT (key) DO NOTHING RETURNING *",
         )
-        .bind(new.key)
-        .bind(new.login)
-        .bind(new.email)
-        .bind(new.text)
+        .bind(&new.key)
+        .bind(&new.login)
+        .bind(&new.email)
+        .bind(&new.text)
         .bind(now.as_microsecond())
         .bind((now + lease).as_microsecond())
         .bind(new.resends)
@@ -119,8 +119,8 @@ impl Log {
         if let Some(message) = stored {
             return Ok((message, true));
         }
-        let first = self.find(new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
-        if (&*first.login, &*first.email, &*first.text) != (new.login, new.email, new.text) {
+        let first = self.find(&new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        if (&first.login, &first.email, &first.text) != (&new.login, &new.email, &new.text) {
             return Err(NotifyError::KeyReused);
         }
         if first.state() == State::DeadLettered

@@ -200,15 +200,18 @@ async fn send(
         return Err(Problem::invalid("email", format!("email: {error}")));
     }
     let new = NewMessage {
-        key: key.as_str(),
-        login: request.login.as_ref(),
-        email: request.email.as_ref(),
-        text: &request.text,
+        key: key.as_str().to_owned(),
+        login: request.login.into(),
+        email: request.email.into(),
+        text: request.text,
         resends: request.resends.into(),
     };
     #[cfg(feature = "planted-bugs")]
     if orders_service::planted::is("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
-        notify.delivery.deliver(NewMessage { key: &orders_service::planted::another(key.as_str()), ..new }, PATIENCE).await?;
+        notify
+            .delivery
+            .deliver(NewMessage { key: orders_service::planted::another(key.as_str()), ..new.clone() }, PATIENCE)
+            .await?;
     }
     Ok(Json(notify.delivery.deliver(new, PATIENCE).await?.into()))
 }

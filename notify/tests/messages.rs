@@ -28,8 +28,14 @@ where
     test(Log::new(Database::open(&postgres.url(), 10, MIGRATIONS).await?)).await
 }
 
-fn message(key: &str) -> NewMessage<'_> {
-    NewMessage { key, login: "anna", email: "anna@example.com", text: "Заказ успешно оформлен", resends: 0 }
+fn message(key: &str) -> NewMessage {
+    NewMessage {
+        key: key.to_owned(),
+        login: "anna".to_owned(),
+        email: "anna@example.com".to_owned(),
+        text: "Заказ успешно оформлен".to_owned(),
+        resends: 0,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,7 +53,7 @@ async fn a_message_is_delivered_once_for_its_key_with_an_id_that_follows_from_it
         assert_eq!(mails[0].message_id.trim_matches(['<', '>']), "k1@arch.homework");
         assert_eq!(mails[0].text.trim(), "Заказ успешно оформлен");
 
-        let other = delivery.deliver(NewMessage { text: "else", ..message("k1") }, PATIENCE).await;
+        let other = delivery.deliver(NewMessage { text: "else".to_owned(), ..message("k1") }, PATIENCE).await;
         assert!(matches!(other, Err(NotifyError::KeyReused)), "{other:?}");
         assert_eq!(log.of_login("anna").await?.len(), 1);
         Ok(())
@@ -79,6 +85,30 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
     .await
 }
 
+/// The operator hangs up after 0.8 s; a busy machine may be anywhere in it then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_hangs_up_at_any_point_does_not_hold_up_the_message() -> Result<()> {
+    on_both(|log| async move {
+        let directory = tempfile::tempdir()?;
+        let inbox = Inbox::start(directory.path()).await?;
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
+        let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
+        for point in 0..60_u64 {
+            let patience = Duration::from_micros(point * point * 10);
+            let _ = tokio::time::timeout(patience, delivery.deliver(message(&point.to_string()), PATIENCE)).await;
+        }
+        // Well before a lease of fifteen seconds has run out.
+        wait_for("all messages that were stored to be sent", Duration::from_secs(8), || async {
+            let messages = log.of_login("anna").await.ok()?;
+            (!messages.is_empty() && messages.iter().all(|message| message.sent_at.is_some())).then_some(())
+        })
+        .await?;
+        running.abort();
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_given_up_after_so_many_attempts_and_sent_again_on_request_once() -> Result<()> {
     on_both(|log| async move {
@@ -98,7 +128,7 @@ async fn a_message_is_given_up_after_so_many_attempts_and_sent_again_on_request_
         assert_eq!(delivery.deliver(message("k"), PATIENCE).await?.state(), State::DeadLettered, "a repeat changes nothing");
 
         let again = NewMessage { resends: 1, ..message("k") };
-        assert_eq!(delivery.deliver(again, PATIENCE).await?.state(), State::Sent);
+        assert_eq!(delivery.deliver(again.clone(), PATIENCE).await?.state(), State::Sent);
         assert_eq!(delivery.deliver(again, PATIENCE).await?.state(), State::Sent);
         assert_eq!(inbox.messages().await?.len(), 1);
         running.abort();
@@ -115,7 +145,7 @@ async fn a_message_that_was_given_up_half_way_leaves_nothing_behind_for_the_next
     let mailer = Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?;
     let mut messages = Vec::new();
     for key in ["k1", "k2", "k3"] {
-        messages.push(log.store(message(key), LEASE).await?.0);
+        messages.push(log.store(&message(key), LEASE).await?.0);
     }
     mailer.send(&messages[0]).await?;
     inbox.freeze()?;
@@ -133,7 +163,7 @@ async fn two_replicas_never_have_the_same_message_at_once() -> Result<()> {
     on_both(|log| async move {
         let mut stored = Vec::new();
         for number in 0..40 {
-            let (message, is_new) = log.store(message(&format!("k{number}")), LEASE).await?;
+            let (message, is_new) = log.store(&message(&format!("k{number}")), LEASE).await?;
             assert!(is_new);
             stored.push(message.id);
         }
