@@ -14,6 +14,7 @@ TESTBED   := $(CARGO_TARGET_DIR)/debug/testbed
 FAULTS    := $(CARGO_TARGET_DIR)/debug/orders-faults
 PLANTED   := $(CARGO_TARGET_DIR)/debug/planted
 BIN       := $(ORDERS_CACHE)/bin/current
+PREVIOUS  := $(ORDERS_CACHE)/previous
 say        = @printf '\n\033[1m== %s\033[0m\n'
 
 # `make env` prints these for a shell; make itself needs them, too.
@@ -23,7 +24,7 @@ NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
 CRDS       := orders.arch.homework customers.arch.homework
 
-.PHONY: help demo down test test-unit test-integration test-faults test-faults-short test-e2e dev fault-programs lint lint-idl generate env testbed install newman measure compare pictures deny checkout npm
+.PHONY: help demo down test test-unit test-integration test-scale test-faults test-faults-short test-e2e load-previous dev fault-programs lint lint-idl generate env testbed install newman measure compare pictures deny checkout npm
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +75,14 @@ test-integration: testbed ## The services as processes on a real API server, wit
 	$(say) "The same suite with a broker for notifications, and with a broker for everything"
 	@INTERACTION=notify-broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
 	@INTERACTION=broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
+	@$(MAKE) --no-print-directory test-scale
+
+# As the images have them, which `make test` builds anyway: unoptimized, the services would be what is measured.
+test-scale: testbed ## 20,000 orders passing through, and lost leaders under load (about 6 minutes); ORDERS=2000 for a try
+	$(say) "At scale, alone on the machine"
+	@cargo build --release --workspace --locked --quiet $(addprefix --bin=orders-,api-server operator billing notify archive audit smoke inbox)
+	@cargo build --quiet -p orders-audit
+	@PROGRAMS=$(CARGO_TARGET_DIR)/release cargo test -p orders-testbed --test scale -- --test-threads=1 --nocapture
 
 test-faults: fault-programs ## Every fault at every effect, in each style (about 75 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
 	$(say) "Faults"
@@ -97,7 +106,22 @@ test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
 	@$(TESTBED) down node
 	@$(TESTBED) up node
 	@$(TESTBED) load
+	@$(MAKE) --no-print-directory load-previous
+	@cargo build --quiet -p kubectl-orders
 	@cargo test -p orders-testbed --test end_to_end -- --test-threads=1 --nocapture
+
+# The commit before this one, for the upgrade from it: its chart, and its images with the tag "previous". Compiled in a place
+# of its own, since cargo takes two checkouts of one workspace for the same.
+load-previous: testbed
+	$(say) "Images of the commit before this one"
+	@commit=$$(git rev-parse --verify --quiet HEAD^ || true); \
+	if [ -z "$$commit" ]; then rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit; \
+	  echo "this clone has no commit before this one: the upgrade from it is not tried" >&2; exit 0; fi; \
+	if [ "$$(cat $(PREVIOUS)/commit 2>/dev/null)" != "$$commit" ]; then \
+	  rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit && mkdir -p $(PREVIOUS)/checkout && \
+	  git archive "$$commit" | tar -xm -C $(PREVIOUS)/checkout && echo "$$commit" > $(PREVIOUS)/commit || exit 1; fi; \
+	CARGO_TARGET_DIR=$(PREVIOUS)/target $(TESTBED) load --repository $(PREVIOUS)/checkout --tag previous \
+	  --only "$$(sed -n 's/^FROM runtime AS //p' $(PREVIOUS)/checkout/Dockerfile | paste -sd,)"
 
 dev: testbed ## The services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane

@@ -59,8 +59,29 @@ impl Cluster {
     /// # Errors
     /// When it cannot be built or does not become ready.
     pub async fn private(directory: &Path) -> Result<Self> {
+        Self::private_with(directory, &[]).await
+    }
+
+    /// The same, with more arguments for its API server.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not become ready.
+    pub async fn private_with(directory: &Path, api_server_args: &[&str]) -> Result<Self> {
         let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
-        let plane = ControlPlane::start(private_settings(&directory.join("control-plane")), &programs).await?;
+        let api_server_args = api_server_args.iter().map(|&arg| arg.to_owned()).collect();
+        let settings = Settings { api_server_args, ..private_settings(&directory.join("control-plane")) };
+        let plane = ControlPlane::start(settings, &programs).await?;
+        Ok(Self { kubeconfig: plane.kubeconfig(), private: Some(plane) })
+    }
+
+    /// The same, with an etcd that waits for the disk, as one that matters does: for measurements.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not become ready.
+    pub async fn durable(directory: &Path) -> Result<Self> {
+        let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
+        let settings = Settings { fsync: true, ..private_settings(&directory.join("control-plane")) };
+        let plane = ControlPlane::start(settings, &programs).await?;
         Ok(Self { kubeconfig: plane.kubeconfig(), private: Some(plane) })
     }
 
@@ -89,6 +110,15 @@ impl Cluster {
     /// When the kubeconfig cannot be read.
     pub async fn client(&self) -> Result<Client> {
         control_plane::client(&self.kubeconfig).await
+    }
+
+    /// Where the etcd of a [private](Self::private) cluster answers, in JSON as well as in gRPC.
+    ///
+    /// # Errors
+    /// When the cluster is not private.
+    pub fn etcd_url(&self) -> Result<String> {
+        let plane = self.private.as_ref().context("the etcd of a shared cluster is nobody's to look into")?;
+        Ok(plane.etcd_url())
     }
 
     /// Makes a namespace with a name of its own, `<prefix>-…`, and waits until
@@ -162,6 +192,8 @@ fn private_settings(directory: &Path) -> Settings {
         recorded: false,
         service_range: "10.97.0.0/16",
         has_node: false,
+        api_server_args: Vec::new(),
+        fsync: false,
     }
 }
 

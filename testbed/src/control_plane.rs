@@ -32,6 +32,10 @@ pub(crate) struct Settings {
     pub service_range: &'static str,
     /// Whether a kubelet will join: the API server then is a client of it.
     pub has_node: bool,
+    /// More arguments of the API server.
+    pub api_server_args: Vec<String>,
+    /// Whether etcd waits for the disk before it says that something is stored.
+    pub fsync: bool,
 }
 
 /// A running control plane.
@@ -77,6 +81,11 @@ impl ControlPlane {
 
     pub fn server(&self) -> String {
         format!("https://{}:{}", self.settings.address, self.port)
+    }
+
+    /// Where etcd answers its clients: gRPC, the same as JSON, and metrics.
+    pub fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.etcd_port)
     }
 
     /// Writes a kubeconfig for another component.
@@ -127,22 +136,23 @@ impl ControlPlane {
     }
 
     fn start_etcd(&mut self) -> Result<()> {
-        let client = format!("http://127.0.0.1:{}", self.etcd_port);
+        let client = self.etcd_url();
         let peer = format!("http://127.0.0.1:{}", free_port());
-        let etcd = self
+        let mut etcd = self
             .component("etcd")
             .arg("--data-dir")
             .arg(self.settings.directory.join("etcd"))
             .args(["--name=testbed", "--log-level=warn", "--auto-compaction-retention=1h"])
-            // Everything in here may be lost with the machine: this is for tests.
-            .arg("--unsafe-no-fsync")
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=testbed={peer}"))
-            .spawn()?;
-        self.processes.push(etcd);
+            .arg(format!("--initial-cluster=testbed={peer}"));
+        if !self.settings.fsync {
+            // Everything in here may be lost with the machine: this is for tests.
+            etcd = etcd.arg("--unsafe-no-fsync");
+        }
+        self.processes.push(etcd.spawn()?);
         Ok(())
     }
 
@@ -152,7 +162,7 @@ impl ControlPlane {
         let file = |flag: &str, name: &str| format!("--{flag}={}", certs.join(name).display());
         let mut builder = self
             .component("kube-apiserver")
-            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .arg(format!("--etcd-servers={}", self.etcd_url()))
             .arg(format!("--bind-address={}", self.settings.address))
             .arg(format!("--secure-port={}", self.port))
             .arg(format!("--service-cluster-ip-range={}", self.settings.service_range))
@@ -165,7 +175,8 @@ impl ControlPlane {
             .arg(format!("--advertise-address={}", self.settings.address))
             .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
             .arg("--authorization-mode=Node,RBAC")
-            .arg("--profiling=false");
+            .arg("--profiling=false")
+            .args(&self.settings.api_server_args);
         builder = if self.settings.has_node {
             builder
                 .arg(file("kubelet-client-certificate", "kubelet-client.crt"))

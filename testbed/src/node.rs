@@ -99,6 +99,8 @@ fn settings(directory: &Path) -> Settings {
         recorded: true,
         service_range: SERVICE_RANGE,
         has_node: true,
+        api_server_args: Vec::new(),
+        fsync: false,
     }
 }
 

@@ -103,6 +103,21 @@ impl Postgres {
         self.psql(DATABASE, sql)
     }
 
+    /// A program that comes with the server, such as `pgbench`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let program = self.programs.join(name);
+        if !program.is_file() {
+            bail!(
+                "{} is missing: install PostgreSQL's client programs (Debian: postgresql, postgresql-contrib)",
+                program.display()
+            );
+        }
+        Ok(program)
+    }
+
     /// The server's process, to freeze it for example.
     ///
     /// # Errors

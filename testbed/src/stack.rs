@@ -82,17 +82,19 @@ pub struct StackOptions {
     pub nats: Option<BrokerAccess>,
     /// Operators, of which one works at a time.
     pub operators: usize,
-    /// Port of the public API; a free one if not given.
+    /// Servers of the public API, all of which work.
+    pub api_servers: usize,
+    /// Port of the public API's first server; a free one if not given.
     pub port: Option<u16>,
     /// More environment, which goes before the stack's own: service (`billing`, `notify`,
-    /// `archive`, `api-server`, `operator` for all of them, `operator-0` …), variable, value.
+    /// `archive`, `api-server` and `operator` for all of them, `operator-0` …), variable, value.
     pub env: Vec<(&'static str, &'static str, String)>,
     /// Where the services' programs are; beside the running one if not given.
     pub programs: Option<PathBuf>,
 }
 
 impl StackOptions {
-    /// SQLite, this mail server, no broker, one operator.
+    /// SQLite, this mail server, no broker, one operator, one server of the public API.
     pub fn new(smtp_url: String) -> Self {
         StackOptions {
             billing_database: None,
@@ -102,6 +104,7 @@ impl StackOptions {
             interaction: Interaction::Http,
             nats: None,
             operators: 1,
+            api_servers: 1,
             port: None,
             env: Vec::new(),
             programs: None,
@@ -228,6 +231,8 @@ pub struct Stack {
     pub namespace: String,
     /// The public API.
     pub api_server: Service,
+    /// More servers of the public API, beside the first one.
+    pub more_api_servers: Vec<Service>,
     /// The operators.
     pub operators: Vec<Service>,
     /// Billing.
@@ -321,11 +326,15 @@ impl Stack {
             ("BILLING_TOKEN_FILE", tokens.path("api-server-billing")),
             ("ARCHIVE_TOKEN_FILE", tokens.path("api-server-archive")),
         ]);
-        let api_server = start("api-server", "orders-api-server", options.port, env)?;
+        let api_server = start("api-server", "orders-api-server", options.port, env.clone())?;
+        let more_api_servers = (1..options.api_servers)
+            .map(|number| start(&format!("api-server-{number}"), "orders-api-server", None, env.clone()))
+            .collect::<Result<_>>()?;
 
         let (namespace, directory) = (namespace.to_owned(), directory.to_owned());
-        let stack = Stack { namespace, api_server, operators, billing, notify, archive, directory };
-        for service in [&stack.billing, &stack.notify, &stack.archive, &stack.api_server].into_iter().chain(&stack.operators) {
+        let stack = Stack { namespace, api_server, more_api_servers, operators, billing, notify, archive, directory };
+        let first = [&stack.billing, &stack.notify, &stack.archive, &stack.api_server];
+        for service in first.into_iter().chain(&stack.more_api_servers).chain(&stack.operators) {
             service.ready().await?;
         }
         Ok(stack)

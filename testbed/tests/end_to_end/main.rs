@@ -5,16 +5,16 @@
 
 mod release;
 mod templates;
+mod upgrade;
 
 use std::{fs, process::Command, time::Duration};
 
 use anyhow::Result;
 use futures::{StreamExt, stream};
 use orders_crds::Outcome;
-use orders_testbed::wait_for;
 use release::{LIMIT, Release, repository, run};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
@@ -87,11 +87,17 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
         ("operator", "delete", "orders.arch.homework", true),
         ("operator", "deletecollection", "orders.arch.homework", false),
         ("operator", "create", "orders.arch.homework", false),
+        ("operator", "patch", "customers.arch.homework/status", true),
+        ("operator", "patch", "customers.arch.homework", false),
+        ("operator", "delete", "customers.arch.homework", false),
         ("operator", "get", "secrets", false),
         ("api-server", "create", "orders.arch.homework", true),
         ("api-server", "patch", "orders.arch.homework", true),
         ("api-server", "patch", "orders.arch.homework/status", false),
         ("api-server", "delete", "orders.arch.homework", false),
+        ("api-server", "create", "customers.arch.homework", true),
+        ("api-server", "patch", "customers.arch.homework/status", false),
+        ("api-server", "delete", "customers.arch.homework", false),
         ("billing", "get", "orders.arch.homework", false),
         ("billing", "create", "tokenreviews.authentication.k8s.io", true),
         ("notify", "get", "orders.arch.homework", false),
@@ -177,25 +183,46 @@ async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
     assert_eq!(release.order_surely("audited", 60, "audited-1").await?, 200);
     assert_eq!(release.order_surely("audited", 60, "audited-2").await?, 400);
     release.settled("audited").await?;
-    // Orders that other tests deleted after they were paid are no evidence against the service.
-    release.upgrade(&["--set", "audit.enabled=true"])?;
-    let job = release.kubectl(&["get", "jobs", "-n", "shop", "-o", "name"])?;
-    let job = job.lines().last().unwrap_or_default().to_owned();
-    let said = wait_for("the audit to say something", LIMIT, || async {
-        release.kubectl(&["logs", "-n", "shop", &job]).ok().filter(|log| log.contains("holds") || log.contains("violations"))
-    })
-    .await?;
-    println!("{said}");
+    // Orders that other tests deleted after they were paid are in the archive, so that their charges are not without an order.
+    let audited = release.kubectl_orders(&["audit", "-n", "shop"])?;
+    println!("{audited:?}");
+    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
     for holds in [
         "ok   all postings sum to zero",
         "ok   every balance is",
         "ok   each paid order",
         "ok   no refused order",
         "ok   each order that was told",
+        "Everything holds.",
     ] {
-        assert!(said.contains(holds), "{said}");
+        assert!(audited.out.contains(holds), "{audited:?}");
     }
-    release.upgrade(&["--set", "audit.enabled=false"])?;
+    assert!(audited.error.starts_with("waiting for job orders-audit-"), "{audited:?}");
+
+    let audited = release.kubectl_orders(&["audit", "-n", "shop", "-o", "json"])?;
+    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
+    let report: Value = serde_json::from_str(&audited.out)?;
+    assert_eq!((&report["holds"], &report["violations"]), (&json!(true), &json!([])), "{report}");
+    assert!(report["orders"].as_u64().is_some_and(|orders| orders >= 2), "{report}");
+    let left = release.kubectl(&["get", "jobs", "-n", "shop", "-l", "app.kubernetes.io/component=audit", "-o", "name"])?;
+    assert_eq!(left.trim(), "", "it deletes what it made");
+
+    let nowhere = release.kubectl_orders(&["audit", "-n", "kube-public"])?;
+    assert_eq!((nowhere.exit_code, &*nowhere.out), (Some(2), ""), "{nowhere:?}");
+    assert!(nowhere.error.contains("there is no audit in namespace kube-public"), "{nowhere:?}");
+    Ok(())
+}
+
+/// Without `kubectl orders`, as the chart's notes say.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_runs_on_demand_by_kubectl_alone() -> Result<()> {
+    let release = Release::installed().await?;
+    release.kubectl(&["delete", "job", "-n", "shop", "audit-by-hand", "--ignore-not-found"])?;
+    release.kubectl(&["create", "job", "-n", "shop", "--from=cronjob/orders-audit", "audit-by-hand"])?;
+    release.kubectl(&["wait", "-n", "shop", "--for=condition=Complete", "job/audit-by-hand", "--timeout=120s"])?;
+    let said = release.kubectl(&["logs", "-n", "shop", "job/audit-by-hand"])?;
+    assert!(said.ends_with("Everything holds.\n"), "{said}");
+    release.kubectl(&["delete", "job", "-n", "shop", "audit-by-hand"])?;
     Ok(())
 }
 

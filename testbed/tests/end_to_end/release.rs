@@ -32,28 +32,42 @@ pub fn repository() -> &'static Path {
 }
 
 impl Release {
-    /// Installs or upgrades to the chart of this checkout and waits until it answers.
-    pub async fn installed() -> Result<Self> {
+    /// The node's, whatever is installed there.
+    pub async fn on_the_node() -> Result<Self> {
         let cluster = Cluster::node().await.context("the node is not up: run `make test-e2e`")?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
-        let release = Release {
+        Ok(Release {
             client: cluster.client().await?,
             http,
             kubeconfig: cluster.kubeconfig.clone(),
             programs: Cache::locate()?.current_bin(),
-        };
+        })
+    }
+
+    /// Installs or upgrades to the chart of this checkout and waits until it answers.
+    pub async fn installed() -> Result<Self> {
+        let release = Self::on_the_node().await?;
         release.upgrade(&[])?;
-        // What `make demo` does, too: the name and port of the README, passed on to the Service.
-        run(Command::new(binary("testbed")?).args(["expose", "--namespace", "shop"]))?;
+        release.expose()?;
         Ok(release)
     }
 
-    /// `helm upgrade --install` with these further arguments.
+    /// Does what `make demo` does, too: the name and port of the README, passed on to the Service.
+    pub fn expose(&self) -> Result<()> {
+        run(Command::new(binary("testbed")?).args(["expose", "--namespace", "shop"])).map(drop)
+    }
+
+    /// `helm upgrade --install` of this checkout's chart with these further arguments.
     pub fn upgrade(&self, arguments: &[&str]) -> Result<String> {
-        let chart = repository().join("helm/orders");
+        self.upgrade_to(repository(), "testbed", arguments)
+    }
+
+    /// The same of another checkout's chart, with the images of this tag.
+    pub fn upgrade_to(&self, checkout: &Path, tag: &str, arguments: &[&str]) -> Result<String> {
         let mut helm = self.command("helm");
-        helm.args(["upgrade", "--install", "orders"]).arg(chart).args(["--namespace", "shop", "--create-namespace"]);
-        helm.args(["--set", "image.registry=localhost", "--set", "image.tag=testbed", "--set", "image.pullPolicy=Never"]);
+        helm.args(["upgrade", "--install", "orders"]).arg(checkout.join("helm/orders"));
+        helm.args(["--namespace", "shop", "--create-namespace", "--set", "image.registry=localhost"]);
+        helm.args(["--set", &format!("image.tag={tag}"), "--set", "image.pullPolicy=Never"]);
         if std::env::var("CLUSTER").as_deref() != Ok("kind") {
             helm.args(["--set", "nats.server.image.repository=localhost/orders-nats", "--set", "nats.server.image.tag=testbed"]);
         }
@@ -82,6 +96,13 @@ impl Release {
 
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         run(self.command("kubectl").args(arguments))
+    }
+
+    /// `kubectl orders`, however it ends.
+    pub fn kubectl_orders(&self, arguments: &[&str]) -> Result<Ran> {
+        let output = Command::new(binary("kubectl-orders")?).args(arguments).env("KUBECONFIG", &self.kubeconfig).output()?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
     }
 
     /// Whether the service account may do this; the answer of `kubectl auth can-i`.
@@ -144,6 +165,14 @@ impl Release {
         })
         .await
     }
+}
+
+/// What a run of a program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit_code: Option<i32>,
+    pub out: String,
+    pub error: String,
 }
 
 /// Runs a command to its end; its output, or an error with all of it.

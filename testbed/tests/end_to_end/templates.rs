@@ -9,11 +9,15 @@ use serde_json::Value;
 
 use crate::release::repository;
 
-/// Renders the chart with these arguments, or gives helm's error.
+/// Renders the chart with these arguments, separated by spaces, or gives helm's error.
 fn render(arguments: &str) -> Result<Result<String, String>> {
+    render_with(arguments.split_whitespace())
+}
+
+fn render_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Result<String, String>> {
     let mut helm = Command::new(Cache::locate()?.current_bin().join("helm"));
     helm.args(["template", "orders"]).arg(repository().join("helm/orders")).args(["--namespace", "shop"]);
-    let output = helm.args(arguments.split_whitespace()).output()?;
+    let output = helm.args(arguments).output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
 }
@@ -35,7 +39,8 @@ fn values_that_make_sense_render() -> Result<()> {
         "--set crds.keep=false",
         "--set rbac.create=false,rbac.aggregateRoles=false",
         "--set networkPolicy.enabled=false",
-        "--set audit.enabled=true",
+        "--set audit.enabled=false",
+        "--set audit.schedule=@daily,audit.output=json",
         "--set ingress.enabled=true,ingress.className=nginx,ingress.tls.enabled=true",
         "--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never",
         "--set apiServer.service.type=NodePort,apiServer.service.nodePort=30080,apiServer.service.port=8000",
@@ -76,6 +81,7 @@ fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
         ("--set nats.url=nats://user:password@nats.example.com", "nats/url"),
         ("--set nats.server.maxStore=1Gi", "maxStore"),
         ("--set nats.server.replicas=3", "'replicas' not allowed"),
+        ("--set audit.schedule=daily", "audit/schedule"),
         ("--kube-version 1.31.0", "kubeVersion"),
     ] {
         let error = render(arguments)?.expect_err(arguments);
@@ -140,10 +146,12 @@ fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Re
 
 #[test]
 fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Result<()> {
-    let objects = objects(&render("--set audit.enabled=true")?.expect("it renders"));
+    let objects = objects(&render("")?.expect("it renders"));
     let named = |kind, name: &str| of_kind(&objects, kind).find(|object| object["metadata"]["name"] == *name);
-    for (kind, name) in [("Deployment", "orders-operator"), ("Deployment", "orders-api-server"), ("Job", "orders-audit-1")] {
-        let pod = &named(kind, name).unwrap_or_else(|| panic!("no {name}"))["spec"]["template"]["spec"];
+    for (kind, name) in [("Deployment", "orders-operator"), ("Deployment", "orders-api-server"), ("CronJob", "orders-audit")] {
+        let spec = &named(kind, name).unwrap_or_else(|| panic!("no {name}"))["spec"];
+        let template = if kind == "CronJob" { &spec["jobTemplate"]["spec"]["template"] } else { &spec["template"] };
+        let pod = &template["spec"];
         let container = &pod["containers"][0];
         let has =
             |list: &Value, field: &str, value: &str| list.as_array().is_some_and(|all| all.iter().any(|it| it[field] == *value));
@@ -152,7 +160,7 @@ fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Resu
         let volume = pod["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == "archive-token");
         let token = &volume.unwrap_or_else(|| panic!("{name}: no volume"))["projected"]["sources"][0]["serviceAccountToken"];
         assert_eq!(token["audience"], "orders-archive", "{name}");
-        let policy = named("NetworkPolicy", name.trim_end_matches("-1")).unwrap_or_else(|| panic!("no policy of {name}"));
+        let policy = named("NetworkPolicy", name).unwrap_or_else(|| panic!("no policy of {name}"));
         assert!(policy["spec"]["egress"].to_string().contains("archive"), "{name}");
     }
     let policy = named("NetworkPolicy", "orders-archive").expect("a policy");
@@ -161,6 +169,33 @@ fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Resu
         assert!(peers.contains(component), "{component}: {peers}");
     }
     assert!(!peers.contains("billing") && !peers.contains("notify"), "{peers}");
+    Ok(())
+}
+
+#[test]
+fn the_audit_runs_on_demand_and_by_itself_only_with_a_schedule() -> Result<()> {
+    for (value, suspend, schedule) in
+        [("", true, "@daily"), ("@hourly", false, "@hourly"), ("30 3 * * 1-5", false, "30 3 * * 1-5")]
+    {
+        let objects = objects(&render_with(["--set", &format!("audit.schedule={value}")])?.expect("it renders"));
+        let cron_job = of_kind(&objects, "CronJob").next().expect("a CronJob");
+        let spec = &cron_job["spec"];
+        assert_eq!((&spec["suspend"], &spec["schedule"]), (&suspend.into(), &schedule.into()), "{value}");
+        assert_eq!(spec["concurrencyPolicy"], "Forbid");
+        // By which `kubectl orders audit` finds it, and knows what is in it.
+        let labels = &cron_job["metadata"]["labels"];
+        assert_eq!(
+            (&labels["app.kubernetes.io/part-of"], &labels["app.kubernetes.io/component"]),
+            (&"orders".into(), &"audit".into())
+        );
+        let job = &spec["jobTemplate"]["spec"];
+        assert_eq!(job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"], serde_json::json!([1]));
+        let pod = &job["template"]["spec"];
+        assert_eq!((&pod["securityContext"]["runAsNonRoot"], &pod["containers"][0]["name"]), (&true.into(), &"audit".into()));
+        assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
+    }
+    let without = render("--set audit.enabled=false")?.expect("it renders");
+    assert!(!without.contains("component: audit") && of_kind(&objects(&without), "CronJob").next().is_none());
     Ok(())
 }
 

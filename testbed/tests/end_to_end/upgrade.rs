@@ -1,0 +1,169 @@
+//! From the commit before this one to this one, with orders in each state.
+//!
+//! `make test-e2e` puts that commit's checkout and images in place. It is the last
+//! of these tests, since it begins with an empty cluster.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use orders_crds::{ConditionType, Order, Outcome, Reason, conditions};
+use orders_testbed::wait_for;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::release::{LIMIT, Release, run};
+
+const LOGIN: &str = "upgraded";
+
+impl Release {
+    /// Removes the release with everything that it and its users made.
+    fn remove(&self) -> Result<()> {
+        run(self.command("helm").args(["uninstall", "orders", "-n", "shop", "--ignore-not-found", "--wait", "--timeout", "3m"]))?;
+        self.kubectl(&["delete", "namespace", "shop", "--ignore-not-found", "--wait", "--timeout=3m"])?;
+        let crds = self.kubectl(&["get", "crds", "-o", "name"])?;
+        for crd in crds.lines().filter(|name| name.ends_with(".arch.homework")) {
+            self.kubectl(&["delete", crd, "--wait", "--timeout=2m"])?;
+        }
+        Ok(())
+    }
+
+    /// Has so many pods of a service, and waits until it is so.
+    async fn scale(&self, component: &str, replicas: u32) -> Result<()> {
+        let name = format!("deployment/orders-{component}");
+        self.kubectl(&["scale", "-n", "shop", &name, &format!("--replicas={replicas}")])?;
+        let selector = format!("app.kubernetes.io/component={component}");
+        wait_for(&format!("{replicas} pods of {component}"), LIMIT, || async {
+            let pods = self.kubectl(&["get", "pods", "-n", "shop", "-l", &selector, "-o", "name"]).ok()?;
+            (pods.lines().count() == replicas as usize).then_some(())
+        })
+        .await
+    }
+
+    async fn post_order(&self, amount: i64, wait: u32) -> Result<i64> {
+        let order = json!({"login": LOGIN, "e_mail": "upgraded@example.com", "id_cart": 1, "amount": amount});
+        let request = self.http.post(format!("{}/orders/", crate::release::BASE_URL)).header("prefer", format!("wait={wait}"));
+        let answer: Value = request.json(&order).send().await?.json().await?;
+        answer["id"].as_i64().with_context(|| format!("no id in {answer}"))
+    }
+
+    async fn cancel(&self, id: i64) -> Result<()> {
+        let request =
+            self.http.post(format!("{}/orders/{id}/cancel", crate::release::BASE_URL)).header("prefer", "respond-async");
+        let status = request.send().await?.status().as_u16();
+        ensure!([200, 202].contains(&status), "cancelling {id}: {status}");
+        Ok(())
+    }
+
+    async fn shown(&self, id: i64) -> Result<Value> {
+        let (status, order) = self.call(Method::GET, &format!("/orders/{id}"), None).await?;
+        ensure!(status == 200, "{order}");
+        Ok(order)
+    }
+
+    /// Waits until a condition of an order has this reason.
+    async fn reason(&self, id: i64, kind: ConditionType, reason: Reason) -> Result<()> {
+        wait_for(&format!("order {id} to be {reason}"), LIMIT, || async {
+            let orders = self.orders_of(LOGIN).await.ok()?;
+            let order = orders.into_iter().find(|order| order.spec.id == Some(id))?;
+            let condition = conditions::find(&order.status.as_ref()?.conditions, kind)?.clone();
+            (condition.reason == reason.as_str()).then_some(())
+        })
+        .await
+    }
+}
+
+/// The checkout of the commit before this one; `None` where there is no history.
+fn previous() -> Result<Option<PathBuf>> {
+    let checkout = orders_testbed::Cache::locate()?.path("previous/checkout");
+    Ok(checkout.join("helm/orders/Chart.yaml").exists().then_some(checkout))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Result<()> {
+    let Some(previous) = previous()? else {
+        eprintln!("NOT TRIED: this clone has no commit before this one");
+        return Ok(());
+    };
+    let release = Release::on_the_node().await?;
+    release.remove()?;
+    release.upgrade_to(&previous, "previous", &[])?;
+    release.expose()?;
+    release.customer(LOGIN, 1000).await?;
+
+    let paid = release.post_order(100, 30).await?;
+    let refused = release.post_order(5000, 30).await?;
+    let given_back = release.post_order(50, 30).await?;
+    let to_give_back = release.post_order(30, 30).await?;
+    release.cancel(given_back).await?;
+    release.reason(given_back, ConditionType::Succeeded, Reason::Refunded).await?;
+    release.settled(LOGIN).await?;
+    let finished = [paid, refused, given_back];
+    let mut before = Vec::new();
+    for id in finished {
+        before.push(release.shown(id).await?);
+    }
+
+    // Nobody takes mail, then billing is away, then the operator is.
+    release.scale("inbox", 0).await?;
+    let untold = release.post_order(10, 10).await?;
+    release.reason(untold, ConditionType::Notified, Reason::Delivering).await?;
+    release.scale("billing", 0).await?;
+    let unknown = release.post_order(20, 0).await?;
+    let unknown_cancelled = release.post_order(25, 0).await?;
+    for id in [unknown, unknown_cancelled] {
+        release.reason(id, ConditionType::Paid, Reason::PaymentUnknown).await?;
+    }
+    release.cancel(unknown_cancelled).await?;
+    release.cancel(to_give_back).await?;
+    release.reason(to_give_back, ConditionType::Succeeded, Reason::RefundPending).await?;
+    release.scale("operator", 0).await?;
+    let untouched = release.post_order(40, 0).await?;
+    let untouched_cancelled = release.post_order(45, 0).await?;
+    release.cancel(untouched_cancelled).await?;
+
+    // What was scaled by hand is the chart's again.
+    release.upgrade(&["--force-conflicts"])?;
+    release.expose()?;
+    let expected = [
+        (paid, Outcome::Paid),
+        (refused, Outcome::Refused(Some(Reason::InsufficientFunds))),
+        (given_back, Outcome::Refused(Some(Reason::Refunded))),
+        (to_give_back, Outcome::Refused(Some(Reason::Refunded))),
+        (untold, Outcome::Paid),
+        (unknown, Outcome::Paid),
+        (unknown_cancelled, Outcome::Refused(Some(Reason::Cancelled))),
+        (untouched, Outcome::Paid),
+        (untouched_cancelled, Outcome::Refused(Some(Reason::Cancelled))),
+    ];
+    let left = async || {
+        let orders = release.orders_of(LOGIN).await?;
+        let is_done = |(id, outcome): &(i64, Outcome)| {
+            let order = orders.iter().find(|order| order.spec.id == Some(*id));
+            order.is_some_and(|order| order.outcome() == *outcome && is_told(order))
+        };
+        anyhow::Ok(expected.iter().filter(|order| !is_done(order)).collect::<Vec<_>>())
+    };
+    let ended = wait_for("each order to come to its end", LIMIT, || async { left().await.ok()?.is_empty().then_some(()) }).await;
+    if let Err(error) = ended {
+        bail!("{error:#}; not so: {:?}", left().await?);
+    }
+    assert_eq!(release.balance(LOGIN).await?, 1000.0 - 100.0 - 10.0 - 20.0 - 40.0, "each charged once, each refund once");
+
+    for (id, before) in finished.into_iter().zip(before) {
+        let after = release.shown(id).await?;
+        for (field, value) in before.as_object().context("an order")? {
+            assert_eq!(&after[field], value, "{field} of what was finished before");
+        }
+    }
+    let (status, list) = release.call(Method::GET, &format!("/orders?login={LOGIN}&limit=100"), None).await?;
+    assert_eq!((status, list["items"].as_array().map(Vec::len)), (200, Some(expected.len())), "{list}");
+    assert_eq!(release.order_surely(LOGIN, 5, "after-the-upgrade").await?, 200);
+    release.settled(LOGIN).await?;
+    let audited = release.kubectl_orders(&["audit", "-n", "shop"])?;
+    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
+    Ok(())
+}
+
+fn is_told(order: &Order) -> bool {
+    order.status.as_ref().is_some_and(|status| status.is_notified())
+}
