@@ -24,7 +24,7 @@ NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
 CRDS       := orders.arch.homework customers.arch.homework
 
-.PHONY: help demo down test test-unit test-integration test-scale test-faults test-faults-short test-e2e load-previous dev fault-programs lint lint-idl generate env testbed install newman measure compare pictures deny checkout npm
+.PHONY: help demo down test test-unit test-integration test-scale test-faults test-faults-short test-e2e load-previous dev fault-programs lint lint-idl generate env testbed install newman measure compare bench pictures deny checkout npm
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -135,6 +135,10 @@ compare: testbed ## The three styles of interaction side by side, as a table (ab
 	@$(TESTBED) up control-plane
 	@cargo build --release --quiet -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify -p orders-archive
 	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
+
+bench: testbed ## Orders measured against the API server itself, against goals (about an hour); BENCH='--quick' changes it
+	@cargo build --release --quiet -p orders-bench -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify -p orders-archive
+	@$(CARGO_TARGET_DIR)/release/orders-bench $(if $(SECTION),$(SECTION),all) --json $(CARGO_TARGET_DIR)/bench.json --plot $(CARGO_TARGET_DIR)/bench.svg $(BENCH)
 
 pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium
 	@docs/interaction/pictures.sh

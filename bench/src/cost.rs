@@ -1,0 +1,135 @@
+//! A measurement: what was done, how fast, and what it took of whom.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::counters::{CREATES, Counts, OTHER_WRITES, STATUS_WRITES};
+use crate::load::Load;
+use crate::processes::{NOT_COUNTED, Snapshot};
+use crate::report::Report;
+use crate::site::Site;
+
+/// The sum of all processes that do the orders' work.
+pub const CPU_OF_ALL: &str = "CPU of all but the load generator, ms an order";
+
+/// Creates, status writes and other writes of orders, without events.
+pub const WRITES: &str = "requests: writes of the order itself";
+
+/// What a measurement came to.
+pub struct Measured {
+    /// How fast.
+    pub load: Load,
+    /// By how many the costs are divided.
+    orders: f64,
+    /// CPU seconds of each process.
+    cpu: BTreeMap<String, f64>,
+    /// What the servers counted.
+    counts: Counts,
+    /// All processes right after.
+    pub after: Snapshot,
+}
+
+/// Which of the two sides works: the services have more to do after the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The raw client.
+    Raw,
+    /// The services.
+    Services,
+}
+
+impl Side {
+    /// How the report calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Raw => "ceiling",
+            Side::Services => "end to end",
+        }
+    }
+}
+
+/// Has work done and counts what it takes, until the last event of the last order.
+///
+/// # Errors
+/// Those of the work, or when a server does not answer.
+pub async fn measured(site: &Site, side: Side, work: impl Future<Output = Result<Load>>) -> Result<Measured> {
+    let counters = site.counters()?;
+    let counts = counters.read().await?;
+    let told = site.told().await?;
+    let before = Snapshot::take()?;
+    let load = work.await?;
+    if side == Side::Services {
+        site.settle(told + load.times.count() as f64).await?;
+    }
+    let after = Snapshot::take()?;
+    if side == Side::Services {
+        counters.wait_until_reported().await;
+    }
+    let counts = counters.read().await?.since(&counts);
+    let orders = load.times.count() as f64;
+    Ok(Measured::new(load, orders, &before, after, counts))
+}
+
+impl Measured {
+    /// What so many orders took between two moments.
+    pub fn new(load: Load, orders: f64, before: &Snapshot, after: Snapshot, counts: Counts) -> Self {
+        Measured { load, orders, cpu: after.cpu_since(before), counts, after }
+    }
+
+    /// The CPU of one process, in milliseconds for each order.
+    pub fn cpu_of(&self, name: &str) -> f64 {
+        self.each(self.cpu.get(name).copied().unwrap_or_default()) * 1000.0
+    }
+
+    /// A counter, for each order.
+    pub fn count_of(&self, name: &str) -> f64 {
+        self.each(self.counts.get(name))
+    }
+
+    /// The CPU of all that do the orders' work, in milliseconds for each order.
+    pub fn cpu_of_all(&self) -> f64 {
+        let counted = self.cpu.iter().filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str()));
+        counted.map(|(_, seconds)| self.each(*seconds) * 1000.0).sum()
+    }
+
+    /// Adds rate and times to the report.
+    pub fn report_speed(&self, report: &mut Report, table: &str, side: Side, column: &str) {
+        let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
+        add("orders a second", self.load.rate());
+        for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99), ("p99.9, ms", 0.999)] {
+            add(name, self.load.times.percentile(share));
+        }
+    }
+
+    /// Adds what each order took.
+    pub fn report_cost(&self, report: &mut Report, table: &str, side: Side, column: &str) {
+        let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
+        add(CPU_OF_ALL, self.cpu_of_all());
+        for (name, seconds) in &self.cpu {
+            let share = self.each(*seconds) * 1000.0;
+            // Less than this is what an idle process takes while others work.
+            if share >= 0.005 {
+                add(&format!("CPU of {name}, ms an order"), share);
+            }
+        }
+        add(WRITES, [CREATES, STATUS_WRITES, OTHER_WRITES].iter().map(|name| self.each(self.counts.get(name))).sum());
+        for (name, count) in &self.counts.0 {
+            add(name, self.each(*count));
+        }
+    }
+
+    /// Adds what each process holds now.
+    pub fn report_memory(&self, report: &mut Report, table: &str, column: &str) {
+        for (name, sample) in &self.after.0 {
+            report.add(table, &format!("RSS of {name}, MiB"), column, sample.resident);
+            if sample.peak > 0.0 {
+                report.add(table, &format!("peak RSS of {name}, MiB"), column, sample.peak);
+            }
+        }
+    }
+
+    fn each(&self, of_all: f64) -> f64 {
+        of_all / self.orders.max(1.0)
+    }
+}

@@ -1,0 +1,102 @@
+//! Orders as customers place them: `POST /orders/`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::load;
+use crate::writer::login;
+
+/// How long an answer may take before the measurement is given up: the api-server
+/// answers after twelve seconds at the latest.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Enough for a thousand orders a second, all day.
+const BALANCE: u64 = 100_000_000;
+
+/// Accounts that are opened at once.
+const AT_ONCE: u32 = 16;
+
+/// Clients of the public API.
+#[derive(Clone, Debug)]
+pub struct Customers {
+    http: reqwest::Client,
+    /// The api-servers' URLs; a client keeps to one.
+    urls: Arc<Vec<String>>,
+    keyed: bool,
+    undecided: Arc<AtomicU64>,
+}
+
+impl Customers {
+    /// Customers of these api-servers; with an `Idempotency-Key` for each order if it is `keyed`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(urls: Vec<String>, keyed: bool) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
+        Ok(Customers { http, urls: Arc::new(urls), keyed, undecided: Arc::default() })
+    }
+
+    /// Opens the accounts of so many clients and fills them.
+    ///
+    /// # Errors
+    /// When billing does not do it.
+    pub async fn open_accounts(&self, accounts: u32, name: fn(u32) -> String) -> Result<()> {
+        let next = Arc::new(AtomicU64::new(0));
+        let own = self.clone();
+        load::all(AT_ONCE, accounts as usize, move |_| {
+            let (own, account) = (own.clone(), next.fetch_add(1, Ordering::Relaxed) as u32);
+            async move { own.open_account(&name(account)).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn open_account(&self, login: &str) -> Result<()> {
+        let base = &self.urls[0];
+        let register = self.http.post(format!("{base}/billing/register?login={login}"));
+        register.send().await?.error_for_status().context("an account was not opened")?;
+        let refill = self.http.post(format!("{base}/billing/refill")).json(&json!({"login": login, "balance": BALANCE}));
+        refill.send().await?.error_for_status().context("an account was not filled")?;
+        Ok(())
+    }
+
+    /// Places an order and returns how long its answer took.
+    ///
+    /// # Errors
+    /// When it is refused, or not answered.
+    pub async fn place(&self, client: u32) -> Result<Duration> {
+        let started = Instant::now();
+        self.order(client).await?;
+        Ok(started.elapsed())
+    }
+
+    /// Places an order and returns its number.
+    ///
+    /// # Errors
+    /// When it is refused, or not answered.
+    pub async fn order(&self, client: u32) -> Result<i64> {
+        let (login, url) = (login(client), &self.urls[client as usize % self.urls.len()]);
+        let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 0, "amount": 1});
+        let mut request = self.http.post(format!("{url}/orders/")).json(&order);
+        if self.keyed {
+            request = request.header("Idempotency-Key", Uuid::new_v4().to_string());
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let answer = response.text().await?;
+        ensure!(status == 200 || status == 202, "an order was answered {status}: {answer}");
+        self.undecided.fetch_add(u64::from(status == 202), Ordering::Relaxed);
+        let answer: Value = serde_json::from_str(&answer)?;
+        answer["id"].as_i64().context("an order was answered without a number")
+    }
+
+    /// Orders that were answered before they were decided, since this was last asked.
+    pub fn undecided(&self) -> f64 {
+        self.undecided.swap(0, Ordering::Relaxed) as f64
+    }
+}

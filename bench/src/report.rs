@@ -1,0 +1,220 @@
+//! Figures, as a table and as JSON: pure.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::goals::Goal;
+use crate::statistics::{median, spread};
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    figures: Vec<Figure>,
+}
+
+/// A cell of a table, measured once in each round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    table: String,
+    row: String,
+    column: String,
+    values: Vec<f64>,
+}
+
+/// The machine, and how it was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct About {
+    /// When it began (RFC 3339).
+    pub began: String,
+    /// Cores that the bench may use.
+    pub cores: usize,
+    /// The kernel.
+    pub kernel: String,
+    /// Rounds, of which the figures are medians.
+    pub rounds: u32,
+    /// Seconds of each measurement.
+    pub seconds: u64,
+    /// Whether it was a short run, whose figures say little.
+    pub quick: bool,
+}
+
+impl Report {
+    /// Adds a value of one round.
+    pub fn add(&mut self, table: &str, row: &str, column: &str, value: f64) {
+        let same = |figure: &&mut Figure| figure.table == table && figure.row == row && figure.column == column;
+        match self.figures.iter_mut().find(same) {
+            Some(figure) => figure.values.push(value),
+            None => self.figures.push(Figure {
+                table: table.to_owned(),
+                row: row.to_owned(),
+                column: column.to_owned(),
+                values: vec![value],
+            }),
+        }
+    }
+
+    /// The median of a cell.
+    pub fn median(&self, table: &str, row: &str, column: &str) -> Option<f64> {
+        self.find(table, row, column).and_then(|figure| median(&figure.values))
+    }
+
+    /// The least and the greatest of a cell.
+    pub fn spread(&self, table: &str, row: &str, column: &str) -> Option<(f64, f64)> {
+        self.find(table, row, column).and_then(|figure| spread(&figure.values))
+    }
+
+    fn find(&self, table: &str, row: &str, column: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.table == table && figure.row == row && figure.column == column)
+    }
+
+    /// The tables, in the order of measurement.
+    pub fn tables(&self) -> Vec<&str> {
+        distinct(self.figures.iter().map(|figure| figure.table.as_str()))
+    }
+
+    /// The columns of a table.
+    pub fn columns(&self, table: &str) -> Vec<&str> {
+        distinct(self.figures.iter().filter(|figure| figure.table == table).map(|figure| figure.column.as_str()))
+    }
+
+    /// The rows of a table.
+    pub fn rows(&self, table: &str) -> Vec<&str> {
+        distinct(self.figures.iter().filter(|figure| figure.table == table).map(|figure| figure.row.as_str()))
+    }
+
+    /// All of it, with the goals, as Markdown.
+    pub fn to_text(&self, about: &About, goals: &[Goal]) -> String {
+        let mut text = format!(
+            "{} cores, Linux {}, {} rounds of {} s, begun {}.{}\n\n",
+            about.cores,
+            about.kernel,
+            about.rounds,
+            about.seconds,
+            about.began,
+            if about.quick { " **A short run: its figures say little.**" } else { "" },
+        );
+        for table in self.tables() {
+            let columns = self.columns(table);
+            let _ = writeln!(text, "### {table}\n\n| | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
+            for row in self.rows(table) {
+                let cells: Vec<String> = columns.iter().map(|column| self.cell(table, row, column)).collect();
+                let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
+            }
+            text.push('\n');
+        }
+        let _ = writeln!(text, "### goals\n\n| goal | wanted | measured | met |\n|---|---|---|---|");
+        for goal in goals {
+            let met = match goal.met() {
+                Some(true) => "yes",
+                Some(false) => "**no**",
+                None => "–",
+            };
+            let measured = goal.measured.map_or_else(|| "not measured".to_owned(), number);
+            let _ = writeln!(text, "| {} | {} | {measured} | {met} |", goal.what, goal.wanted());
+        }
+        text
+    }
+
+    /// Median, with the least and the greatest behind it where they differ.
+    fn cell(&self, table: &str, row: &str, column: &str) -> String {
+        let (Some(median), Some((least, greatest))) = (self.median(table, row, column), self.spread(table, row, column)) else {
+            return "–".to_owned();
+        };
+        if number(least) == number(greatest) {
+            return number(median);
+        }
+        format!("{} ({}–{})", number(median), number(least), number(greatest))
+    }
+
+    /// All of it for programs.
+    ///
+    /// # Errors
+    /// Never for these types.
+    pub fn to_json(&self, about: &About, goals: &[Goal]) -> serde_json::Result<String> {
+        let figures: Vec<_> = self
+            .figures
+            .iter()
+            .map(|figure| {
+                let spread = spread(&figure.values);
+                serde_json::json!({
+                    "table": figure.table,
+                    "row": figure.row,
+                    "column": figure.column,
+                    "median": median(&figure.values),
+                    "least": spread.map(|(least, _)| least),
+                    "greatest": spread.map(|(_, greatest)| greatest),
+                    "values": figure.values,
+                })
+            })
+            .collect();
+        let goals: Vec<_> = goals
+            .iter()
+            .map(|goal| serde_json::json!({"goal": goal.what, "wanted": goal.wanted(), "measured": goal.measured, "met": goal.met()}))
+            .collect();
+        serde_json::to_string_pretty(&serde_json::json!({"about": about, "figures": figures, "goals": goals}))
+    }
+}
+
+/// Three digits that matter, and no more places than that takes.
+pub fn number(value: f64) -> String {
+    let places = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 || size == 0.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+fn distinct<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = Vec::new();
+    for one in all {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about() -> About {
+        About { began: "2026-01-01T00:00:00Z".into(), cores: 2, kernel: "6".into(), rounds: 3, seconds: 10, quick: true }
+    }
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        for value in [90.0, 110.0, 100.0] {
+            report.add("throughput", "orders a second", "1 client", value);
+        }
+        report.add("throughput", "orders a second", "8 clients", 250.0);
+        report.add("throughput", "p50, ms", "8 clients", 31.25);
+        report
+    }
+
+    #[test]
+    fn a_cell_is_a_median_with_its_spread() {
+        let text = report().to_text(&about(), &[]);
+        assert!(text.contains("| orders a second | 100 (90–110) | 250 |"), "{text}");
+        assert!(text.contains("| p50, ms | – | 31.2 |"), "{text}");
+        assert!(text.contains("figures say little"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_as_long_as_they_need_to_be() {
+        let all = [1234.5, 12.34, 2.0, 2.004, 0.81499, 0.0].map(number);
+        assert_eq!(all, ["1234", "12.3", "2", "2", "0.815", "0"]);
+    }
+
+    #[test]
+    fn json_has_every_value() {
+        let json: serde_json::Value = serde_json::from_str(&report().to_json(&about(), &[]).unwrap()).unwrap();
+        assert_eq!(json["figures"][0]["median"], 100.0);
+        assert_eq!(json["figures"][0]["values"], serde_json::json!([90.0, 110.0, 100.0]));
+        assert_eq!(json["about"]["cores"], 2);
+    }
+}

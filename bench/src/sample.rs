@@ -1,0 +1,189 @@
+//! A real finished order, as the pattern of those that the raw client writes.
+
+use anyhow::{Context, Result, ensure};
+use http::Request;
+use kube::{Api, Client};
+use orders_crds::Order;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Stands where the version goes that a status patch applies to.
+const VERSION: &str = "@VERSION@";
+
+/// Stands where the UID goes, while its beginning, which event names have, is replaced.
+const UID: &str = "@UID@";
+
+/// The fields that the operator gives an event; the others are the API server's.
+const EVENT_FIELDS: [&str; 11] = [
+    "apiVersion",
+    "kind",
+    "type",
+    "reason",
+    "action",
+    "note",
+    "eventTime",
+    "regarding",
+    "reportingController",
+    "reportingInstance",
+    "metadata",
+];
+
+/// What was written of one order, as text. Another order's is the same with other
+/// numbers in it, so it has the same size to the byte.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    create: String,
+    status: String,
+    events: Vec<String>,
+    namespace: String,
+    id: String,
+    uid: String,
+    login: String,
+}
+
+/// The numbers of an order of its own.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// Of sixteen digits, as most are that the api-server gives.
+    pub id: String,
+    /// Of the account; as long as the sample's.
+    pub login: String,
+}
+
+impl Numbers {
+    /// Random ones, on this account.
+    pub fn new(login: &str) -> Self {
+        // Up to 2^53, like the api-server's; the first digit is not zero.
+        let id = 1_000_000_000_000_000 + Uuid::new_v4().as_u128() % 8_000_000_000_000_000;
+        Numbers { id: id.to_string(), login: login.to_owned() }
+    }
+
+    /// The resource's name.
+    pub fn name(&self) -> String {
+        format!("order-{}", self.id)
+    }
+}
+
+impl Sample {
+    /// Reads an order that the services have finished, and its events.
+    ///
+    /// # Errors
+    /// When it is not there, or not finished.
+    pub async fn take(client: &Client, namespace: &str, name: &str) -> Result<Self> {
+        let order = Api::<Order>::namespaced(client.clone(), namespace).get(name).await?;
+        let events: Value = client
+            .request(Request::get(format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")).body(Vec::new())?)
+            .await?;
+        let events: Vec<Value> = events["items"].as_array().cloned().unwrap_or_default();
+        Self::of(&order, &events, namespace)
+    }
+
+    fn of(order: &Order, events: &[Value], namespace: &str) -> Result<Self> {
+        let status = order.status.as_ref().context("the sample order has no status")?;
+        let name = order.metadata.name.as_deref().unwrap_or_default();
+        let uid = order.metadata.uid.clone().context("the sample order has no UID")?;
+        let id = order.spec.id.context("the sample order has no number")?.to_string();
+        ensure!(id.len() == 16, "the sample order's number {id} is not of sixteen digits");
+        // As the api-server does it.
+        let create = serde_json::to_string(&Order::new(name, order.spec.clone()))?;
+        // As the operator does it: what the status does not have is removed.
+        let mut fields = json!({"balance": null, "charge": null, "refunded": null, "resends": null, "retry": null});
+        if let (Value::Object(fields), Value::Object(set)) = (&mut fields, serde_json::to_value(status)?) {
+            fields.extend(set);
+        }
+        let status = json!({"metadata": {"resourceVersion": VERSION}, "status": fields}).to_string();
+        let own = events.iter().filter(|event| event["regarding"]["uid"] == *uid);
+        let events: Vec<String> = own.map(|event| written(event).to_string()).collect();
+        let login = order.spec.login.clone();
+        Ok(Sample { create, status, events, namespace: namespace.to_owned(), id, uid, login })
+    }
+
+    /// How many events an order has.
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The body that creates an order.
+    pub fn create(&self, numbers: &Numbers) -> Vec<u8> {
+        self.numbered(&self.create, numbers).into_bytes()
+    }
+
+    /// The patch that makes it a finished one.
+    pub fn status(&self, numbers: &Numbers, uid: &str, version: &str) -> Vec<u8> {
+        self.numbered(&self.status, numbers).replace(VERSION, version).replace(&self.uid, uid).into_bytes()
+    }
+
+    /// The bodies that create its events, in this namespace.
+    pub fn stories(&self, numbers: &Numbers, uid: &str, namespace: &str) -> Vec<Vec<u8>> {
+        let start = |uid: &str| uid.split('-').next().unwrap_or_default().to_owned();
+        let place = |namespace: &str| format!(r#""namespace":"{namespace}""#);
+        let story = |text: &String| {
+            let text = self.numbered(text, numbers).replace(&place(&self.namespace), &place(namespace));
+            text.replace(&self.uid, UID).replace(&start(&self.uid), &start(uid)).replace(UID, uid).into_bytes()
+        };
+        self.events.iter().map(story).collect()
+    }
+
+    fn numbered(&self, text: &str, numbers: &Numbers) -> String {
+        text.replace(&self.id, &numbers.id).replace(&self.login, &numbers.login)
+    }
+}
+
+/// What the operator wrote of an event.
+fn written(event: &Value) -> Value {
+    let mut written = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event"});
+    for field in EVENT_FIELDS {
+        if let Some(value) = event.get(field) {
+            written[field] = value.clone();
+        }
+    }
+    written["metadata"] = json!({"name": event["metadata"]["name"], "namespace": event["metadata"]["namespace"]});
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Sample {
+        let order = serde_json::from_value(json!({
+            "apiVersion": "arch.homework/v1", "kind": "Order",
+            "metadata": {"name": "order-1234567890123456", "uid": "0a1b2c3d-0000-4000-8000-000000000001", "resourceVersion": "7"},
+            "spec": {"id": 1_234_567_890_123_456_i64, "login": "customer-000", "email": "customer-000@example.com", "cartId": 0, "amount": "1.00"},
+            "status": {"charge": {"key": "0a1b2c3d-0000-4000-8000-000000000001", "amount": "1.00"}}
+        }))
+        .unwrap();
+        let event = json!({
+            "metadata": {"name": "order-1234567890123456.0a1b2c3d.paid", "namespace": "shop", "managedFields": []},
+            "reason": "Paid", "deprecatedCount": 1,
+            "regarding": {"name": "order-1234567890123456", "namespace": "shop", "uid": "0a1b2c3d-0000-4000-8000-000000000001"}
+        });
+        let other = json!({"regarding": {"uid": "x"}});
+        Sample::of(&order, &[event, other], "shop").unwrap()
+    }
+
+    #[test]
+    fn another_order_is_written_as_the_sample_was_with_its_own_numbers() {
+        let (sample, uid) = (sample(), "ffffffff-0000-4000-8000-000000000002");
+        let numbers = Numbers { id: "6543210987654321".into(), login: "customer-017".into() };
+        let create: Value = serde_json::from_slice(&sample.create(&numbers)).unwrap();
+        assert_eq!(create["metadata"]["name"], "order-6543210987654321");
+        assert_eq!(create["spec"]["id"], 6_543_210_987_654_321_i64);
+        assert_eq!(create["spec"]["email"], "customer-017@example.com");
+        let status: Value = serde_json::from_slice(&sample.status(&numbers, uid, "42")).unwrap();
+        assert_eq!((&status["metadata"]["resourceVersion"], &status["status"]["charge"]["key"]), (&json!("42"), &json!(uid)));
+        assert!(status["status"].get("retry").is_some_and(Value::is_null), "removed, as by the operator");
+        assert_eq!(sample.events(), 1);
+        let event: Value = serde_json::from_slice(&sample.stories(&numbers, uid, "raw")[0]).unwrap();
+        assert_eq!(event["metadata"], json!({"name": "order-6543210987654321.ffffffff.paid", "namespace": "raw"}));
+        assert_eq!(event["regarding"], json!({"name": "order-6543210987654321", "namespace": "raw", "uid": uid}));
+        assert!(event.get("deprecatedCount").is_none(), "the API server's own");
+    }
+
+    #[test]
+    fn numbers_have_sixteen_digits() {
+        let numbers = Numbers::new("customer-000");
+        assert_eq!((numbers.id.len(), numbers.name().len()), (16, 22));
+        assert!(numbers.id.parse::<i64>().unwrap() < 1 << 53);
+    }
+}

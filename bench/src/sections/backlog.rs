@@ -1,0 +1,71 @@
+//! An operator that starts with many unfinished orders.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::growth::{MEMORY_OVER_LIMIT, over_limit};
+use crate::bench::{Bench, say};
+use crate::cost::{Measured, Side};
+use crate::load::{self, Load};
+use crate::processes::Snapshot;
+use crate::site::{Site, Wanted};
+
+/// The table.
+pub const TABLE: &str = "backlog";
+
+/// How many write the orders that are left lying.
+const WRITERS: u32 = 32;
+
+/// Each round on a control plane of its own.
+///
+/// # Errors
+/// When something does not start or answer, or the orders are not finished in time.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    for round in 1..=bench.options.rounds {
+        let name = format!("backlog-{round}");
+        let mut site = bench.open(&name, bench.options.first_database(), Wanted::default()).await?;
+        finish(bench, &mut site).await.with_context(|| name.clone())?;
+        bench.close(&name, site);
+    }
+    Ok(())
+}
+
+async fn finish(bench: &mut Bench, site: &mut Site) -> Result<()> {
+    let orders = bench.options.backlog;
+    site.stop_operator().await?;
+    let writer = site.writer.within(&site.stack.namespace);
+    let written = load::all(WRITERS, orders, move |worker| {
+        let writer = writer.clone();
+        async move { writer.unfinished(worker).await }
+    })
+    .await?;
+    say(&format!("backlog: {orders} orders written, {:.0}/s; starting the operator", written.rate()));
+
+    let counts = site.counters()?.read().await?;
+    let before = Snapshot::take()?;
+    let started = Instant::now();
+    site.start_operator().await?;
+    site.all_told(orders as f64).await?;
+    let took = started.elapsed();
+    site.settle(orders as f64).await?;
+    let after = Snapshot::take()?;
+    let counters = site.counters()?;
+    counters.wait_until_reported().await;
+    let counts = counters.read().await?.since(&counts);
+
+    let column = format!("{orders} unfinished");
+    let load = Load { took, ..Load::default() };
+    let measured = Measured::new(load, orders as f64, &before, after, counts);
+    let (resident, peak) = measured.after.memory("operator");
+    say(&format!("backlog: finished in {:.1} s, operator's peak {peak:.1} MiB", took.as_secs_f64()));
+    let mut add = |row: &str, value: f64| bench.report.add(TABLE, row, &column, value);
+    add("until the last customer is told, s", took.as_secs_f64());
+    add("orders a second", orders as f64 / took.as_secs_f64());
+    add("RSS of the operator, MiB", resident);
+    add("peak RSS of the operator, MiB", peak);
+    add(MEMORY_OVER_LIMIT, over_limit(peak, site.live().await?));
+    measured.report_cost(&mut bench.report, TABLE, Side::Services, &column);
+    measured.report_memory(&mut bench.report, TABLE, &column);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The same figures with finished orders present, and in several namespaces.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::{placed, raw};
+use crate::bench::{Bench, say};
+use crate::cost::Side;
+use crate::load;
+use crate::site::{Site, Wanted};
+
+/// The table by finished orders.
+pub const FINISHED: &str = "growth, finished orders";
+
+/// The table by namespaces.
+pub const NAMESPACES: &str = "growth, namespaces";
+
+/// The row with the cost an order over that with the fewest finished orders.
+pub const COST_RATIO: &str = "CPU an order over that with the fewest finished orders";
+
+/// The row with the operator's peak memory over what it may have.
+pub const MEMORY_OVER_LIMIT: &str = "operator's peak memory over its limit";
+
+/// Clients of all these measurements, and how many write the orders that are to be present.
+const CLIENTS: u32 = 32;
+
+/// Peak memory in MiB over 30 MiB and 4 KiB for each live order.
+pub fn over_limit(peak: f64, live: f64) -> f64 {
+    peak / (30.0 + live * 4.0 / 1024.0)
+}
+
+/// Each round on control planes of its own.
+///
+/// # Errors
+/// When something does not start or answer.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let options = bench.options.clone();
+    for round in 1..=options.rounds {
+        let name = format!("growth-{round}");
+        let mut site = bench.open(&name, options.first_database(), Wanted::default()).await?;
+        let mut fewest = None;
+        for finished in &options.finished {
+            with_finished(bench, &mut site, *finished, &mut fewest).await.with_context(|| format!("{name}, {finished}"))?;
+        }
+        bench.close(&name, site);
+        for namespaces in &options.namespaces {
+            let name = format!("growth-{round}-namespaces-{namespaces}");
+            let wanted = Wanted { namespaces: *namespaces, ..Wanted::default() };
+            let site = bench.open(&name, options.first_database(), wanted).await?;
+            with_namespaces(bench, &site, *namespaces).await.with_context(|| name.clone())?;
+            bench.close(&name, site);
+        }
+    }
+    Ok(())
+}
+
+async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewest: &mut Option<f64>) -> Result<()> {
+    let column = format!("{finished} finished");
+    let present = site.live().await? as usize;
+    if finished > present {
+        // Or it would take them for new ones before their status is written.
+        site.stop_operator().await?;
+        let writer = site.writer.within(&site.stack.namespace);
+        let written = load::all(CLIENTS, finished - present, move |worker| {
+            let writer = writer.clone();
+            async move { writer.finished(worker).await.map(drop) }
+        })
+        .await?;
+        say(&format!("growth: {finished} finished orders present, written at {:.0}/s", written.rate()));
+        let started = Instant::now();
+        site.start_operator().await?;
+        site.archived(finished).await?;
+        let row = "from the operator's start until all is archived, s";
+        bench.report.add(FINISHED, row, &column, started.elapsed().as_secs_f64());
+    }
+    let ceiling = raw(site, CLIENTS, bench.options.duration(), true, false).await?;
+    let placed = placed(site, CLIENTS, bench.options.duration()).await?;
+    say(&format!("growth: {column}: {:.0} orders/s of {:.0}", placed.load.rate(), ceiling.load.rate()));
+    ceiling.report_speed(&mut bench.report, FINISHED, Side::Raw, &column);
+    placed.report_speed(&mut bench.report, FINISHED, Side::Services, &column);
+    bench.report.add(FINISHED, super::throughput::RATIO, &column, placed.load.rate() / ceiling.load.rate());
+    let cost = placed.cpu_of_all();
+    bench.report.add(FINISHED, COST_RATIO, &column, cost / *fewest.get_or_insert(cost));
+    let peak = placed.after.memory("operator").1;
+    bench.report.add(FINISHED, MEMORY_OVER_LIMIT, &column, over_limit(peak, site.live().await?));
+    ceiling.report_cost(&mut bench.report, FINISHED, Side::Raw, &column);
+    placed.report_cost(&mut bench.report, FINISHED, Side::Services, &column);
+    placed.report_memory(&mut bench.report, FINISHED, &column);
+    Ok(())
+}
+
+/// An api-server for each namespace, since one has one; one operator for all of them.
+async fn with_namespaces(bench: &mut Bench, site: &Site, namespaces: u32) -> Result<()> {
+    let column = format!("{namespaces} namespace{}", if namespaces == 1 { "" } else { "s" });
+    let placed = placed(site, CLIENTS, bench.options.duration()).await?;
+    say(&format!("growth: {column}: {:.0} orders/s", placed.load.rate()));
+    placed.report_speed(&mut bench.report, NAMESPACES, Side::Services, &column);
+    placed.report_cost(&mut bench.report, NAMESPACES, Side::Services, &column);
+    placed.report_memory(&mut bench.report, NAMESPACES, &column);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_may_grow_with_the_live_orders() {
+        assert_eq!(over_limit(30.0, 0.0), 1.0);
+        assert_eq!(over_limit(70.0, 10_240.0), 1.0);
+    }
+}

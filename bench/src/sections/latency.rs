@@ -1,0 +1,91 @@
+//! One client, raw and through the services; then orders at fixed rates.
+
+use anyhow::{Context, Result};
+
+use super::{placed, raw};
+use crate::bench::{Bench, say};
+use crate::cost::{Side, measured};
+use crate::load;
+use crate::site::{Site, Wanted};
+
+/// The table of one client.
+pub const TABLE: &str = "latency, one client";
+
+/// Its column.
+pub const ONE: &str = "1 client";
+
+/// The row with the ratio of the medians.
+pub const RATIO_P50: &str = "POST to answer over a raw pair: p50";
+
+/// The row with the ratio of the 99th percentiles.
+pub const RATIO_P99: &str = "POST to answer over a raw pair: p99";
+
+/// The table of fixed rates.
+pub const OPEN: &str = "latency, open loop";
+
+/// The row with the answers a second.
+pub const ANSWERED: &str = "answered a second";
+
+/// An open loop whose answers fall behind by more than this is saturated, and faster ones say nothing new.
+const KEEPS_UP: f64 = 0.95;
+
+/// Each round on a control plane of its own.
+///
+/// # Errors
+/// When something does not start or answer.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let options = bench.options.clone();
+    for round in 1..=options.rounds {
+        let name = format!("latency-{round}");
+        let site = bench.open(&name, options.first_database(), Wanted::default()).await?;
+        one_client(bench, &site, round).await.with_context(|| name.clone())?;
+        open_loop(bench, &site).await.with_context(|| name.clone())?;
+        bench.close(&name, site);
+    }
+    Ok(())
+}
+
+async fn one_client(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
+    let duration = bench.options.duration();
+    let (pair, post) = if round % 2 == 1 {
+        let pair = raw(site, 1, duration, false, false).await?;
+        (pair, placed(site, 1, duration).await?)
+    } else {
+        let post = placed(site, 1, duration).await?;
+        (raw(site, 1, duration, false, false).await?, post)
+    };
+    pair.report_speed(&mut bench.report, TABLE, Side::Raw, ONE);
+    post.report_speed(&mut bench.report, TABLE, Side::Services, ONE);
+    post.report_cost(&mut bench.report, TABLE, Side::Services, ONE);
+    let [pair, post] = [pair, post].map(|measured| measured.load.times);
+    for (row, share) in [(RATIO_P50, 0.5), (RATIO_P99, 0.99)] {
+        bench.report.add(TABLE, row, ONE, post.percentile(share) / pair.percentile(share));
+    }
+    say(&format!("latency: raw pair p50 {:.1} ms, POST to answer p50 {:.1} ms", pair.percentile(0.5), post.percentile(0.5)));
+    Ok(())
+}
+
+async fn open_loop(bench: &mut Bench, site: &Site) -> Result<()> {
+    let clients = bench.options.clients.iter().copied().max().unwrap_or(1);
+    for rate in bench.options.rates.clone() {
+        let customers = site.customers.clone();
+        let work = move |number: u32| {
+            let customers = customers.clone();
+            async move { customers.place(number % clients).await }
+        };
+        let measured = measured(site, Side::Services, load::open(rate, bench.options.duration(), work)).await?;
+        let (column, answered) = (format!("{rate}/s"), measured.load.rate());
+        say(&format!("latency: {rate}/s, {answered:.0} answered, p50 {:.1} ms", measured.load.times.percentile(0.5)));
+        bench.report.add(OPEN, ANSWERED, &column, answered);
+        for (row, share) in [("p50, ms", 0.5), ("p99, ms", 0.99), ("p99.9, ms", 0.999)] {
+            bench.report.add(OPEN, row, &column, measured.load.times.percentile(share));
+        }
+        bench.report.add(OPEN, "answered undecided (202)", &column, site.customers.undecided());
+        bench.report.add(OPEN, crate::cost::CPU_OF_ALL, &column, measured.cpu_of_all());
+        if measured.load.gave_up || answered < KEEPS_UP * f64::from(rate) {
+            say(&format!("latency: {rate}/s is more than it takes"));
+            break;
+        }
+    }
+    Ok(())
+}

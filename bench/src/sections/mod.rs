@@ -1,0 +1,67 @@
+//! What is measured.
+
+pub mod archive;
+pub mod backlog;
+pub mod billing;
+pub mod growth;
+pub mod latency;
+pub mod throughput;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::bench::Bench;
+use crate::cost::{Measured, Side, measured};
+use crate::load;
+use crate::options::Section;
+use crate::site::Site;
+
+/// Measures one section, or all.
+///
+/// # Errors
+/// Those of the section. Of all, each is tried, and the first error comes in the end.
+pub async fn run(bench: &mut Bench, section: Section) -> Result<()> {
+    match section {
+        Section::Throughput => throughput::run(bench).await,
+        Section::Latency => latency::run(bench).await,
+        Section::Billing => billing::run(bench).await,
+        Section::Backlog => backlog::run(bench).await,
+        Section::Growth => growth::run(bench).await,
+        Section::Archive => archive::run(bench).await,
+        Section::All => {
+            let all =
+                [Section::Throughput, Section::Latency, Section::Billing, Section::Backlog, Section::Growth, Section::Archive];
+            let mut first = Ok(());
+            for section in all {
+                if let Err(error) = Box::pin(run(bench, section)).await {
+                    eprintln!("{section:?} failed: {error:#}");
+                    first = first.and(Err(error));
+                }
+            }
+            first
+        }
+    }
+}
+
+/// The raw client's writes in a closed loop. What is timed of each is the pair of writes that
+/// a customer waits for.
+async fn raw(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Measured> {
+    let mut writer = site.writer.clone();
+    (writer.events, writer.removal) = (events, removal);
+    let work = move |worker| {
+        let writer = writer.clone();
+        async move { writer.finished(worker).await }
+    };
+    measured(site, Side::Raw, load::closed(clients, duration, work)).await
+}
+
+/// Orders over HTTP in a closed loop.
+async fn placed(site: &Site, clients: u32, duration: Duration) -> Result<Measured> {
+    let customers = site.customers.clone();
+    let work = move |client| {
+        let customers = customers.clone();
+        async move { customers.place(client).await }
+    };
+    measured(site, Side::Services, load::closed(clients, duration, work)).await
+}
