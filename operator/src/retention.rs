@@ -34,8 +34,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// so long until it has created it: the resource must still be there then.
 const OVERLAP: Duration = Duration::from_secs(15);
 
-/// Removals at once.
-const AT_ONCE: usize = 8;
+/// Removals at once: as many as orders are worked on, so that on a busy API server as
+/// many orders go as come.
+const AT_ONCE: usize = 32;
 
 /// Orders removed in one look, so that new ones do not wait for the API server.
 const REMOVALS: usize = 500;
@@ -117,11 +118,14 @@ impl Retention {
         metrics::gauge!("orders_archive_backlog").set(backlog as f64);
 
         let now = Timestamp::now();
-        let due = finished.iter().copied().filter(|order| {
-            archived.since(order).is_some_and(|since| since + OVERLAP <= now)
-                && removal_time(order, self.ttl).is_some_and(|time| time <= now)
-        });
-        let removals: Vec<_> = due.take(REMOVALS).map(|order| self.remove(order)).collect();
+        let time_of = |order: &Order| {
+            let time = removal_time(order, self.ttl)?.max(archived.since(order)? + OVERLAP);
+            (time <= now).then_some(time)
+        };
+        let mut due: Vec<_> = finished.iter().filter_map(|order| Some((time_of(order)?, *order))).collect();
+        // Who has waited longest goes first.
+        due.sort_unstable_by_key(|(time, _)| *time);
+        let removals: Vec<_> = due.iter().take(REMOVALS).map(|(_, order)| self.remove(order)).collect();
         stream::iter(removals).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
 
