@@ -12,6 +12,9 @@ use sqlx::{
 /// How long a request waits for a connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Beyond this a connection that was not used is asked whether it still lives.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Which database is behind a [`Database`]. Only the start of a writing
 /// transaction and the migrations differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,17 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // SQLite undoes a transaction by itself when the disk is full; sqlx then tries to undo it again,
-            // fails, and counts the connection as in a transaction for ever.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            // Asking each time whether a connection still lives would be a round trip more for each request. One
+            // that was used just now does, or the request is told so and made again, as with any that breaks.
+            .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move {
+                    // SQLite undoes a transaction by itself when the disk is full; sqlx then tries to undo it again,
+                    // fails, and counts the connection as in a transaction for ever.
+                    let is_usable = !connection.is_in_transaction();
+                    Ok(is_usable && (metadata.idle_for < IDLE || connection.ping().await.is_ok()))
+                })
+            })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     for pragma in settings(kind) {

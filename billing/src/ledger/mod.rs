@@ -5,6 +5,7 @@
 //! ever updated or deleted but the kept balance, which changes in the same
 //! database transaction.
 
+mod at_once;
 mod charges;
 mod export;
 mod outbox;
@@ -16,7 +17,7 @@ pub use outbox::Untold;
 
 use jiff::Timestamp;
 use orders_crds::Money;
-use orders_service::database::{Database, Migrations};
+use orders_service::database::{self, Database, Migrations};
 use sqlx::{Any, Executor, Row, Transaction, any::AnyRow};
 
 use crate::error::LedgerError;
@@ -156,6 +157,10 @@ impl Ledger {
     /// [`LedgerError::KeyReused`] if the key was another request's, or the
     /// database's: then the same key has to be asked again to learn the outcome.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
+        let is_plain = movement.charge_key.is_none() && self.database.kind == database::Kind::Postgres;
+        if is_plain && let Some(balance) = at_once::move_money(&self.database, movement).await? {
+            return Ok(Recorded { outcome: Outcome::Done, balance: Some(balance), repeated: false });
+        }
         self.record_and(movement, Tell::Nobody).await
     }
 

@@ -163,6 +163,8 @@ fn effect(sql: &str) -> Option<String> {
     let words: Vec<&str> = sql.split_whitespace().collect();
     match words.as_slice() {
         ["COMMIT", ..] => Some("COMMIT".to_owned()),
+        // Several changes in one statement, which is a transaction of its own.
+        ["WITH", name, "AS", ..] => Some(format!("WITH {name}")),
         ["DELETE", "FROM", table, ..] => Some(format!("DELETE FROM {table}")),
         ["INSERT", "INTO", table, ..] => Some(format!("INSERT INTO {table}")),
         ["UPDATE", _, "SET", "next_attempt_at", ..] => None,
@@ -178,6 +180,7 @@ mod tests {
     #[test]
     fn effects_are_named_by_what_they_change() {
         assert_eq!(effect("COMMIT").as_deref(), Some("COMMIT"));
+        assert_eq!(effect("\n  WITH moved AS (UPDATE accounts").as_deref(), Some("WITH moved"));
         assert_eq!(effect("INSERT INTO postings (a)\n VALUES ($1)").as_deref(), Some("INSERT INTO postings"));
         assert_eq!(effect("UPDATE messages SET sent_at = $2").as_deref(), Some("UPDATE messages SET sent_at"));
         assert_eq!(effect("UPDATE messages SET next_attempt_at = $2\n WHERE"), None);
