@@ -90,7 +90,7 @@ impl Customers {
             .reconcile_on(balances)
             .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
             .graceful_shutdown_on(shutdown.requested())
-            .run(reconcile, |_, _, _| Action::requeue(PAUSE), self)
+            .run(reconcile, retry_later, self)
             .for_each(|_| ready(()))
             .await;
     }
@@ -137,6 +137,15 @@ async fn reconcile(guarded: Arc<Guarded>, customers: Arc<Customers>) -> Result<A
         customers.events.publish(&happened, &reference(customer)).await;
     }
     Ok(go_on)
+}
+
+/// A status that could not be written: billing is asked again, and says the same.
+fn retry_later(customer: Arc<Guarded>, error: &ReconcileError, _: Arc<Customers>) -> Action {
+    // A conflict is somebody's change, which the watch brings.
+    if !matches!(error, ReconcileError::Kube(kube::Error::Api(status)) if status.is_conflict()) {
+        tracing::warn!(customer = customer.name_any(), %error, "the account is not shown; trying again");
+    }
+    Action::requeue(PAUSE)
 }
 
 /// The CRD lets none in; one that was stored before it did stays as it is.

@@ -72,6 +72,7 @@ impl From<&Customer> for UserView {
 #[utoipa::path(
     post,
     path = "/users",
+    operation_id = "create_user",
     tag = "users",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request be answered with the same customer instead of 409"),
@@ -107,9 +108,12 @@ pub(super) async fn create(
 }
 
 /// Show a customer.
+///
+/// One that was made with kubectl is found as well. Of several with one login the first is shown.
 #[utoipa::path(
     get,
     path = "/users/{login}",
+    operation_id = "show_user",
     tag = "users",
     params(("login" = String, Path, description = "Login of the account")),
     responses(
