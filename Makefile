@@ -15,6 +15,7 @@ FAULTS    := $(CARGO_TARGET_DIR)/debug/orders-faults
 PLANTED   := $(CARGO_TARGET_DIR)/debug/planted
 BIN       := $(ORDERS_CACHE)/bin/current
 PREVIOUS  := $(ORDERS_CACHE)/previous
+SERVICES  := api-server operator billing notify archive
 say        = @printf '\n\033[1m== %s\033[0m\n'
 
 # `make env` prints these for a shell; make itself needs them, too.
@@ -80,7 +81,7 @@ test-integration: testbed ## The services as processes on a real API server, wit
 # As the images have them, which `make test` builds anyway: unoptimized, the services would be what is measured.
 test-scale: testbed ## 20,000 orders passing through, and lost leaders under load (about 6 minutes); ORDERS=2000 for a try
 	$(say) "At scale, alone on the machine"
-	@cargo build --release --workspace --locked --quiet $(addprefix --bin=orders-,api-server operator billing notify archive audit smoke inbox)
+	@cargo build --release --workspace --locked --quiet $(addprefix --bin=orders-,$(SERVICES))
 	@cargo build --quiet -p orders-audit
 	@PROGRAMS=$(CARGO_TARGET_DIR)/release cargo test -p orders-testbed --test scale -- --test-threads=1 --nocapture
 
@@ -98,7 +99,7 @@ test-faults-short: fault-programs
 fault-programs: testbed
 	@$(TESTBED) up control-plane
 	@cargo build --workspace --quiet --features orders-operator/planted-bugs,orders-billing/planted-bugs,orders-notify/planted-bugs
-	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,api-server operator billing notify archive) $(PLANTED)
+	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,$(SERVICES)) $(PLANTED)
 	@cargo build --workspace --quiet
 
 test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
@@ -114,7 +115,7 @@ test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
 # of its own, since cargo takes two checkouts of one workspace for the same.
 load-previous: testbed
 	$(say) "Images of the commit before this one"
-	@commit=$$(git rev-parse --verify --quiet HEAD^ || true); \
+	@commit=$$(git rev-parse --verify --quiet HEAD^); \
 	if [ -z "$$commit" ]; then rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit; \
 	  echo "this clone has no commit before this one: the upgrade from it is not tried" >&2; exit 0; fi; \
 	if [ "$$(cat $(PREVIOUS)/commit 2>/dev/null)" != "$$commit" ]; then \
@@ -133,11 +134,11 @@ measure: testbed ## Figures of the running demo: time from POST to answer, memor
 
 compare: testbed ## The three styles of interaction side by side, as a table (about 10 minutes); COMPARE='--rounds 1' changes it
 	@$(TESTBED) up control-plane
-	@cargo build --release --quiet -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify -p orders-archive
+	@cargo build --release --quiet -p orders-testbed $(addprefix -p orders-,$(SERVICES))
 	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
 
 bench: testbed ## Orders measured against the API server itself, against goals (about an hour); BENCH='--quick' changes it
-	@cargo build --release --quiet -p orders-bench -p orders-testbed -p orders-api-server -p orders-operator -p orders-billing -p orders-notify -p orders-archive
+	@cargo build --release --quiet -p orders-bench -p orders-testbed $(addprefix -p orders-,$(SERVICES))
 	@$(CARGO_TARGET_DIR)/release/orders-bench $(if $(SECTION),$(SECTION),all) --json $(CARGO_TARGET_DIR)/bench.json --plot $(CARGO_TARGET_DIR)/bench.svg $(BENCH)
 
 pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium

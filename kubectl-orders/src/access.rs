@@ -159,16 +159,25 @@ async fn find_service(client: &Client, namespace: &str) -> Result<String, Access
         .list(&ListParams::default().labels(LABELS))
         .await
         .map_err(|error| AccessError::Services { namespace: namespace.to_owned(), error: reason(error) })?;
-    the_only_one(namespace, found.items.iter().map(ResourceExt::name_any).collect())
+    the_only_service(namespace, found.items).map(|service| service.name_any())
 }
 
-fn the_only_one(namespace: &str, mut names: Vec<String>) -> Result<String, AccessError> {
-    match (names.pop(), names.is_empty()) {
-        (None, _) => Err(AccessError::NoService(namespace.to_owned())),
-        (Some(name), true) => Ok(name),
-        (Some(last), false) => {
-            names.push(last);
-            Err(AccessError::SeveralServices { namespace: namespace.to_owned(), names: names.join(", ") })
+fn the_only_service(namespace: &str, found: Vec<Service>) -> Result<Service, AccessError> {
+    let namespace = namespace.to_owned();
+    the_only_one(found).map_err(|names| match names {
+        None => AccessError::NoService(namespace),
+        Some(names) => AccessError::SeveralServices { namespace, names },
+    })
+}
+
+/// What was found, if it is one; otherwise the names of what there is, if there is anything.
+pub(crate) fn the_only_one<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Option<String>> {
+    match (found.len(), found.pop()) {
+        (1, Some(one)) => Ok(one),
+        (_, None) => Err(None),
+        (_, Some(last)) => {
+            found.push(last);
+            Err(Some(found.iter().map(ResourceExt::name_any).collect::<Vec<_>>().join(", ")))
         }
     }
 }
@@ -210,10 +219,15 @@ mod tests {
 
     #[test]
     fn without_a_service_one_is_told_what_to_do_and_with_several_which_there_are() {
-        assert_eq!(the_only_one("shop", vec!["orders-api-server".to_owned()]).unwrap(), "orders-api-server");
-        let none = the_only_one("shop", Vec::new()).unwrap_err().to_string();
+        let named = |name: &str| {
+            let mut service = Service::default();
+            service.metadata.name = Some(name.to_owned());
+            service
+        };
+        assert_eq!(the_only_service("shop", vec![named("orders-api-server")]).unwrap().name_any(), "orders-api-server");
+        let none = the_only_service("shop", Vec::new()).unwrap_err().to_string();
         assert!(none.contains("namespace shop. Give the namespace of the release with -n"), "{none}");
-        let several = the_only_one("shop", vec!["a".to_owned(), "b".to_owned()]).unwrap_err().to_string();
+        let several = the_only_service("shop", vec![named("a"), named("b")]).unwrap_err().to_string();
         assert!(several.contains("--service (a, b)"), "{several}");
     }
 }

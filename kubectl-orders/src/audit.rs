@@ -17,7 +17,7 @@ use kube::{
 use tokio::time::Instant;
 
 use crate::{
-    access::{KubeconfigError, kubernetes, reason},
+    access::{KubeconfigError, kubernetes, reason, the_only_one},
     arguments::{AccessArgs, AuditArgs, Format, PrintArgs},
     commands::say,
 };
@@ -148,20 +148,17 @@ async fn find(client: &Client, namespace: &str, name: Option<&str>) -> Result<Cr
         None => {
             let what = format!("the cronjobs of namespace {namespace} cannot be listed");
             let found = ask(&what, cron_jobs.list(&ListParams::default().labels(LABELS))).await?;
-            the_only_one(namespace, found.items)
+            the_only_cron_job(namespace, found.items)
         }
     }
 }
 
-fn the_only_one(namespace: &str, mut found: Vec<CronJob>) -> Result<CronJob, AuditError> {
-    match (found.pop(), &*found) {
-        (None, _) => Err(AuditError::NoCronJob(namespace.to_owned())),
-        (Some(cron_job), []) => Ok(cron_job),
-        (Some(last), others) => {
-            let names: Vec<String> = others.iter().chain([&last]).map(ResourceExt::name_any).collect();
-            Err(AuditError::SeveralCronJobs { namespace: namespace.to_owned(), names: names.join(", ") })
-        }
-    }
+fn the_only_cron_job(namespace: &str, found: Vec<CronJob>) -> Result<CronJob, AuditError> {
+    let namespace = namespace.to_owned();
+    the_only_one(found).map_err(|names| match names {
+        None => AuditError::NoCronJob(namespace),
+        Some(names) => AuditError::SeveralCronJobs { namespace, names },
+    })
 }
 
 /// An audit that was started.
@@ -263,10 +260,10 @@ mod tests {
 
     #[test]
     fn without_an_audit_one_is_told_what_to_do_and_with_several_which_there_are() {
-        assert_eq!(the_only_one("shop", vec![named("orders-audit")]).unwrap().name_any(), "orders-audit");
-        let none = the_only_one("shop", Vec::new()).unwrap_err().to_string();
+        assert_eq!(the_only_cron_job("shop", vec![named("orders-audit")]).unwrap().name_any(), "orders-audit");
+        let none = the_only_cron_job("shop", Vec::new()).unwrap_err().to_string();
         assert!(none.contains("namespace shop. Give the namespace of the release with -n"), "{none}");
-        let several = the_only_one("shop", vec![named("a"), named("b"), named("c")]).unwrap_err().to_string();
+        let several = the_only_cron_job("shop", vec![named("a"), named("b"), named("c")]).unwrap_err().to_string();
         assert!(several.contains("--cronjob (a, b, c)"), "{several}");
     }
 

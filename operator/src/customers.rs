@@ -14,7 +14,6 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -116,12 +115,13 @@ fn of_logins(logins: &HashSet<String>, customers: &Store<Guarded>) -> Vec<Object
 
 async fn reconcile(guarded: Arc<Guarded>, customers: Arc<Customers>) -> Result<Action, ReconcileError> {
     let name = guarded.name_any();
-    let (customer, login) = match &guarded.0 {
-        Ok(customer) => match Login::try_from(customer.spec.login.clone()) {
-            Ok(login) => (customer, login),
-            Err(error) => return Ok(unreadable(&name, &error)),
-        },
-        Err(error) => return Ok(unreadable(&name, error)),
+    let (customer, login) = match read(&guarded) {
+        Ok(read) => read,
+        // The CRD lets none in; one that was stored before it did stays as it is.
+        Err(error) => {
+            tracing::warn!(customer = name, error, "a customer cannot be read");
+            return Ok(Action::await_change());
+        }
     };
     let answer = customers.accounts.open(&login, &customer.uid().unwrap_or_default()).await;
     if let Err(error) = &answer {
@@ -134,7 +134,7 @@ async fn reconcile(guarded: Arc<Guarded>, customers: Arc<Customers>) -> Result<A
         if !write(customer, &status, &customers.client).await? {
             return Ok(Action::await_change());
         }
-        customers.events.publish(&happened, &reference(customer)).await;
+        customers.events.publish(&happened, &customer.object_ref(&())).await;
     }
     Ok(go_on)
 }
@@ -148,10 +148,10 @@ fn retry_later(customer: Arc<Guarded>, error: &ReconcileError, _: Arc<Customers>
     Action::requeue(PAUSE)
 }
 
-/// The CRD lets none in; one that was stored before it did stays as it is.
-fn unreadable(name: &str, error: &dyn std::fmt::Display) -> Action {
-    tracing::warn!(customer = name, %error, "a customer cannot be read");
-    Action::await_change()
+fn read(guarded: &Guarded) -> Result<(&Customer, Login), String> {
+    let customer = guarded.0.as_ref().map_err(ToString::to_string)?;
+    let login = Login::try_from(customer.spec.login.clone()).map_err(|error| error.to_string())?;
+    Ok((customer, login))
 }
 
 /// What the status is after billing's answer, and what is worth an Event.
@@ -197,10 +197,6 @@ async fn write(customer: &Customer, status: &CustomerStatus, client: &Client) ->
         Err(kube::Error::Api(refused)) if refused.is_not_found() => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-fn reference(customer: &Customer) -> ObjectReference {
-    customer.object_ref(&())
 }
 
 #[cfg(test)]

@@ -1,20 +1,12 @@
 //! Billing's accounts, over HTTP in every style of interaction: the styles are
 //! about orders, and an account is opened once.
 
-use std::time::Duration;
-
 use orders_crds::{Login, Money, money::json_number};
 use orders_service::{http_client::Peer, idempotency, token_file::TokenFile};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde::Deserialize;
 
-use super::{NoAnswer, billing::excerpt};
-
-/// How long one call may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Larger than any right answer, in bytes.
-const MAX_ANSWER: usize = 4096;
+use super::{NoAnswer, billing};
 
 /// Billing's accounts.
 #[derive(Clone, Debug)]
@@ -37,7 +29,7 @@ impl Accounts {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(Accounts)
+        billing::peer(url, token).map(Accounts)
     }
 
     /// Sees to it that there is an account with this login, for the customer with
@@ -48,17 +40,12 @@ impl Accounts {
     pub async fn open(&self, login: &Login, uid: &str) -> Result<Account, NoAnswer> {
         // A login is safe in a path as it is.
         let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(idempotency::HEADER, uid);
-        let (status, body) = self.0.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
-        if status != StatusCode::OK {
-            return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
-        }
-        read(&body, login)
+        read(&billing::ask(&self.0, request).await?, login)
     }
 }
 
 fn read(body: &[u8], login: &Login) -> Result<Account, NoAnswer> {
-    let account: Account =
-        serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))?;
+    let account: Account = billing::read(body)?;
     if account.login == *login { Ok(account) } else { Err(NoAnswer("billing's answer is about another account".to_owned())) }
 }
 

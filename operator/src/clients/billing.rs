@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orders_crds::{Login, Money, Reason, money::json_number};
 use orders_service::{http_client::Peer, idempotency, token_file::TokenFile};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Billing, NoAnswer, Payment, is_of};
@@ -73,17 +73,26 @@ impl HttpBilling {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Peer::new(url, token, TIMEOUT, MAX_ANSWER).map(HttpBilling)
+        peer(url, token).map(HttpBilling)
     }
 
     async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, NoAnswer> {
-        let request = self.0.request(Method::POST, path).header(idempotency::HEADER, key).json(body);
-        let (status, body) = self.0.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
-        if status != StatusCode::OK {
-            return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
-        }
-        Ok(body.into())
+        ask(&self.0, self.0.request(Method::POST, path).header(idempotency::HEADER, key).json(body)).await
     }
+}
+
+/// The service at this URL, shown this token.
+pub(super) fn peer(url: &str, token: TokenFile) -> Result<Peer, reqwest::Error> {
+    Peer::new(url, token, TIMEOUT, MAX_ANSWER)
+}
+
+/// The body of a definite answer.
+pub(super) async fn ask(billing: &Peer, request: RequestBuilder) -> Result<Vec<u8>, NoAnswer> {
+    let (status, body) = billing.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
+    if status != StatusCode::OK {
+        return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
+    }
+    Ok(body.into())
 }
 
 #[async_trait]
@@ -125,7 +134,7 @@ fn read_refund(body: &[u8], purchase: &Purchase) -> Result<Money, NoAnswer> {
     Ok(answer.balance)
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
     serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))
 }
 
