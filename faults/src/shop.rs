@@ -2,12 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Output,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use futures::TryStreamExt;
 use kube::{Api, Client};
@@ -257,12 +256,8 @@ impl Shop {
     /// # Errors
     /// With its report, if something does not hold or it could not be found out.
     pub async fn audit(&self) -> Result<()> {
-        let command = tokio::process::Command::from(self.audit.command()?).kill_on_drop(true).output();
-        let Output { status, stdout, stderr } =
-            tokio::time::timeout(Duration::from_secs(60), command).await.context("orders-audit did not end")??;
-        if !status.success() {
-            bail!("orders-audit: {}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        }
+        let audited = self.audit.run(&[], Duration::from_secs(60)).await?;
+        ensure!(audited.exit_code == Some(0), "orders-audit: {}", audited.output);
         Ok(())
     }
 

@@ -65,5 +65,5 @@ pub use other::Target;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Builder, Process, Signal, binary, tail};
 pub use smtp::{Credentials, serve as serve_inbox};
-pub use stack::{Audit, Interaction, Service, Stack, StackOptions, install_crds};
+pub use stack::{Audit, Audited, Interaction, Service, Stack, StackOptions, install_crds};
 pub use wait::{free_port, wait_for};

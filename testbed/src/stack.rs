@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use orders_crds::{Customer, Order};
+use tokio::process::Command;
 
 use crate::cluster::{Cluster, service_account_token};
 use crate::nats::BrokerAccess;
@@ -361,15 +361,26 @@ impl Stack {
 pub struct Audit(Vec<(&'static str, OsString)>);
 
 impl Audit {
-    /// The program, told where everything is.
+    /// Runs it with these arguments, to its end.
     ///
     /// # Errors
-    /// When it has not been built.
-    pub fn command(&self) -> Result<Command> {
+    /// When it has not been built, or does not end within `limit`. What it finds is no error.
+    pub async fn run(&self, arguments: &[&str], limit: Duration) -> Result<Audited> {
         let mut command = Command::new(binary("orders-audit")?);
-        command.envs(self.0.iter().map(|(key, value)| (key, value)));
-        Ok(command)
+        command.args(arguments).envs(self.0.iter().map(|(key, value)| (key, value))).kill_on_drop(true);
+        let output = tokio::time::timeout(limit, command.output()).await.context("orders-audit did not end")??;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Audited { exit_code: output.status.code(), output: text(&output.stdout) + &text(&output.stderr) })
     }
+}
+
+/// What an audit came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// 0: all holds. 1: something does not. 2: it was not found out.
+    pub exit_code: Option<i32>,
+    /// What it said.
+    pub output: String,
 }
 
 /// Tokens of the callers, kept in files as the kubelet would.

@@ -2,22 +2,15 @@
 //! their databases by hand.
 
 use anyhow::{Context, Result};
-use orders_testbed::Cluster;
+use orders_testbed::{Audited, Cluster};
 use serde_json::{Value, json};
 use sqlx::{AnyPool, AssertSqlSafe};
 
-use crate::shop::{Shop, name};
-
-pub struct Audited {
-    pub exit_code: Option<i32>,
-    pub output: String,
-}
+use crate::shop::{SOON, Shop, name};
 
 pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
     let cluster = Cluster::control_plane().await?;
-    let output = shop.stack.audit(&cluster).command()?.args(arguments).output()?;
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Audited { exit_code: output.status.code(), output: text(&output.stdout) + &text(&output.stderr) })
+    shop.stack.audit(&cluster).run(arguments, SOON).await
 }
 
 /// Does something to a service's database that the service never would.

@@ -14,6 +14,9 @@ use crate::shop::{Answer, Shop};
 /// Within this time an order is answered, however often it has to be sent.
 const ANSWERED: Duration = Duration::from_secs(90);
 
+/// Within this time it is found out whether everything holds.
+const AUDITED: Duration = Duration::from_secs(120);
+
 /// Opens a shop with the programs of the directory that `PROGRAMS` names, or else
 /// those beside the test.
 pub async fn open(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Shop> {
@@ -59,9 +62,8 @@ pub async fn everything(shop: &Shop) -> Result<(Vec<Value>, Vec<String>)> {
 
 /// Asserts that `orders-audit` finds this many orders and nothing wrong with them.
 pub async fn audit(shop: &Shop, cluster: &Cluster, orders: usize) -> Result<()> {
-    let output = tokio::process::Command::from(shop.stack.audit(cluster).command()?).output().await?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    assert!(text.starts_with(&format!("{orders} orders (0 not decided yet)")), "{text}");
+    let audited = shop.stack.audit(cluster).run(&[], AUDITED).await?;
+    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
+    assert!(audited.output.starts_with(&format!("{orders} orders (0 not decided yet)")), "{audited:?}");
     Ok(())
 }
