@@ -18,11 +18,20 @@ pub struct Tally {
     violations: usize,
     unsettled: usize,
     not_reached: usize,
+    failures: Vec<String>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Tally { started: Instant::now(), columns: BTreeMap::new(), tried: 0, violations: 0, unsettled: 0, not_reached: 0 }
+        Tally {
+            started: Instant::now(),
+            columns: BTreeMap::new(),
+            tried: 0,
+            violations: 0,
+            unsettled: 0,
+            not_reached: 0,
+            failures: Vec::new(),
+        }
     }
 }
 
@@ -55,7 +64,9 @@ impl Tally {
             Verdict::Unsettled(_) => self.unsettled += 1,
             _ => self.not_reached += 1,
         }
-        println!("{what}: {text}\n  {}\n  again: {repeat}", why.trim_end().replace('\n', "\n  "));
+        let failure = format!("{what}: {text}\n  {}\n  again: {repeat}", why.trim_end().replace('\n', "\n  "));
+        println!("{failure}");
+        self.failures.push(failure);
     }
 
     /// Takes in what was tried beside it.
@@ -68,6 +79,7 @@ impl Tally {
         self.violations += other.violations;
         self.unsettled += other.unsettled;
         self.not_reached += other.not_reached;
+        self.failures.extend(other.failures);
     }
 
     /// Cases so far.
@@ -85,7 +97,7 @@ impl Tally {
         self.violations + self.unsettled + self.not_reached
     }
 
-    /// Prints how often each fault was tried on each channel, and the sum of it all.
+    /// Prints how often each fault was tried on each channel, the failures once more, and the sum of it all.
     pub fn print(&self) {
         let mut channels: Vec<&String> = self.columns.values().flat_map(BTreeMap::keys).collect();
         channels.sort();
@@ -97,6 +109,10 @@ impl Tally {
                 .filter_map(|(fault, channels)| channels.get(channel).map(|count| format!("{fault} {count}")))
                 .collect();
             println!("  {channel}: {}", counts.join(", "));
+        }
+        // Among hundreds of lines nobody finds them, and of a long log often only the end is kept.
+        for failure in &self.failures {
+            println!("{failure}");
         }
         let missed = if self.not_reached > 0 { format!(", not reached {}", self.not_reached) } else { String::new() };
         println!(

@@ -139,9 +139,14 @@ async fn work(
         used += 1;
         if verdict == Verdict::Holds {
             shop = Some(open);
-        } else if std::env::var_os("FAULTS_KEEP").is_some() {
-            // What this shop has gone through would be blamed on the next case.
-            println!("  kept: {}", open.keep().display());
+        } else {
+            // What this shop has gone through would be blamed on the next case, so it is given up.
+            if setup.planted.is_none() {
+                println!("{}", open.actors().logs().await);
+            }
+            if std::env::var_os("FAULTS_KEEP").is_some() {
+                println!("  kept: {}", open.keep().display());
+            }
         }
         if results.send((case, verdict)).await.is_err() {
             return Ok(());

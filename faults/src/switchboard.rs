@@ -191,6 +191,11 @@ impl Switchboard {
         self.state().stale_list = Some(list);
     }
 
+    /// Whether an operator has listed the orders since it was to be answered with something else.
+    pub fn has_listed(&self) -> bool {
+        self.state().stale_list.is_none()
+    }
+
     /// What to answer an operator's list with, if not the truth.
     pub fn stale_list(&self) -> Option<Bytes> {
         self.state().stale_list.take()
