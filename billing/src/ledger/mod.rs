@@ -5,13 +5,14 @@
 //! ever updated or deleted but the kept balance, which changes in the same
 //! database transaction.
 
-mod at_once;
 mod charges;
 mod export;
+mod group_commit;
 mod outbox;
 
 pub use charges::{ChargeState, Refund};
 pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
+use group_commit::GroupCommit;
 use outbox::Tell;
 pub use outbox::Untold;
 
@@ -91,12 +92,15 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     database: Database,
+    /// On PostgreSQL.
+    together: Option<GroupCommit>,
 }
 
 impl Ledger {
-    /// The ledger in this database, whose schema is [`MIGRATIONS`].
+    /// The ledger in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
     pub fn new(database: Database) -> Self {
-        Ledger { database }
+        let together = (database.kind == database::Kind::Postgres).then(|| GroupCommit::new(database.clone()));
+        Ledger { database, together }
     }
 
     /// Opens an account with a balance of zero. With the key that opened it, it
@@ -157,8 +161,10 @@ impl Ledger {
     /// [`LedgerError::KeyReused`] if the key was another request's, or the
     /// database's: then the same key has to be asked again to learn the outcome.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
-        let is_plain = movement.charge_key.is_none() && self.database.kind == database::Kind::Postgres;
-        if is_plain && let Some(balance) = at_once::move_money(&self.database, movement).await? {
+        if movement.charge_key.is_none()
+            && let Some(together) = &self.together
+            && let Some(balance) = together.move_money(movement).await?
+        {
             return Ok(Recorded { outcome: Outcome::Done, balance: Some(balance), repeated: false });
         }
         self.record_and(movement, Tell::Nobody).await

@@ -1,0 +1,115 @@
+//! Movements that come together on PostgreSQL: few transactions, and each its own outcome.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::{join_all, try_join_all};
+use orders_billing::{
+    error::LedgerError,
+    ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome},
+};
+use orders_crds::Money;
+use orders_service::database::Database;
+use orders_testbed::Postgres;
+
+fn movement<'a>(kind: Kind, key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
+    Movement { kind, key, login, amount: Money::from_minor(minor), charge_key: None }
+}
+
+async fn ledger_with(accounts: &[&str], balance: i64, postgres: &Postgres) -> Result<(Ledger, Database)> {
+    let database = Database::open(&postgres.url(), 10, MIGRATIONS).await?;
+    let ledger = Ledger::new(database.clone());
+    for login in accounts {
+        ledger.register(login, None).await?;
+        ledger.record(&movement(Kind::Refill, login, login, balance)).await?;
+    }
+    Ok((ledger, database))
+}
+
+/// How many transactions have written so far, by the numbers that PostgreSQL gives out; asking takes one.
+async fn written(database: &Database) -> Result<i64> {
+    let number = "SELECT pg_current_xact_id()::text::bigint";
+    Ok(sqlx::query_scalar(number).fetch_one(&database.pool).await?)
+}
+
+#[tokio::test]
+async fn charges_that_come_together_are_written_together() -> Result<()> {
+    const CHARGES: i64 = 320;
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let (ledger, database) = ledger_with(&["a", "b", "c"], 1000, &postgres).await?;
+    let before = written(&database).await?;
+    let charges = (0..CHARGES).map(|number| {
+        let (ledger, login) = (&ledger, ["a", "b", "c"][number as usize % 3]);
+        async move { ledger.record(&movement(Kind::Charge, &format!("k{number}"), login, 1)).await }
+    });
+    let recorded = try_join_all(charges).await?;
+    let transactions = written(&database).await? - before - 1;
+    assert!(recorded.iter().all(|recorded| recorded.outcome == Outcome::Done && !recorded.repeated));
+    let mut balances: Vec<_> = recorded.iter().filter_map(|recorded| recorded.balance).map(Money::minor).collect();
+    balances.sort_unstable();
+    let each_once: Vec<i64> = (893..1000).flat_map(|balance| [balance; 3]).skip(1).collect();
+    assert_eq!(balances, each_once, "each was told the balance right after it");
+    assert!(transactions <= CHARGES / 20, "{CHARGES} charges at once took {transactions} transactions");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_of_those_that_come_together_has_its_own_outcome() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let (ledger, database) = ledger_with(&["rich", "poor", "known", "twice"], 100, &postgres).await?;
+    ledger.record(&movement(Kind::Charge, "first", "known", 30)).await?;
+    let asked = [
+        movement(Kind::Charge, "rich-1", "rich", 40),
+        movement(Kind::Refill, "rich-2", "rich", 10),
+        movement(Kind::Charge, "poor-1", "poor", 70),
+        movement(Kind::Charge, "poor-2", "poor", 70),
+        movement(Kind::Charge, "first", "known", 30),
+        movement(Kind::Charge, "first", "rich", 30),
+        movement(Kind::Charge, "same", "twice", 10),
+        movement(Kind::Charge, "same", "twice", 10),
+        movement(Kind::Charge, "nobody-1", "nobody", 10),
+    ];
+    let recorded = join_all(asked.iter().map(|movement| ledger.record(movement))).await;
+    let outcomes: Vec<_> = recorded.iter().map(|recorded| recorded.as_ref().map(|recorded| recorded.outcome).ok()).collect();
+    assert_eq!(outcomes[0..2], [Some(Outcome::Done); 2]);
+    let mut of_the_poor = outcomes[2..4].to_vec();
+    of_the_poor.sort_by_key(|outcome| *outcome != Some(Outcome::Done));
+    assert_eq!(of_the_poor, [Some(Outcome::Done), Some(Outcome::InsufficientFunds)]);
+    assert!(recorded[4].as_ref().is_ok_and(|recorded| recorded.repeated && recorded.balance == Some(Money::from_minor(70))));
+    assert!(matches!(recorded[5], Err(LedgerError::KeyReused)));
+    let repeats = recorded[6..8].iter().flatten().map(|recorded| (recorded.outcome, recorded.repeated)).collect::<Vec<_>>();
+    assert!(repeats.contains(&(Outcome::Done, false)) && repeats.contains(&(Outcome::Done, true)), "{repeats:?}");
+    assert_eq!(outcomes[8], Some(Outcome::AccountNotFound));
+    for (login, balance) in [("rich", 70), ("poor", 30), ("known", 70), ("twice", 90)] {
+        assert_eq!(ledger.balance(login).await?, Money::from_minor(balance), "{login}");
+    }
+    let sum: i64 = sqlx::query_scalar("SELECT sum(amount)::bigint FROM postings").fetch_one(&database.pool).await?;
+    assert_eq!(sum, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_account_that_somebody_else_has_locked_keeps_nobody_up() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let (ledger, database) = ledger_with(&["free", "locked"], 100, &postgres).await?;
+    let mut other = database.pool.begin().await?;
+    sqlx::query("SELECT 1 FROM accounts WHERE login = 'locked' FOR UPDATE").execute(&mut *other).await?;
+
+    let waiting = movement(Kind::Charge, "k1", "locked", 10);
+    let waiting = ledger.record(&waiting);
+    tokio::pin!(waiting);
+    let freely = movement(Kind::Charge, "k2", "free", 10);
+    let first = tokio::select! {
+        biased;
+        _ = &mut waiting => None,
+        // Less than a statement may wait for a lock.
+        recorded = tokio::time::timeout(Duration::from_secs(2), ledger.record(&freely)) => Some(recorded??),
+    };
+    assert_eq!(first.context("the charge of the locked account came first")?.outcome, Outcome::Done);
+    other.commit().await?;
+    assert_eq!(waiting.await?.outcome, Outcome::Done);
+    Ok(())
+}
