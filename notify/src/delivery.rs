@@ -132,7 +132,10 @@ impl Delivery {
     async fn deliver_now(&self, message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
-                let _ = tokio::time::timeout_at(deadline, self.begin(message.clone(), connection)).await;
+                let attempt = tokio::time::timeout_at(deadline, self.begin(message.clone(), connection)).await;
+                if let Ok(Ok(Some(message))) = attempt {
+                    return Ok(message);
+                }
             }
             // All connections are busy for longer than the caller waits: leave it to the sweep.
             _ => self.log.release(message.id).await?,
@@ -185,21 +188,24 @@ impl Delivery {
         Ok(())
     }
 
-    /// Begins an attempt, which goes on whether or not anybody waits for it.
-    fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<()> {
+    /// Begins an attempt, which goes on whether or not anybody waits for it. Ends with
+    /// the message after it, if that is known.
+    fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
         let delivery = self.clone();
         self.attempts.spawn(async move {
             let ended = delivery.attempt(&message).await;
             drop(connection);
-            if let (Some(broker), Some((state, error))) = (&delivery.broker, ended) {
+            let (after, state, error) = ended?;
+            if let Some(broker) = &delivery.broker {
                 announce(broker, &message, state, error).await;
             }
+            after
         })
     }
 
-    /// One attempt, and its result into the log; how the message stands after it,
-    /// unless that could not be recorded.
-    async fn attempt(&self, message: &Message) -> Option<(State, Option<String>)> {
+    /// One attempt, and its result into the log; the message after it and how it
+    /// stands, unless that could not be recorded.
+    async fn attempt(&self, message: &Message) -> Option<(Option<Message>, State, Option<String>)> {
         let (recorded, state, error) = match self.mailer.send(message).await {
             Ok(()) => {
                 tracing::info!(id = message.id, key = %message.key, "sent");
@@ -218,7 +224,7 @@ impl Delivery {
             }
         };
         match recorded {
-            Ok(()) => Some((state, error)),
+            Ok(after) => Some((after, state, error)),
             Err(error) => {
                 tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
                 None

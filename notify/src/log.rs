@@ -214,36 +214,40 @@ impl Log {
         Ok(claimed)
     }
 
-    /// Notes that the mail server accepted the message.
+    /// Notes that the mail server accepted the message. Returns the message after it;
+    /// `None` if that was noted before.
     ///
     /// # Errors
     /// The database's: then it is delivered again after the lease, with the same Message-ID.
-    pub async fn sent(&self, id: i64) -> Result<(), NotifyError> {
-        sqlx::query("UPDATE messages SET sent_at = $2, last_error = NULL, dead_at = NULL WHERE id = $1 AND sent_at IS NULL")
-            .bind(id)
-            .bind(Timestamp::now().as_microsecond())
-            .execute(&self.database.pool)
-            .await?;
-        Ok(())
+    pub async fn sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+        let sent = sqlx::query_as(
+            "UPDATE messages SET sent_at = $2, last_error = NULL, dead_at = NULL WHERE id = $1 AND sent_at IS NULL RETURNING *",
+        )
+        .bind(id)
+        .bind(Timestamp::now().as_microsecond())
+        .fetch_optional(&self.database.pool)
+        .await?;
+        Ok(sent)
     }
 
     /// Notes a failed attempt; the next one is due after `delay`, or never if there is none.
+    /// Returns the message after it; `None` if it was sent after all.
     ///
     /// # Errors
     /// The database's: then it is tried again after the lease.
-    pub async fn failed(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<(), NotifyError> {
+    pub async fn failed(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<Option<Message>, NotifyError> {
         let now = Timestamp::now();
-        sqlx::query(
+        let failed = sqlx::query_as(
             "UPDATE messages SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3, dead_at = $4
-             WHERE id = $1 AND sent_at IS NULL",
+             WHERE id = $1 AND sent_at IS NULL RETURNING *",
         )
         .bind(id)
         .bind(error)
         .bind((now + delay.unwrap_or_default()).as_microsecond())
         .bind(delay.is_none().then(|| now.as_microsecond()))
-        .execute(&self.database.pool)
+        .fetch_optional(&self.database.pool)
         .await?;
-        Ok(())
+        Ok(failed)
     }
 
     /// Gives a message back untried: it is due at once.

@@ -29,6 +29,10 @@ use url::Url;
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Beyond this an unused connection is asked whether it still lives (NOOP), which costs a round trip. One that
+/// was used just now does, or the message is tried again, as with any that breaks.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -121,12 +125,12 @@ impl MailServer {
     /// A free connection that still works.
     async fn free_connection(&self) -> Option<AsyncSmtpConnection> {
         loop {
-            let mut connection = {
+            let Free { mut connection, since } = {
                 let mut free = self.free();
                 free.retain(|free| free.since.elapsed() < IDLE_TIMEOUT);
-                free.pop()?.connection
+                free.pop()?
             };
-            if connection.test_connected().await {
+            if since.elapsed() < FRESH || connection.test_connected().await {
                 return Some(connection);
             }
         }
