@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::LazyLock};
 
-use regex_lite::Regex;
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// The shape of a login. The CRD carries the same pattern.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
-    core::{ApiResource, DeserializeGuard},
+    core::ApiResource,
     runtime::{
         Controller, WatchStreamExt,
         controller::{Action, Config as ControllerConfig},
@@ -29,14 +29,12 @@ use crate::{
     decide::{Step, decide},
     deletion::{self, Deletion, has_finalizer, needs_finalizer},
     events::{Happened, Publisher},
+    guarded::Guarded,
     purchase::Purchase,
     retention::Retention,
     status::Progress,
     wanted::Wanted,
 };
-
-/// An order as it comes: one that cannot be read must not stop the others.
-pub(crate) type Guarded = DeserializeGuard<Order>;
 
 /// How long one call to the Kubernetes API may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,8 +87,6 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
     let (store, writer) = reflector::store();
     let unfinished = watcher(orders, watcher::Config::default())
         .default_backoff()
-        // Who owns which field is of no use here and would be half of the memory.
-        .modify(|order| order.managed_fields_mut().clear())
         .reflect(writer)
         .inspect_ok(move |event| {
             if let watcher::Event::Delete(order) = event {

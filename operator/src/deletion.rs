@@ -15,7 +15,6 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
 };
 use orders_crds::{Order, OrderStatus, Outcome, order::FINALIZER};
 use serde_json::json;
@@ -23,8 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     carry_out::carry_out,
-    controller::{CALL_TIMEOUT, Context, FIELD_MANAGER, Guarded, ReconcileError, Written, written},
+    controller::{CALL_TIMEOUT, Context, FIELD_MANAGER, ReconcileError, Written, written},
     decide::{Step, decide},
+    guarded::Guarded,
     purchase::Purchase,
     status::Progress,
     wanted::Wanted,
@@ -67,7 +67,7 @@ impl Deletion {
             let uid = order.uid().unwrap_or_default();
             if let Ok(purchase) = Purchase::read(&uid, status.attempt(), &readable.spec) {
                 let progress = Progress::new(status, order.meta().generation);
-                self.settle(&Arc::new(DeserializeGuard(Ok(readable.clone()))), purchase, progress, context);
+                self.settle(&Arc::new(Guarded(Ok(readable.clone()))), purchase, progress, context);
             }
         } else if let Some(retention) = &context.retention {
             let wanted = Wanted::of(order.meta(), Some(&readable.spec), &status);

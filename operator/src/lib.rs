@@ -15,6 +15,7 @@ pub mod customers;
 pub mod decide;
 pub mod deletion;
 pub mod events;
+pub mod guarded;
 pub mod interaction;
 pub mod leader;
 #[cfg(feature = "planted-bugs")]

@@ -21,8 +21,9 @@ use orders_crds::Order;
 
 use crate::{
     clients::archive::{Archive, BATCH, NotArchived},
-    controller::{CALL_TIMEOUT, Guarded},
+    controller::CALL_TIMEOUT,
     decide::{Step, decide},
+    guarded::Guarded,
     wanted::Wanted,
 };
 
