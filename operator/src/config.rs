@@ -57,7 +57,7 @@ pub struct Config {
     pub ttl_seconds_after_finished: Option<u64>,
 
     /// Orders worked on at once, at most.
-    #[arg(long, env = "CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, env = "CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
     /// Work only while holding a Lease, so that of several replicas one works.

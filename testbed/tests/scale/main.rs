@@ -6,6 +6,7 @@
 
 mod etcd;
 mod load;
+mod overtaking;
 mod passing_through;
 // The shop of the integration tests; not all that it offers is used here.
 #[allow(dead_code)]
