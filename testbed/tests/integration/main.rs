@@ -8,6 +8,7 @@ mod broker;
 mod callers;
 mod charges;
 mod contract;
+mod cost;
 mod crowd;
 mod customers;
 mod idempotency;
