@@ -1,6 +1,6 @@
 //! An order as it comes from the API server, readable or not.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -10,7 +10,6 @@ use kube::Resource;
 use orders_crds::Order;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 /// An order as it comes: one that cannot be read must not stop the others.
 ///

@@ -24,6 +24,12 @@ use crate::{cgroups, hosts, images, network, packages, recorded};
 /// The node's name, the cluster's and the context's in its kubeconfig.
 const NAME: &str = "orders-testbed";
 
+/// How often the kubelet is started when it ends at once.
+const KUBELET_STARTS: u32 = 20;
+
+/// How long the kubelet may take until it serves.
+const KUBELET_LIMIT: Duration = Duration::from_secs(60);
+
 /// Where the node's state is.
 pub(crate) fn directory(cache: &Cache) -> PathBuf {
     cache.run("node")
@@ -69,7 +75,7 @@ async fn start(cache: &Cache, programs: &Programs) -> Result<()> {
     let plane = ControlPlane::start(settings(&directory), programs).await?;
     start_containerd(cache, programs).await?;
     start_scheduler(&plane)?;
-    start_kubelet(&plane)?;
+    start_kubelet(&plane).await?;
     start_proxy(&plane)?;
     start_dns(&plane)?;
     apply_manifests(&directory, programs).await?;
@@ -133,21 +139,31 @@ fn start_scheduler(plane: &ControlPlane) -> Result<()> {
         .map(drop)
 }
 
-fn start_kubelet(plane: &ControlPlane) -> Result<()> {
+/// containerd answers before its CRI service does, and a kubelet that comes in between ends. Then it is
+/// started again, as systemd would.
+async fn start_kubelet(plane: &ControlPlane) -> Result<()> {
     let directory = plane.directory();
     let port = if port_is_free(BRIDGE_ADDRESS, 10250) { 10250 } else { free_port() };
     let file = directory.join("kubelet.yaml");
     fs::write(&file, config::kubelet(directory, &Containerd::socket(), port))?;
-    plane
-        .component("kubelet")
-        .arg(format!("--config={}", file.display()))
-        .arg(format!("--kubeconfig={}", directory.join("kubelet.kubeconfig").display()))
-        .arg(format!("--root-dir={}", directory.join("kubelet").display()))
-        .arg(format!("--cert-dir={}", directory.join("certs").display()))
-        .arg(format!("--hostname-override={NAME}"))
-        .arg(format!("--node-ip={BRIDGE_ADDRESS}"))
-        .spawn()
-        .map(drop)
+    for start in 1.. {
+        let kubelet = plane
+            .component("kubelet")
+            .arg(format!("--config={}", file.display()))
+            .arg(format!("--kubeconfig={}", directory.join("kubelet.kubeconfig").display()))
+            .arg(format!("--root-dir={}", directory.join("kubelet").display()))
+            .arg(format!("--cert-dir={}", directory.join("certs").display()))
+            .arg(format!("--hostname-override={NAME}"))
+            .arg(format!("--node-ip={BRIDGE_ADDRESS}"))
+            .spawn()?;
+        let serves = || async { tokio::net::TcpStream::connect((BRIDGE_ADDRESS, port)).await.ok() };
+        match kubelet.wait_until("the kubelet to serve", KUBELET_LIMIT, serves).await {
+            Ok(_) => return Ok(()),
+            Err(error) if start == KUBELET_STARTS || kubelet.exit_status().is_none() => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+    Ok(())
 }
 
 fn start_proxy(plane: &ControlPlane) -> Result<()> {
