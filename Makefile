@@ -59,7 +59,7 @@ newman: npm ## The Postman scenario against http://arch.homework
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 40 minutes warm); ends a running demo and its orders
+test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 45 minutes warm); ends a running demo and its orders
 	@$(TESTBED) down
 	$(say) "All tests passed"
 

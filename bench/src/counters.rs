@@ -135,8 +135,7 @@ impl Counters<'_> {
                 "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname = ANY('{billing,notify,archive}')";
             counts.0.insert("database: transactions", number(postgres, commits)?);
             // Those that only read get no number. Exact at any time.
-            let numbers = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
-            counts.0.insert("database: transactions that write", number(postgres, numbers)?);
+            counts.0.insert("database: transactions that write", postgres.written_transactions()? as f64);
             counts
                 .0
                 .insert("database: bytes into the log", number(postgres, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")?);

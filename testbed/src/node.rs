@@ -146,7 +146,8 @@ async fn start_kubelet(plane: &ControlPlane) -> Result<()> {
     let port = if port_is_free(BRIDGE_ADDRESS, 10250) { 10250 } else { free_port() };
     let file = directory.join("kubelet.yaml");
     fs::write(&file, config::kubelet(directory, &Containerd::socket(), port))?;
-    for start in 1.. {
+    let mut starts = 1;
+    loop {
         let kubelet = plane
             .component("kubelet")
             .arg(format!("--config={}", file.display()))
@@ -157,13 +158,13 @@ async fn start_kubelet(plane: &ControlPlane) -> Result<()> {
             .arg(format!("--node-ip={BRIDGE_ADDRESS}"))
             .spawn()?;
         let serves = || async { tokio::net::TcpStream::connect((BRIDGE_ADDRESS, port)).await.ok() };
-        match kubelet.wait_until("the kubelet to serve", KUBELET_LIMIT, serves).await {
-            Ok(_) => return Ok(()),
-            Err(error) if start == KUBELET_STARTS || kubelet.exit_status().is_none() => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        let served = kubelet.wait_until("the kubelet to serve", KUBELET_LIMIT, serves).await;
+        if served.is_ok() || kubelet.exit_status().is_none() || starts == KUBELET_STARTS {
+            return served.map(drop);
         }
+        starts += 1;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Ok(())
 }
 
 fn start_proxy(plane: &ControlPlane) -> Result<()> {

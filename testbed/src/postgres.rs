@@ -103,6 +103,14 @@ impl Postgres {
         self.psql(DATABASE, sql)
     }
 
+    /// How many transactions have written so far, by the numbers that the server has given out.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub fn written_transactions(&self) -> Result<u64> {
+        Ok(self.query("SELECT pg_snapshot_xmax(pg_current_snapshot())")?.trim().parse()?)
+    }
+
     /// A program that comes with the server, such as `pgbench`.
     ///
     /// # Errors

@@ -75,7 +75,7 @@ struct Waiting {
 }
 
 /// A movement as the statement reads it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 struct Asked {
     n: usize,
     kind: &'static str,

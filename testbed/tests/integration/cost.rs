@@ -23,7 +23,7 @@ async fn an_order_is_three_transactions_that_write_and_one_mail() -> Result<()> 
     })
     .await?;
     shop.customer("cosima", json!(1000)).await?;
-    let before = written(&postgres)?;
+    let before = postgres.written_transactions()?;
     for _ in 0..ORDERS {
         let answer = shop.order("cosima", json!(1)).await?;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -35,15 +35,10 @@ async fn an_order_is_three_transactions_that_write_and_one_mail() -> Result<()> 
         messages.iter().all(|(_, sent)| *sent).then_some(())
     })
     .await?;
-    let transactions = written(&postgres)? - before;
+    let transactions = postgres.written_transactions()? - before;
     // Billing's charge; notify's message, and that it was sent.
     assert!(transactions >= 3 * ORDERS, "{transactions} transactions: not all of them were counted");
     assert!(transactions <= 3 * ORDERS + OWN, "{ORDERS} orders took {transactions} transactions that write");
     assert_eq!(shop.inbox.messages().await?.len() as u64, ORDERS);
     Ok(())
-}
-
-/// How many transactions have written so far, by the numbers that the server has given out.
-fn written(postgres: &Postgres) -> Result<u64> {
-    Ok(postgres.query("SELECT pg_snapshot_xmax(pg_current_snapshot())")?.trim().parse()?)
 }
