@@ -18,6 +18,9 @@ const QUIET: Duration = Duration::from_millis(300);
 /// How long the parts may take to come to rest once everything is done.
 const REST_LIMIT: Duration = Duration::from_secs(45);
 
+/// How long an effect may come after its customers have got what they wanted: Events are written last.
+const REACH_LIMIT: Duration = Duration::from_secs(10);
+
 /// A fault at the effect with this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -119,7 +122,7 @@ impl Case {
     pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
         shop.board.begin(vec![(self.effect.clone(), self.fault)]);
         let ending = self.workload.run(shop, login).await;
-        if shop.board.fired() == 0 {
+        if !shop.board.fires(REACH_LIMIT).await {
             return Verdict::NotReached;
         }
         let rested = at_rest(shop).await;

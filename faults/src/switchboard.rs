@@ -144,6 +144,18 @@ impl Switchboard {
         self.state().fired.saturating_sub(self.misfires.load(Ordering::SeqCst))
     }
 
+    /// Waits until a fault happens, and says whether one did within `limit`.
+    pub async fn fires(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.fired() == 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
     /// Waits until nothing has had an effect for `quiet`, nor is held back.
     ///
     /// # Errors
@@ -222,5 +234,25 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.state().last = Instant::now();
         self.0.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_effect_that_comes_late_is_waited_for_and_one_that_never_comes_is_not() {
+        let board = Switchboard::default();
+        let event = Effect { channel: Channel::OperatorToKube, operation: "POST events".to_owned(), occurrence: 1 };
+        board.begin(vec![(event, Fault::Answer(429))]);
+        assert!(!board.fires(Duration::from_millis(50)).await);
+        let arrival = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            board.arrives(Channel::OperatorToKube, "POST events", Part::Operator(0)).0
+        };
+        let (fires, fault) = tokio::join!(board.fires(Duration::from_secs(60)), arrival);
+        assert!(fires);
+        assert_eq!(fault, Some(Fault::Answer(429)));
     }
 }
