@@ -13,9 +13,9 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::ApiResource,
     runtime::{
-        Controller, WatchStreamExt,
-        controller::{Action, Config as ControllerConfig},
-        reflector, watcher,
+        WatchStreamExt,
+        reflector::{self, ObjectRef},
+        watcher,
     },
 };
 use orders_crds::{Order, OrderSpec, OrderStatus, Outcome};
@@ -31,6 +31,7 @@ use crate::{
     events::{Happened, Publisher},
     guarded::Guarded,
     purchase::Purchase,
+    queue,
     retention::Retention,
     status::Progress,
     wanted::Wanted,
@@ -93,14 +94,21 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
                 deleted.deletion.saw(order, &deleted);
             }
         })
+        .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
         .applied_objects()
-        .try_filter(|order| ready(needs_work(order)));
+        .filter_map(|order| ready(order.ok().filter(needs_work).map(|order| ObjectRef::from(&order))));
     let retained = retain(context.retention.as_ref(), store.clone());
-    let work = Controller::for_stream(unfinished, store)
-        .with_config(ControllerConfig::default().concurrency(concurrency))
-        .graceful_shutdown_on(shutdown.clone().requested())
-        .run(reconcile, retry_later, context.clone())
-        .for_each(|_| ready(()));
+    let listed = async {
+        let _ = store.wait_until_ready().await;
+    };
+    let pass = |order: ObjectRef<Guarded>| {
+        let (order, context) = (store.get(&order), context.clone());
+        async move {
+            let order = order?;
+            reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))
+        }
+    };
+    let work = queue::run(unfinished, pass, concurrency.into(), listed, shutdown.clone().requested());
     tokio::select! {
         () = async { work.await; deletion.finish().await } => {}
         () = retained => {}
@@ -124,11 +132,12 @@ fn needs_work(order: &Guarded) -> bool {
     decide(status, &wanted, Timestamp::now()) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
 }
 
-async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    if !needs_work(&order) {
-        return Ok(Action::await_change());
+/// A pass over an order; after how long it wants another, if nothing changes before.
+async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
+    if !needs_work(order) {
+        return Ok(None);
     }
-    let Some(Read { spec, status: before }) = read(&order, &context.client).await? else { return Ok(Action::await_change()) };
+    let Some(Read { spec, status: before }) = read(order, &context.client).await? else { return Ok(None) };
     let uid = order.uid().unwrap_or_default();
     let wanted = Wanted::of(order.meta(), spec.as_ref().ok(), &before);
     let mut progress = Progress::new(before.clone(), order.meta().generation);
@@ -147,11 +156,11 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     };
     let mut version = order.resource_version();
     if progress.status != before {
-        match write_status(&order, &progress.status, &context.client).await? {
+        match write_status(order, &progress.status, &context.client).await? {
             Written::As(new) => version = new,
             Written::Gone => {
-                context.deletion.settle_if_open(&order, purchase.ok(), &before, progress, &context);
-                return Ok(Action::await_change());
+                context.deletion.settle_if_open(order, purchase.ok(), &before, progress, context);
+                return Ok(None);
             }
         }
         if progress.status.balance != before.balance
@@ -159,20 +168,20 @@ async fn reconcile(order: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
         {
             context.customers.balance_changed(purchase.login.as_ref());
         }
-        progress.story.iter().for_each(|happened| observe(&order, happened));
+        progress.story.iter().for_each(|happened| observe(order, happened));
         context.events.publish(&progress.story, &order.object_ref(&())).await;
     }
-    let needed = needs_finalizer(&order, &progress.status) && !deletion::is_overdue(&order);
-    if has_finalizer(&order) != needed {
-        match deletion::set_finalizer(&order, version, needed, &context.client).await? {
+    let needed = needs_finalizer(order, &progress.status) && !deletion::is_overdue(order);
+    if has_finalizer(order) != needed {
+        match deletion::set_finalizer(order, version, needed, &context.client).await? {
             Written::As(_) => {}
             Written::Gone => {
-                context.deletion.settle_if_open(&order, purchase.ok(), &before, progress, &context);
-                return Ok(Action::await_change());
+                context.deletion.settle_if_open(order, purchase.ok(), &before, progress, context);
+                return Ok(None);
             }
         }
     }
-    Ok(go_on.map_or_else(Action::await_change, requeue_at))
+    Ok(go_on.map(pause_until))
 }
 
 /// What could be read of an order: its spec, or why it cannot be; its status.
@@ -277,23 +286,23 @@ fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value
     json!({ "metadata": { "resourceVersion": resource_version }, "status": fields })
 }
 
-fn requeue_at(time: Timestamp) -> Action {
+fn pause_until(time: Timestamp) -> Duration {
     let delay = time.duration_since(Timestamp::now());
     // Never at once: a clock that is off must not make this spin.
-    Action::requeue(Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(50)))
+    Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(50))
 }
 
 /// A status that could not be written. The order is unchanged, so everything is
-/// asked again, under the same keys.
-fn retry_later(order: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
+/// asked again, under the same keys, after so long.
+fn retry_after(order: &Guarded, error: &ReconcileError) -> Duration {
     let conflict = matches!(error, ReconcileError::Kube(kube::Error::Api(status)) if status.is_conflict());
     if conflict {
         // Somebody else changed it; the watch brings the new version.
-        return Action::requeue(Duration::from_millis(200));
+        return Duration::from_millis(200);
     }
     metrics::counter!("orders_reconcile_errors_total").increment(1);
     tracing::warn!(order = order.name_any(), %error, "order not brought forward; trying again");
-    Action::requeue(Duration::from_secs(1))
+    Duration::from_secs(1)
 }
 
 #[cfg(test)]

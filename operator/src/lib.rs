@@ -2,8 +2,8 @@
 //!
 //! [`decide`] says what an order needs next, without any I/O; [`carry_out`] does
 //! it through [`clients`]; [`status`] turns what came back into conditions;
-//! [`controller`] writes them, once, last. [`customers`] sees to the accounts of
-//! `Customer`s.
+//! [`controller`] writes them, once, last; [`queue`] says whose turn it is.
+//! [`customers`] sees to the accounts of `Customer`s.
 
 #![deny(missing_docs)]
 
@@ -21,6 +21,7 @@ pub mod leader;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 pub mod purchase;
+pub mod queue;
 pub mod retention;
 pub mod status;
 pub mod wanted;

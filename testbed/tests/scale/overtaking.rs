@@ -2,13 +2,16 @@
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use orders_testbed::Cluster;
+use orders_testbed::{Cluster, StackOptions};
 use serde_json::json;
 
 use crate::load::{audit, number, open};
 
 /// Customers at once, each with the next order when the last is answered.
 const CLIENTS: usize = 128;
+
+/// Orders worked on at once: so few that most of them wait.
+const CONCURRENCY: &str = "32";
 
 /// For long enough that one that is passed over would be answered 202 after ten seconds.
 const ORDERS: usize = 3_000;
@@ -17,7 +20,9 @@ const ORDERS: usize = 3_000;
 async fn nobody_is_passed_over_for_those_who_come_later() -> Result<()> {
     let orders = number("ORDERS", ORDERS).min(ORDERS);
     let cluster = Cluster::control_plane().await?;
-    let shop = open(&cluster, |options| options).await?;
+    let shop =
+        open(&cluster, |options| StackOptions { env: vec![("operator", "CONCURRENCY", CONCURRENCY.to_owned())], ..options })
+            .await?;
     shop.customer("many", json!(100_000)).await?;
     let statuses = stream::iter(0..orders).map(|_| async { shop.order("many", json!(1)).await.map(|answer| answer.status) });
     let statuses: Vec<u16> = statuses.buffer_unordered(CLIENTS).try_collect().await?;
