@@ -49,6 +49,15 @@ impl Side {
     }
 }
 
+/// Adds rate and times to the report.
+pub fn report_speed(load: &Load, report: &mut Report, table: &str, side: Side, column: &str) {
+    let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
+    add("orders a second", load.rate());
+    for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99), ("p99.9, ms", 0.999)] {
+        add(name, load.times.percentile(share));
+    }
+}
+
 /// Has work done and counts what it takes, until the last event of the last order.
 ///
 /// # Errors
@@ -91,15 +100,6 @@ impl Measured {
     pub fn cpu_of_all(&self) -> f64 {
         let counted = self.cpu.iter().filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str()));
         counted.map(|(_, seconds)| self.each(*seconds) * 1000.0).sum()
-    }
-
-    /// Adds rate and times to the report.
-    pub fn report_speed(&self, report: &mut Report, table: &str, side: Side, column: &str) {
-        let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
-        add("orders a second", self.load.rate());
-        for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99), ("p99.9, ms", 0.999)] {
-            add(name, self.load.times.percentile(share));
-        }
     }
 
     /// Adds what each order took.

@@ -31,6 +31,13 @@ impl Load {
     pub fn rate(&self) -> f64 {
         self.times.count() as f64 / self.took.as_secs_f64().max(1e-9)
     }
+
+    /// Goes on with what was done at another time.
+    pub fn add(&mut self, other: &Load) {
+        self.times.add(&other.times);
+        self.took += other.took;
+        self.gave_up |= other.gave_up;
+    }
 }
 
 /// A closed loop: each of so many clients begins anew when it has ended, until the time
@@ -152,6 +159,16 @@ mod tests {
     #[tokio::test]
     async fn so_much_is_done_and_no_more() {
         assert_eq!(all(4, 10, |_| async { Ok(()) }).await.unwrap().times.count(), 10);
+    }
+
+    #[tokio::test]
+    async fn turns_add_up() {
+        let mut load = Load::default();
+        for _ in 0..2 {
+            load.add(&closed(1, Duration::ZERO, |_| async { Ok(Duration::from_millis(5)) }).await.unwrap());
+        }
+        load.took = Duration::from_secs(2);
+        assert_eq!((load.times.count(), load.rate()), (2, 1.0));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{placed, raw};
 use crate::bench::{Bench, say};
-use crate::cost::Side;
+use crate::cost::{Side, report_speed};
 use crate::load;
 use crate::site::{Site, Wanted};
 
@@ -77,8 +77,8 @@ async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewe
     let ceiling = raw(site, CLIENTS, bench.options.duration(), true, false).await?;
     let placed = placed(site, CLIENTS, bench.options.duration()).await?;
     say(&format!("growth: {column}: {:.0} orders/s of {:.0}", placed.load.rate(), ceiling.load.rate()));
-    ceiling.report_speed(&mut bench.report, FINISHED, Side::Raw, &column);
-    placed.report_speed(&mut bench.report, FINISHED, Side::Services, &column);
+    report_speed(&ceiling.load, &mut bench.report, FINISHED, Side::Raw, &column);
+    report_speed(&placed.load, &mut bench.report, FINISHED, Side::Services, &column);
     bench.report.add(FINISHED, super::throughput::RATIO, &column, placed.load.rate() / ceiling.load.rate());
     let cost = placed.cpu_of_all();
     bench.report.add(FINISHED, COST_RATIO, &column, cost / *fewest.get_or_insert(cost));
@@ -95,7 +95,7 @@ async fn with_namespaces(bench: &mut Bench, site: &Site, namespaces: u32) -> Res
     let column = format!("{namespaces} namespace{}", if namespaces == 1 { "" } else { "s" });
     let placed = placed(site, CLIENTS, bench.options.duration()).await?;
     say(&format!("growth: {column}: {:.0} orders/s", placed.load.rate()));
-    placed.report_speed(&mut bench.report, NAMESPACES, Side::Services, &column);
+    report_speed(&placed.load, &mut bench.report, NAMESPACES, Side::Services, &column);
     placed.report_cost(&mut bench.report, NAMESPACES, Side::Services, &column);
     placed.report_memory(&mut bench.report, NAMESPACES, &column);
     Ok(())

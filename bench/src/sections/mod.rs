@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::bench::Bench;
 use crate::cost::{Measured, Side, measured};
-use crate::load;
+use crate::load::{self, Load};
 use crate::options::Section;
 use crate::site::Site;
 
@@ -46,22 +46,32 @@ pub async fn run(bench: &mut Bench, section: Section) -> Result<()> {
 
 /// The raw client's writes in a closed loop. What is timed of each is the pair of writes that
 /// a customer waits for.
-async fn raw(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Measured> {
+async fn raw_loop(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Load> {
     let mut writer = site.writer.clone();
     (writer.events, writer.removal) = (events, removal);
     let work = move |worker| {
         let writer = writer.clone();
         async move { writer.finished(worker).await }
     };
-    measured(site, Side::Raw, load::closed(clients, duration, work)).await
+    load::closed(clients, duration, work).await
 }
 
 /// Orders over HTTP in a closed loop.
-async fn placed(site: &Site, clients: u32, duration: Duration) -> Result<Measured> {
+async fn placed_loop(site: &Site, clients: u32, duration: Duration) -> Result<Load> {
     let customers = site.customers.clone();
     let work = move |client| {
         let customers = customers.clone();
         async move { customers.place(client).await }
     };
-    measured(site, Side::Services, load::closed(clients, duration, work)).await
+    load::closed(clients, duration, work).await
+}
+
+/// The raw loop and what it costs.
+async fn raw(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Measured> {
+    measured(site, Side::Raw, raw_loop(site, clients, duration, events, removal)).await
+}
+
+/// The loop of orders and what it costs.
+async fn placed(site: &Site, clients: u32, duration: Duration) -> Result<Measured> {
+    measured(site, Side::Services, placed_loop(site, clients, duration)).await
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::{placed, raw};
 use crate::bench::{Bench, say};
-use crate::cost::Side;
+use crate::cost::{Side, report_speed};
 use crate::site::Wanted;
 
 /// The row with the ratio of the two rates.
@@ -43,7 +43,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
                     let measured = measured.with_context(|| format!("{name}, {column}, {}", side.as_str()))?;
                     let rate = measured.load.rate();
                     say(&format!("{name}, {column}, {}: {rate:.0} orders/s", side.as_str()));
-                    measured.report_speed(&mut bench.report, &table, side, &column);
+                    report_speed(&measured.load, &mut bench.report, &table, side, &column);
                     measured.report_cost(&mut bench.report, &table, side, &column);
                     if side == Side::Services {
                         bench.report.add(&table, "end to end: answered undecided (202)", &column, site.customers.undecided());
