@@ -1,12 +1,8 @@
 //! The controller: for each order, decide, carry out, write the status once.
 
-use std::{
-    future::{pending, ready},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -21,6 +17,7 @@ use kube::{
 use orders_crds::{Order, OrderSpec, OrderStatus, Outcome};
 use orders_service::shutdown::Shutdown;
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     carry_out::carry_out,
@@ -86,6 +83,7 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
     let deletion = context.deletion.clone();
     let deleted = context.clone();
     let (store, writer) = reflector::store();
+    let listed = store.clone();
     let unfinished = watcher(orders, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
@@ -95,20 +93,18 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
             }
         })
         .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
-        .applied_objects()
-        .filter_map(|order| ready(order.ok().filter(needs_work).map(|order| ObjectRef::from(&order))));
+        .flat_map(move |event| stream::iter(event.map(|event| unfinished(event, &listed)).unwrap_or_default()));
     let retained = retain(context.retention.as_ref(), store.clone());
-    let listed = async {
-        let _ = store.wait_until_ready().await;
-    };
     let pass = |order: ObjectRef<Guarded>| {
         let (order, context) = (store.get(&order), context.clone());
-        async move {
+        // A task of its own, so that it goes on where its connections are served.
+        let pass = AbortOnDropHandle::new(tokio::spawn(async move {
             let order = order?;
             reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))
-        }
+        }));
+        async { pass.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) }
     };
-    let work = queue::run(unfinished, pass, concurrency.into(), listed, shutdown.clone().requested());
+    let work = queue::run(unfinished, pass, concurrency.into(), shutdown.clone().requested());
     tokio::select! {
         () = async { work.await; deletion.finish().await } => {}
         () = retained => {}
@@ -121,6 +117,22 @@ async fn retain(retention: Option<&Retention>, orders: reflector::Store<Guarded>
     match retention {
         Some(retention) => retention.run(orders).await,
         None => pending().await,
+    }
+}
+
+/// The orders that have something left to do, of those that an event of the watch is about. What is
+/// listed, at the start or after the watch expired, is in the store only when all of it has come:
+/// who has waited longest comes first then.
+fn unfinished(event: watcher::Event<Guarded>, orders: &reflector::Store<Guarded>) -> Vec<ObjectRef<Guarded>> {
+    match event {
+        watcher::Event::Apply(order) if needs_work(&order) => vec![ObjectRef::from(&order)],
+        watcher::Event::InitDone => {
+            let mut orders = orders.state();
+            orders.retain(|order| needs_work(order));
+            orders.sort_by_key(|order| order.creation_timestamp());
+            orders.iter().map(|order| ObjectRef::from(&**order)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -307,7 +319,38 @@ fn retry_after(order: &Guarded, error: &ReconcileError) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+
+    fn created(name: &str, second: i64) -> Guarded {
+        let mut order = Order::new(name, OrderSpec::default());
+        order.metadata.namespace = Some("shop".to_owned());
+        order.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+        Guarded(Ok(order))
+    }
+
+    #[tokio::test]
+    async fn what_was_created_while_the_watch_was_away_has_its_turn_and_is_in_the_store_by_then() {
+        use watcher::Event::{Apply, Init, InitApply, InitDone};
+        let (store, writer) = reflector::store();
+        let events = [
+            Init,
+            InitApply(created("a", 1)),
+            InitDone,
+            Apply(created("b", 2)),
+            Init,
+            InitApply(created("d", 4)),
+            InitApply(created("c", 3)),
+            InitDone,
+        ];
+        let events = stream::iter(events.map(Ok::<_, watcher::Error>)).reflect(writer);
+        let turns = events.flat_map(|event| stream::iter(unfinished(event.unwrap(), &store)));
+        let turns: Vec<_> = turns.map(|order| (order.name.clone(), store.get(&order).is_some())).collect().await;
+        let names: Vec<&str> = turns.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["a", "b", "c", "d"], "who has waited longest comes first");
+        assert!(turns.iter().all(|(_, is_stored)| *is_stored), "{turns:?}");
+    }
 
     #[test]
     fn a_status_patch_removes_what_is_no_more() {

@@ -93,30 +93,26 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 }
 
 /// Makes a pass over each key that `changes` brings, over so many at once, until `stop`; then ends
-/// the passes under way and begins no other. None begins before `ready`.
+/// the passes under way and begins no other.
 ///
 /// A pass says after how long it wants another. A key that changes during a pass gets another at its end.
 pub async fn run<K: Clone + Eq + Hash, P: Future<Output = Option<Duration>>>(
     changes: impl Stream<Item = K>,
     pass: impl Fn(K) -> P,
     at_once: usize,
-    ready: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
 ) {
     let mut queue = Queue::<K>::new();
     let mut under_way = FuturesUnordered::new();
-    let (mut changes, mut ready, mut stop) = (pin!(changes.fuse()), pin!(ready.fuse()), pin!(stop));
-    let mut is_ready = false;
+    let (mut changes, mut stop) = (pin!(changes.fuse()), pin!(stop));
     loop {
-        while is_ready
-            && under_way.len() < at_once
+        while under_way.len() < at_once
             && let Some(key) = queue.take()
         {
             under_way.push(pass(key.clone()).map(|again| (key, again)));
         }
         tokio::select! {
             () = &mut stop => break,
-            () = &mut ready, if !is_ready => is_ready = true,
             Some(key) = changes.next() => queue.add(key),
             Some((key, again)) = under_way.next() => queue.done(key, again),
             () = queue.due() => {}
@@ -129,7 +125,7 @@ pub async fn run<K: Clone + Eq + Hash, P: Future<Output = Option<Duration>>>(
 mod tests {
     use std::cell::{Cell, RefCell};
 
-    use futures::{future::ready, stream};
+    use futures::stream;
     use proptest::prelude::*;
     use tokio::{sync::Semaphore, task::yield_now};
 
@@ -152,7 +148,7 @@ mod tests {
             yield_now().await;
             None
         };
-        run(stream::iter(0..1000), pass, 4, ready(()), until(|| served.borrow().len() == 1000)).await;
+        run(stream::iter(0..1000), pass, 4, until(|| served.borrow().len() == 1000)).await;
         assert_eq!(*served.borrow(), (0..1000).collect::<Vec<_>>());
     }
 
@@ -163,7 +159,7 @@ mod tests {
             passes.borrow_mut().push(key);
             Some(if key == 1 { Duration::from_millis(2) } else { Duration::MAX })
         };
-        run(stream::iter([1, 2]), pass, 4, ready(()), until(|| passes.borrow().len() == 4)).await;
+        run(stream::iter([1, 2]), pass, 4, until(|| passes.borrow().len() == 4)).await;
         assert_eq!(*passes.borrow(), [1, 2, 1, 1]);
     }
 
@@ -184,24 +180,8 @@ mod tests {
             }
             gate.close();
         };
-        run(stream::iter(0..100), pass, 4, ready(()), stop).await;
+        run(stream::iter(0..100), pass, 4, stop).await;
         assert_eq!((begun.get(), ended.get()), (4, 4));
-    }
-
-    #[tokio::test]
-    async fn nothing_begins_before_everything_is_ready() {
-        let (came, begun, is_ready) = (Cell::new(false), Cell::new(false), Cell::new(false));
-        let pass = async |_: u32| {
-            assert!(is_ready.get());
-            begun.set(true);
-            None
-        };
-        let ready = async {
-            until(|| came.get()).await;
-            yield_now().await;
-            is_ready.set(true);
-        };
-        run(stream::iter([1]).inspect(|_| came.set(true)), pass, 4, ready, until(|| begun.get())).await;
     }
 
     /// What happens to a queue.

@@ -129,10 +129,12 @@ pub(super) async fn expired_watch(shop: &Shop) -> Result<()> {
     shop.board.set_watches(Watches::Paused);
     create(shop, "30.00").await?;
     shop.board.set_watches(Watches::Expired);
-    // Each watch that is opened now expires at once.
-    tokio::time::sleep(LONG_ENOUGH).await;
+    wait_for("the watch to end", SETTLE_LIMIT, || async { (!shop.board.is_watched()).then_some(()) }).await?;
+    // The next list alone shows the order: what is watched from then on brings nothing.
+    shop.board.set_watches(Watches::Paused);
+    paid_once(shop, 70).await?;
     shop.board.set_watches(Watches::Open);
-    paid_once(shop, 70).await
+    Ok(())
 }
 
 pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
