@@ -5,6 +5,7 @@
 pub mod config;
 pub mod delivery;
 pub mod error;
+mod group_commit;
 pub mod listener;
 pub mod log;
 pub mod mailer;

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use orders_service::database::{Database, Migrations};
 use sqlx::FromRow;
 
-use crate::error::NotifyError;
+use crate::{
+    error::NotifyError,
+    group_commit::{self, NoteSentTogether, StoreTogether, Storing},
+};
 
 /// The schema of the messages' database.
 pub const MIGRATIONS: Migrations =
@@ -86,12 +89,16 @@ pub struct NewMessage {
 #[derive(Clone, Debug)]
 pub struct Log {
     database: Database,
+    storing: StoreTogether,
+    noting_sent: NoteSentTogether,
 }
 
 impl Log {
-    /// The messages in this database, whose schema is [`MIGRATIONS`].
+    /// The messages in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
     pub fn new(database: Database) -> Self {
-        Log { database }
+        let storing = group_commit::store_together(database.clone());
+        let noting_sent = group_commit::note_sent_together(database.clone());
+        Log { database, storing, noting_sent }
     }
 
     /// Stores a message once for its key. The caller has it to itself for
@@ -102,20 +109,11 @@ impl Log {
     /// # Errors
     /// [`NotifyError::KeyReused`] if the key is another message's, or the database's.
     pub async fn store(&self, new: &NewMessage, lease: Duration) -> Result<(Message, bool), NotifyError> {
-        let now = Timestamp::now();
-        let stored: Option<Message> = sqlx::query_as(
-            "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at, resends)
-             VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT (key) DO NOTHING RETURNING *",
-        )
-        .bind(&new.key)
-        .bind(&new.login)
-        .bind(&new.email)
-        .bind(&new.text)
-        .bind(now.as_microsecond())
-        .bind((now + lease).as_microsecond())
-        .bind(new.resends)
-        .fetch_optional(&self.database.pool)
-        .await?;
+        let storing = || Storing { message: new.clone(), lease };
+        let stored = match self.storing.ask(storing()).await? {
+            Some(message) => Some(message),
+            None => group_commit::store(&self.database, &[storing()]).await?.pop(),
+        };
         if let Some(message) = stored {
             return Ok((message, true));
         }
@@ -220,14 +218,10 @@ impl Log {
     /// # Errors
     /// The database's: then it is delivered again after the lease, with the same Message-ID.
     pub async fn sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
-        let sent = sqlx::query_as(
-            "UPDATE messages SET sent_at = $2, last_error = NULL, dead_at = NULL WHERE id = $1 AND sent_at IS NULL RETURNING *",
-        )
-        .bind(id)
-        .bind(Timestamp::now().as_microsecond())
-        .fetch_optional(&self.database.pool)
-        .await?;
-        Ok(sent)
+        match self.noting_sent.ask(id).await? {
+            Some(message) => Ok(Some(message)),
+            None => Ok(group_commit::note_sent(&self.database, &[id]).await?.pop()),
+        }
     }
 
     /// Notes a failed attempt; the next one is due after `delay`, or never if there is none.

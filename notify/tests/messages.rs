@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use anyhow::Result;
+use futures::future::{join_all, try_join_all};
 use orders_notify::{
     delivery::Delivery,
     error::NotifyError,
@@ -98,7 +99,7 @@ async fn a_caller_who_hangs_up_at_any_point_does_not_hold_up_the_message() -> Re
             let _ = tokio::time::timeout(patience, delivery.deliver(message(&point.to_string()), PATIENCE)).await;
         }
         // Well before a lease of fifteen seconds has run out.
-        wait_for("all messages that were stored to be sent", Duration::from_secs(8), || async {
+        wait_for("all messages that were stored to be sent", Duration::from_secs(12), || async {
             let messages = log.of_login("anna").await.ok()?;
             (!messages.is_empty() && messages.iter().all(|message| message.sent_at.is_some())).then_some(())
         })
@@ -180,4 +181,109 @@ async fn two_replicas_never_have_the_same_message_at_once() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn each_of_the_messages_that_come_together_has_its_own_outcome() -> Result<()> {
+    const NEW: usize = 320;
+    on_both(|log| async move {
+        let known = log.store(&message("known"), LEASE).await?.0;
+        let (same, twice) = (message("known"), message("twice"));
+        let other = NewMessage { text: "else".to_owned(), ..message("known") };
+        let (is_known, other, twice) = tokio::join!(
+            log.store(&same, LEASE),
+            log.store(&other, LEASE),
+            join_all([log.store(&twice, LEASE), log.store(&twice, LEASE)]),
+        );
+        assert_eq!(is_known?, (known.clone(), false));
+        assert!(matches!(other, Err(NotifyError::KeyReused)), "{other:?}");
+        let twice = twice.into_iter().collect::<Result<Vec<_>, _>>()?;
+        assert_eq!(twice[0].0, twice[1].0);
+        assert_eq!(twice.iter().filter(|(_, is_new)| *is_new).count(), 1, "one of two has it to itself");
+
+        let keys: Vec<String> = (0..NEW).map(|number| format!("k{number}")).collect();
+        let new: Vec<NewMessage> = keys.iter().map(|key| NewMessage { login: key.clone(), ..message(key) }).collect();
+        let stored = try_join_all(new.iter().map(|new| log.store(new, LEASE))).await?;
+        for ((stored, is_new), key) in stored.iter().zip(&keys) {
+            assert_eq!((&stored.key, &stored.login, *is_new), (key, key, true));
+            assert_eq!(log.numbered(stored.id).await?.as_ref(), Some(stored));
+        }
+        let ids = stored.iter().map(|(stored, _)| stored.id).chain([known.id, known.id]);
+        let noted = try_join_all(ids.map(|id| log.sent(id))).await?;
+        for ((stored, _), noted) in stored.iter().zip(&noted) {
+            assert_eq!(noted.as_ref().map(|noted| (noted.id, noted.state())), Some((stored.id, State::Sent)));
+        }
+        assert_eq!(noted.iter().flatten().count(), NEW + 1, "what is noted twice is noted once");
+        assert_eq!(log.find("twice").await?.map(|message| message.state()), Some(State::Delivering));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn messages_that_come_together_are_written_together() -> Result<()> {
+    const MESSAGES: i64 = 320;
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let log = Log::new(Database::open(&postgres.url(), 10, MIGRATIONS).await?);
+    let new: Vec<NewMessage> = (0..MESSAGES).map(|number| message(&number.to_string())).collect();
+    let before = postgres.written_transactions()?;
+    let stored = try_join_all(new.iter().map(|new| log.store(new, LEASE))).await?;
+    try_join_all(stored.iter().map(|(stored, _)| log.sent(stored.id))).await?;
+    let transactions = postgres.written_transactions()? - before;
+    assert!(transactions <= MESSAGES as u64 / 10, "{MESSAGES} messages at once took {transactions} transactions");
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_are_found_by_their_number_even_if_there_were_none_when_that_was_planned() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    // One connection: each plans, and counts, for itself.
+    let database = Database::open(&postgres.url(), 1, MIGRATIONS).await?;
+    let log = Log::new(database.clone());
+    for round in 0..20 {
+        let new: Vec<NewMessage> = (0..16).map(|number| message(&format!("{round}-{number}"))).collect();
+        let stored = try_join_all(new.iter().map(|new| log.store(new, LEASE))).await?;
+        try_join_all(stored.iter().map(|(stored, _)| log.sent(stored.id))).await?;
+    }
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&database.pool).await?;
+    let looked_through: i64 = sqlx::query_scalar("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'messages'")
+        .fetch_one(&database.pool)
+        .await?;
+    assert_eq!(looked_through, 0, "rows of 320 that were looked through");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_lease_of_a_message_begins_when_it_is_stored_however_long_that_is_waited_for() -> Result<()> {
+    let lease = Duration::from_secs(1);
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let database = Database::open(&postgres.url(), 3, MIGRATIONS).await?;
+    let log = Log::new(database.clone());
+    let mut hung = database.pool.begin().await?;
+    sqlx::query("LOCK TABLE messages").execute(&mut *hung).await?;
+    let (first, behind) = (message("first"), message("behind"));
+    let unlock = async {
+        tokio::time::sleep(2 * lease).await;
+        hung.commit().await.map(|()| jiff::Timestamp::now())
+    };
+    let (first, behind, unlocked) = tokio::join!(
+        log.store(&first, lease),
+        async {
+            // Not in the same statement.
+            wait_for("the first to be under way", Duration::from_secs(5), || async {
+                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+                sqlx::query_scalar::<_, i64>(waiting).fetch_one(&database.pool).await.ok().filter(|count| *count > 0)
+            })
+            .await?;
+            anyhow::Ok(log.store(&behind, lease).await?)
+        },
+        unlock,
+    );
+    first?;
+    let rest = behind?.0.next_attempt_at - unlocked?.as_microsecond();
+    assert!(rest > 500_000, "{rest} µs were left of a lease of {lease:?}");
+    Ok(())
 }

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod auth;
 pub mod database;
+pub mod group_commit;
 pub mod http_client;
 pub mod idempotency;
 pub mod json;

@@ -12,7 +12,7 @@ mod outbox;
 
 pub use charges::{ChargeState, Refund};
 pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
-use group_commit::GroupCommit;
+use group_commit::{MoveTogether, move_together};
 use outbox::Tell;
 pub use outbox::Untold;
 
@@ -93,13 +93,13 @@ pub struct Opened {
 pub struct Ledger {
     database: Database,
     /// On PostgreSQL.
-    together: Option<GroupCommit>,
+    together: Option<MoveTogether>,
 }
 
 impl Ledger {
     /// The ledger in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
     pub fn new(database: Database) -> Self {
-        let together = (database.kind == database::Kind::Postgres).then(|| GroupCommit::new(database.clone()));
+        let together = (database.kind == database::Kind::Postgres).then(|| move_together(database.clone()));
         Ledger { database, together }
     }
 
@@ -163,7 +163,7 @@ impl Ledger {
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
         if movement.charge_key.is_none()
             && let Some(together) = &self.together
-            && let Some(balance) = together.move_money(movement).await?
+            && let Some(balance) = together.ask(movement.into()).await?
         {
             return Ok(Recorded { outcome: Outcome::Done, balance: Some(balance), repeated: false });
         }
