@@ -121,7 +121,7 @@ pub fn asked_for(metadata: &ObjectMeta, annotation: &str) -> i32 {
     number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
 }
 
-/// The finalizer of an order whose charge is not known, so that deleting it cancels it first.
+/// The finalizer of an order whose charge is not known, so that deleting it cancels it and has its customer told first.
 pub const FINALIZER: &str = "arch.homework/charge-unknown";
 
 /// What became of the order so far. Written by the operator only.
@@ -283,6 +283,12 @@ impl OrderStatus {
         self.outcome() == Outcome::Undecided
             || conditions::find(&self.conditions, ConditionType::Succeeded)
                 .is_some_and(|condition| condition.reason == Reason::RefundPending.as_str())
+    }
+
+    /// Whether the customer has yet to be told the outcome. Of an order that cannot be read there is nobody to tell.
+    pub fn is_message_open(&self) -> bool {
+        !matches!(self.outcome(), Outcome::Undecided | Outcome::Refused(Some(Reason::InvalidOrder)))
+            && !self.is_notification_final()
     }
 
     /// The number of the attempt to charge, from 1.

@@ -32,6 +32,7 @@ use crate::{
     retention::Retention,
     status::Progress,
     wanted::Wanted,
+    watched::Watched,
 };
 
 /// How long one call to the Kubernetes API may take.
@@ -55,6 +56,8 @@ pub struct Context {
     pub notify: Box<dyn Notify>,
     /// Tells the story.
     pub events: Publisher,
+    /// What passes wait for.
+    pub watched: Watched,
     /// Sees to the charges of orders that are gone.
     pub deletion: Deletion,
     /// Shows balances.
@@ -81,15 +84,16 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         None => Api::all(context.client.clone()),
     };
     let deletion = context.deletion.clone();
-    let deleted = context.clone();
+    let seen = context.clone();
     let (store, writer) = reflector::store();
     let listed = store.clone();
     let unfinished = watcher(orders, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect_ok(move |event| {
+            seen.watched.saw(event);
             if let watcher::Event::Delete(order) = event {
-                deleted.deletion.saw(order, &deleted);
+                seen.deletion.saw(order, &seen);
             }
         })
         .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
@@ -168,6 +172,7 @@ async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Optio
     };
     let mut version = order.resource_version();
     if progress.status != before {
+        let change = context.watched.next_of(order);
         match write_status(order, &progress.status, &context.client).await? {
             Written::As(new) => version = new,
             Written::Gone => {
@@ -181,6 +186,7 @@ async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Optio
             context.customers.balance_changed(purchase.login.as_ref());
         }
         progress.story.iter().for_each(|happened| observe(order, happened));
+        change.came().await;
         context.events.publish(&progress.story, &order.object_ref(&())).await;
     }
     let needed = needs_finalizer(order, &progress.status) && !deletion::is_overdue(order);

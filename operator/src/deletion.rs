@@ -30,8 +30,8 @@ use crate::{
     wanted::Wanted,
 };
 
-/// How long a deleted order is kept for its charge to become known. After that it
-/// is let go, so that a namespace can go away whose billing never comes back.
+/// How long a deleted order is kept for its charge to become known and its customer to be told. After
+/// that it is let go, so that a namespace can go away whose billing never comes back.
 pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Longer than a pass over an order takes.
@@ -164,19 +164,25 @@ pub(crate) fn has_finalizer(order: &Guarded) -> bool {
     order.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether it should be: its charge was begun and is not known. One that is being
-/// deleted cannot be given a finalizer any more.
+/// Whether it should be: its charge was begun and is not known, or it is being deleted and its customer has yet
+/// to be told what came of that. One that is being deleted cannot be given a finalizer any more.
 pub(crate) fn needs_finalizer(order: &Guarded, status: &OrderStatus) -> bool {
-    let begun = !status.conditions.is_empty() && status.is_charge_open();
-    begun && (order.meta().deletion_timestamp.is_none() || has_finalizer(order))
+    let charge_open = !status.conditions.is_empty() && status.is_charge_open();
+    match order.meta().deletion_timestamp {
+        None => charge_open,
+        Some(_) => has_finalizer(order) && (charge_open || status.is_message_open()),
+    }
 }
 
-/// Whether its charge has been unknown for so long since its deletion that it is let go.
+/// Whether something has been open for so long since its deletion that it is let go.
 pub(crate) fn is_overdue(order: &Guarded) -> bool {
     let overdue = order.meta().deletion_timestamp.as_ref().is_some_and(|deleted| deleted.0 + LIMIT < Timestamp::now());
     if overdue && has_finalizer(order) {
         metrics::counter!("orders_deletions_abandoned_total").increment(1);
-        tracing::error!(order = order.name_any(), "let go with its charge unknown; orders-audit tells what became of it");
+        tracing::error!(
+            order = order.name_any(),
+            "let go with its charge unknown or its customer untold; orders-audit tells what became of the charge"
+        );
     }
     overdue
 }

@@ -25,3 +25,4 @@ pub mod queue;
 pub mod retention;
 pub mod status;
 pub mod wanted;
+pub mod watched;

@@ -13,6 +13,7 @@ use orders_operator::{
     interaction::{Clients, hear},
     leader::{self, Election},
     retention::Retention,
+    watched::Watched,
 };
 use orders_service::{admin, shutdown::Shutdown, token_file::TokenFile};
 
@@ -44,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
         billing,
         notify,
         events,
+        watched: Watched::default(),
         customers: customers.clone(),
         client: client.clone(),
         deletion: Deletion::default(),

@@ -35,8 +35,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// so long until it has created it: the resource must still be there then.
 const OVERLAP: Duration = Duration::from_secs(15);
 
-/// Removals at once: as many as orders are worked on, so that on a busy API server as
-/// many orders go as come.
+/// Removals at once: so many that on a busy API server as many orders go as come.
 const AT_ONCE: usize = 32;
 
 /// Orders removed in one look, so that new ones do not wait for the API server.

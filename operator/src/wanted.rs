@@ -22,18 +22,19 @@ pub struct Wanted {
 
 impl Wanted {
     /// Reads it off an order. Deleting one that is not decided yet cancels it;
-    /// deleting one that is does not.
+    /// deleting one that is does not. Of one that is being deleted nothing more is wanted.
     pub fn of(metadata: &ObjectMeta, spec: Option<&OrderSpec>, status: &OrderStatus) -> Self {
         let asked = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
-        let deleted = metadata.deletion_timestamp.is_some() && status.is_charge_open();
+        let deleted = metadata.deletion_timestamp.is_some();
+        let number = |annotation| if deleted { 0 } else { asked_for(metadata, annotation) };
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
         let deadline = created.zip(spec.and_then(|spec| spec.deadline_seconds));
         Wanted {
-            cancel: asked || deleted,
+            cancel: asked || (deleted && status.is_charge_open()),
             // One that is too far away to be a time is none.
             deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
-            attempt: asked_for(metadata, ATTEMPT_ANNOTATION),
-            resends: asked_for(metadata, RESEND_ANNOTATION),
+            attempt: number(ATTEMPT_ANNOTATION),
+            resends: number(RESEND_ANNOTATION),
         }
     }
 }
@@ -63,14 +64,27 @@ mod tests {
         assert!(!cancels(&status(Some(false), Reason::InsufficientFunds)));
     }
 
+    fn with_annotation(annotation: &str, text: &str) -> ObjectMeta {
+        ObjectMeta { annotations: Some([(annotation.to_owned(), text.to_owned())].into()), ..ObjectMeta::default() }
+    }
+
     #[test]
     fn what_is_no_number_of_ours_asks_for_nothing() {
         for text in ["", "-1", "101", "2.0", "two", "99999999999"] {
-            let metadata = ObjectMeta {
-                annotations: Some([(ATTEMPT_ANNOTATION.to_owned(), text.to_owned())].into()),
-                ..ObjectMeta::default()
-            };
+            let metadata = with_annotation(ATTEMPT_ANNOTATION, text);
             assert_eq!(Wanted::of(&metadata, None, &OrderStatus::default()).attempt, 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_being_deleted_is_neither_charged_again_nor_told_again() {
+        let refused = status(Some(false), Reason::InsufficientFunds);
+        for annotation in [ATTEMPT_ANNOTATION, RESEND_ANNOTATION] {
+            let mut metadata = with_annotation(annotation, "2");
+            let wanted = Wanted::of(&metadata, None, &refused);
+            assert_eq!(wanted.attempt + wanted.resends, 2);
+            metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            assert_eq!(Wanted::of(&metadata, None, &refused), Wanted::default(), "{annotation}");
         }
     }
 }
