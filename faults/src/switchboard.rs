@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
+use orders_testbed::wait_for;
 use tokio::sync::watch;
 
 use crate::{
@@ -146,14 +147,7 @@ impl Switchboard {
 
     /// Waits until a fault happens, and says whether one did within `limit`.
     pub async fn fires(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        while self.fired() == 0 {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        true
+        wait_for("a fault to happen", limit, || async { (self.fired() > 0).then_some(()) }).await.is_ok()
     }
 
     /// Waits until nothing has had an effect for `quiet`, nor is held back.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::{self, stream::DiscardPolicy};
-use orders_broker::topology::Stream;
+use orders_broker::topology::{NOTIFY, Stream};
 use orders_crds::Outcome;
 use orders_testbed::wait_for;
 
@@ -140,6 +140,10 @@ pub(super) async fn garbage(shop: &Shop) -> Result<()> {
         r#"{"specversion":"1.0","id":"1","source":"/","type":"homework.arch.orders.decided.v1","subject":"a\nb","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{"key":"a\nb","login":"a","email":"a@b.cd","amount":"1.00","outcome":"Charged","balance":"0.00"}}"#,
         r#"{"specversion":"1.0","id":"1","source":"/","type":"unknown.v7","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
     ];
+    // What is said while nobody listens is kept for nobody.
+    let outcomes = jetstream.get_stream(Stream::Outcomes.name()).await?;
+    let listens = || async { outcomes.consumer_info(NOTIFY.service.name()).await.ok().map(drop) };
+    wait_for("notify to listen", SETTLE_LIMIT, listens).await?;
     for bad in all_bad {
         jetstream.publish("orders.decided", bad.into()).await?.await?;
     }

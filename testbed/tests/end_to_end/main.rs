@@ -12,6 +12,7 @@ use std::{fs, process::Command, time::Duration};
 use anyhow::Result;
 use futures::{StreamExt, stream};
 use orders_crds::Outcome;
+use orders_testbed::wait_for;
 use release::{LIMIT, Release, repository, run};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -63,8 +64,12 @@ async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
     println!("{story}");
     assert!(story.contains("Charged 100.00 to kubectl-user; the balance is now 800.00."), "{story}");
     assert!(story.contains("The mail server accepted the message to user@example.com."), "{story}");
-    let refused = release.kubectl(&["describe", "ord", "too-dear", "-n", "shop"])?;
-    assert!(refused.contains("Warning  InsufficientFunds"), "{refused}");
+    // Events are written after the status.
+    wait_for("the Event of the refusal", LIMIT, || async {
+        let refused = release.kubectl(&["describe", "ord", "too-dear", "-n", "shop"]).ok()?;
+        refused.contains("Warning  InsufficientFunds").then_some(())
+    })
+    .await?;
 
     let explained = release.kubectl(&["explain", "order.spec.amount", "--api-version=arch.homework/v1"])?;
     assert!(explained.contains("at most two places"), "{explained}");

@@ -121,12 +121,20 @@ impl Release {
         Ok((response.status().as_u16(), response.json().await.unwrap_or(Value::Null)))
     }
 
+    /// Opens an account with money in it. Each call has a key and is repeated while the answer is 503, as that
+    /// says: right after an installation the node's network may not know the new pods yet.
     pub async fn customer(&self, login: &str, balance: i64) -> Result<()> {
-        let (status, answer) = self.call(Method::POST, &format!("/billing/register?login={login}"), None).await?;
-        ensure!(status == 200, "{answer}");
-        let refill = json!({"login": login, "balance": balance});
-        let (status, answer) = self.call(Method::POST, "/billing/refill", Some(refill)).await?;
-        ensure!(status == 200, "{answer}");
+        let register = self.http.post(format!("{BASE_URL}/billing/register?login={login}"));
+        let refill = self.http.post(format!("{BASE_URL}/billing/refill")).json(&json!({"login": login, "balance": balance}));
+        for (call, key) in [(register, format!("register-{login}")), (refill, format!("refill-{login}"))] {
+            let (status, answer) = wait_for(&format!("an answer to {key}"), LIMIT, || async {
+                let answer = call.try_clone()?.header("idempotency-key", &key).send().await.ok()?;
+                let status = answer.status().as_u16();
+                (status != 503).then_some((status, answer.text().await.unwrap_or_default()))
+            })
+            .await?;
+            ensure!(status == 200, "{key}: {status} {answer}");
+        }
         Ok(())
     }
 

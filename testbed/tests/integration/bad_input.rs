@@ -489,8 +489,10 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
     assert_eq!((paid.outcome(), paid.spec.id), (Outcome::Paid, None));
     assert_eq!(shop.balance("wim").await?, "400.0");
     assert_eq!(shop.messages("wim").await?.len(), 1);
-    let listed = shop.get("/orders?login=wim").await?.json();
-    assert_eq!((&listed["items"][0]["name"], &listed["items"][0]["id"]), (&json!("by-hand"), &Value::Null), "{listed}");
+    let listed =
+        wait_for("it to be listed", SOON, || async { shop.get("/orders?login=wim").await.ok()?.json()["items"].get(0).cloned() })
+            .await?;
+    assert_eq!((&listed["name"], &listed["id"]), (&json!("by-hand"), &Value::Null), "{listed}");
 
     for edit in [
         json!({"amount": "1"}),
@@ -518,7 +520,7 @@ async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Resul
 
     // Nobody works on it: the answer comes as soon as it is deleted.
     shop.stack.operators[0].kill()?;
-    let waiting = tokio::spawn(shop.order_request("xenia", json!(100)).send());
+    let waiting = tokio::spawn(shop.order_request("xenia", json!(100)).header("prefer", "wait=60").send());
     let placed = wait_for("the order", SOON, || async { shop.all_orders().await.ok()?.pop() }).await?;
     shop.orders().delete(&placed.name_any(), &DeleteParams::default()).await?;
     let deleted = Instant::now();

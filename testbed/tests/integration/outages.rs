@@ -92,8 +92,8 @@ async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answe
     let placed = Instant::now();
     let id = shop.send(shop.order_request("dora", json!(100)).header("prefer", "respond-async")).await?.id();
     shop.wait_order(&name(id), "paid", |order| order.outcome() == Outcome::Paid).await?;
-    // A mail attempt takes ten seconds to time out; the outcome must not wait for it.
-    assert!(placed.elapsed() < Duration::from_secs(3), "the outcome took {:?}", placed.elapsed());
+    // Connecting to the mail server takes five seconds to time out; the outcome must not wait for it.
+    assert!(placed.elapsed() < Duration::from_millis(4500), "the outcome took {:?}", placed.elapsed());
 
     let asked = Instant::now();
     let answer = shop.order("dora", json!(100)).await?;
@@ -160,7 +160,8 @@ async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_
     let leader = leader(&shop).await?;
     let stopped = shop.stack.operators[leader].process.terminate(SOON).await?;
     assert!(stopped.success(), "a stopped operator ends well: {stopped}");
-    assert_eq!(shop.order("gina", json!(10)).await?.status, 200, "the other one took over");
+    let answer = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
+    assert_eq!(answer.status, 200, "the other one took over: {answer:?}");
 
     let mut shop = shop;
     shop.stack.operators[leader].start_again().await?;

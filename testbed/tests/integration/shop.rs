@@ -19,6 +19,9 @@ pub fn interaction() -> Interaction {
     Interaction::from_env().expect("a style of interaction")
 }
 
+/// What a history has besides when notify or the mail server took its time.
+pub const SLOW_NOTIFY: [&str; 2] = ["Notify Delivering", "Notify NotifyUnavailable"];
+
 /// The four services with an inbox, in a namespace of their own.
 pub struct Shop {
     pub stack: Stack,
@@ -170,6 +173,15 @@ impl Shop {
         found.with_context(|| self.stack.operators[0].process.output())
     }
 
+    /// A deleted order as the API shows it, once the archive has it: a moment after Kubernetes has it no more.
+    pub async fn archived(&self, id: i64) -> Result<Value> {
+        wait_for("the order in the archive", SOON, || async {
+            let answer = self.get(&format!("/orders/{id}")).await.ok()?;
+            (answer.status == 200).then(|| answer.json())
+        })
+        .await
+    }
+
     /// Waits until every order is decided and its message sent.
     pub async fn settled(&self) -> Result<Vec<Order>> {
         wait_for("all orders to be decided and their messages sent", Duration::from_secs(90), || async {
@@ -180,6 +192,12 @@ impl Shop {
         })
         .await
     }
+}
+
+/// Whether notify or the mail server took its time over this order, so that there was more to write and to tell.
+pub fn was_told_slowly(order: &Order) -> bool {
+    let mut history = order.status.iter().flat_map(|status| &status.history);
+    history.any(|entry| SLOW_NOTIFY.contains(&&*format!("{} {}", entry.action, entry.reason)))
 }
 
 /// Every reason of an order's conditions, in the conditions' order.

@@ -381,7 +381,12 @@ async fn twenty_thousand_orders_pass_through_and_leave_nothing_behind_but_what_t
         assert!(seen.most_live <= orders / 4, "{} of {orders} orders were live at once", seen.most_live);
         assert!(seen.file <= seen.file_at_half * 3 / 2, "etcd's file went on growing: {seen:?}");
     }
-    let removed = counted(&shop, &shop.stack.operators[0].metrics_url(), "orders_removed_total ", "").await?;
+    // Counted when the operator has Kubernetes' answer.
+    let removed = wait_for("each removal to be counted", STAY, || async {
+        let removed = counted(&shop, &shop.stack.operators[0].metrics_url(), "orders_removed_total ", "").await;
+        removed.ok().filter(|removed| *removed >= orders as f64)
+    })
+    .await?;
     assert_eq!(removed, orders as f64, "each was removed, and once");
 
     let of_all = assert_archived(&shop, &progress).await?;
