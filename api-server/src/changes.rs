@@ -84,7 +84,7 @@ impl Orders {
     /// Has an order that was refused charged again.
     ///
     /// # Errors
-    /// 404; 409 if it was not refused for lack of money or of an account; 503.
+    /// 404; 409 if it was not refused for lack of money or of an account, or was deleted; 503.
     pub async fn retry(&self, id: OrderId) -> Result<Asked, Problem> {
         self.change(id, another_attempt).await
     }
@@ -92,7 +92,7 @@ impl Orders {
     /// Has a message that was given up sent again.
     ///
     /// # Errors
-    /// 404; 409 if it was not given up; 503.
+    /// 404; 409 if it was not given up, or the order was deleted; 503.
     pub async fn resend(&self, id: OrderId) -> Result<Asked, Problem> {
         self.change(id, another_message).await
     }
@@ -157,6 +157,7 @@ fn another_attempt(order: &Order) -> Change {
         }
         Outcome::Undecided => Change::Refuse("the order is not decided yet: its charge is still being tried"),
         Outcome::Paid => Change::Refuse("the order is paid: it is not charged again"),
+        Outcome::Refused(Some(_)) if was_deleted(order) => Change::Refuse("the order was deleted: make a new one"),
         Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound))
             if order.spec.cancel_requested != Some(true) =>
         {
@@ -182,11 +183,17 @@ fn another_message(order: &Order) -> Change {
             Change::Refuse("the order cannot be read: there is no message about it")
         }
         _ if status.is_notified() => Change::Refuse("the mail server has accepted the message already"),
+        _ if was_deleted(order) => Change::Refuse("the order was deleted: its message is not sent again"),
         _ if !status.is_undeliverable() => Change::Refuse("the message is still being tried: it was not given up"),
         _ if next > MAX_ATTEMPTS => Change::Refuse("the message was sent again a hundred times"),
         asked if asked >= next => Change::Await(Awaited::Resends(asked)),
         _ => Change::Write(annotation(RESEND_ANNOTATION, next), Awaited::Resends(next)),
     }
+}
+
+/// Then the operator neither charges it again nor has its message sent again.
+fn was_deleted(order: &Order) -> bool {
+    order.metadata.deletion_timestamp.is_some()
 }
 
 fn annotation(name: &str, number: i32) -> Value {
@@ -195,6 +202,7 @@ fn annotation(name: &str, number: i32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use orders_crds::{ConditionType, OrderSpec, conditions};
 
     use super::*;
@@ -240,6 +248,21 @@ mod tests {
         assert!(matches!(another_attempt(&absurd), Change::Write(_, Awaited::Attempt(2))), "the operator would never get there");
         assert!(is_refused(&another_attempt(&order(Some(true), Reason::Paid))));
         assert!(is_refused(&another_attempt(&order(None, Reason::Processing))));
+    }
+
+    #[test]
+    fn what_was_deleted_is_neither_charged_again_nor_told_again() {
+        let mut refused = order(Some(false), Reason::InsufficientFunds);
+        let conditions = &mut refused.status.as_mut().unwrap().conditions;
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        conditions::set(conditions, ConditionType::Notified, Some(false), Reason::DeadLettered, String::new(), None, now);
+        assert!(!is_refused(&another_attempt(&refused)) && !is_refused(&another_message(&refused)));
+        for asked in ["0", "2"] {
+            refused.metadata.deletion_timestamp = Some(Time(now));
+            refused.annotations_mut().insert(ATTEMPT_ANNOTATION.to_owned(), asked.to_owned());
+            refused.annotations_mut().insert(RESEND_ANNOTATION.to_owned(), asked.to_owned());
+            assert!(is_refused(&another_attempt(&refused)) && is_refused(&another_message(&refused)), "{asked}");
+        }
     }
 
     #[test]

@@ -171,12 +171,15 @@ impl Case {
         (!differences.is_empty()).then(|| differences.join("; "))
     }
 
-    /// Whether notify may be left not knowing that the mail server took a message:
-    /// then SMTP knows no better way than to send it again, under the same Message-ID.
+    /// Whether notify may be left not knowing that the mail server took a message, since it lost
+    /// the reply or died before it had noted it: then SMTP knows no better way than to send it
+    /// again, under the same Message-ID. A database that is away is no such reason.
     fn may_send_mail_again(&self) -> bool {
-        match self.effect.channel {
-            Channel::NotifyToMail => self.effect.operation == "message",
-            Channel::NotifyToDatabase => self.effect.operation == "UPDATE messages SET sent_at",
+        match (self.effect.channel, self.effect.operation.as_str()) {
+            (Channel::NotifyToMail, "message") => matches!(self.fault, Fault::KillAfter | Fault::LoseReply | Fault::Late),
+            (Channel::NotifyToDatabase, "UPDATE messages SET sent_at") => self.fault == Fault::KillBefore,
+            // The mail is on its way while a message of the broker is acknowledged.
+            (Channel::NotifyToBroker, _) => matches!(self.fault, Fault::KillBefore | Fault::KillAfter),
             _ => false,
         }
     }

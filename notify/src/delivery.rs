@@ -2,10 +2,12 @@
 //! mail server accepts it.
 //!
 //! Who tries a message has leased it in the database first. A crash leaves it
-//! to the next one after the lease, so it is delivered at least once.
+//! to the next one after the lease, so it is delivered at least once. What the
+//! mail server took is not tried again here, however long the database is away.
 
 use std::{sync::Arc, time::Duration};
 
+use backon::{ExponentialBuilder, Retryable};
 use orders_broker::Broker;
 use orders_service::shutdown::Shutdown;
 use tokio::{
@@ -17,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
+    in_hand::InHand,
     listener::announce,
     log::{Log, Message, NewMessage, State},
     mailer::{Mailer, SMTP_TIMEOUT},
@@ -27,6 +30,9 @@ const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
 
 /// How often the log is looked through for messages that are due.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pause before what the mail server took is noted again, and the longest one that it grows to.
+const NOTING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
@@ -42,6 +48,7 @@ pub struct Delivery {
     connections: Arc<Semaphore>,
     max_attempts: u32,
     attempts: TaskTracker,
+    in_hand: InHand,
     broker: Option<Broker>,
 }
 
@@ -50,7 +57,15 @@ impl Delivery {
     /// and gives a message up after so many attempts.
     pub fn new(log: Log, mailer: Mailer, connections: u32, max_attempts: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections as usize));
-        Delivery { log, mailer, connections, max_attempts, attempts: TaskTracker::new(), broker: None }
+        Delivery {
+            log,
+            mailer,
+            connections,
+            max_attempts,
+            attempts: TaskTracker::new(),
+            in_hand: InHand::default(),
+            broker: None,
+        }
     }
 
     /// Announces over this broker how each attempt ended.
@@ -182,7 +197,7 @@ impl Delivery {
     async fn sweep(&self) -> Result<(), NotifyError> {
         // The connection first: the lease is for the attempt, not for waiting in line.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
-            let Some(message) = self.log.claim_due(1, LEASE).await?.pop() else { return Ok(()) };
+            let Some(message) = self.log.claim_due(1, LEASE, &self.in_hand.ids()).await?.pop() else { return Ok(()) };
             self.begin(message, connection);
         }
         Ok(())
@@ -191,10 +206,10 @@ impl Delivery {
     /// Begins an attempt, which goes on whether or not anybody waits for it. Ends with
     /// the message after it, if that is known.
     fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
-        let delivery = self.clone();
+        let (delivery, held) = (self.clone(), self.in_hand.take(message.id));
         self.attempts.spawn(async move {
             let ended = delivery.attempt(&message).await;
-            drop(connection);
+            drop((connection, held));
             let (after, state, error) = ended?;
             if let Some(broker) = &delivery.broker {
                 announce(broker, &message, state, error).await;
@@ -209,7 +224,7 @@ impl Delivery {
         let (recorded, state, error) = match self.mailer.send(message).await {
             Ok(()) => {
                 tracing::info!(id = message.id, key = %message.key, "sent");
-                (self.log.sent(message.id).await, State::Sent, None)
+                (self.note_sent(message.id).await, State::Sent, None)
             }
             Err(error) => {
                 let last = message.attempts + 1 >= i64::from(self.max_attempts);
@@ -230,6 +245,16 @@ impl Delivery {
                 None
             }
         }
+    }
+
+    /// Notes that the mail server took a message, however long the database is away: what is
+    /// not noted is sent again. It keeps its connection until then, so these are never many.
+    /// Returns the message after it; `None` if that was noted before.
+    async fn note_sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+        let pauses =
+            ExponentialBuilder::default().with_min_delay(NOTING_PAUSES.0).with_max_delay(NOTING_PAUSES.1).without_max_times();
+        let warn = |error: &NotifyError, _| tracing::warn!(id, %error, "cannot note that the mail server took it; trying again");
+        (|| self.log.sent(id)).retry(pauses).notify(warn).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use orders_service::database::{Database, Migrations};
+use orders_service::database::{Database, Kind, Migrations, json};
 use sqlx::FromRow;
 
 use crate::{
@@ -190,25 +190,39 @@ impl Log {
         Ok(page.fetch_all(&self.database.pool).await?)
     }
 
-    /// Takes up to `limit` messages that are due, for `lease`: nobody else gets
-    /// them before it is over.
+    /// Takes up to `limit` messages that are due, but for those with the numbers `in_hand`,
+    /// for `lease`: nobody else gets them before it is over.
     ///
     /// # Errors
     /// The database's.
-    pub async fn claim_due(&self, limit: i64, lease: Duration) -> Result<Vec<Message>, NotifyError> {
+    pub async fn claim_due(&self, limit: i64, lease: Duration, in_hand: &[i64]) -> Result<Vec<Message>, NotifyError> {
+        let sql = match self.database.kind {
+            // The outer condition is looked at again for a row that another replica just took.
+            Kind::Postgres => {
+                "UPDATE messages SET next_attempt_at = $2
+                 WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 AND id IN (
+                     SELECT id FROM messages WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1
+                         AND id <> ALL (translate($4, '[]', '{}')::BIGINT[])
+                     ORDER BY next_attempt_at LIMIT $3
+                 ) RETURNING *"
+            }
+            Kind::Sqlite => {
+                "UPDATE messages SET next_attempt_at = $2
+                 WHERE id IN (
+                     SELECT id FROM messages WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1
+                         AND id NOT IN (SELECT value FROM json_each($4))
+                     ORDER BY next_attempt_at LIMIT $3
+                 ) RETURNING *"
+            }
+        };
         let now = Timestamp::now();
-        // The outer condition is looked at again for a row that another replica just took.
-        let claimed = sqlx::query_as(
-            "UPDATE messages SET next_attempt_at = $2
-             WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 AND id IN (
-                 SELECT id FROM messages WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3
-             ) RETURNING *",
-        )
-        .bind(now.as_microsecond())
-        .bind((now + lease).as_microsecond())
-        .bind(limit)
-        .fetch_all(&self.database.pool)
-        .await?;
+        let claimed = sqlx::query_as(sql)
+            .bind(now.as_microsecond())
+            .bind((now + lease).as_microsecond())
+            .bind(limit)
+            .bind(json(&in_hand)?)
+            .fetch_all(&self.database.pool)
+            .await?;
         Ok(claimed)
     }
 
@@ -216,7 +230,7 @@ impl Log {
     /// `None` if that was noted before.
     ///
     /// # Errors
-    /// The database's: then it is delivered again after the lease, with the same Message-ID.
+    /// The database's: unless it is noted later, it is delivered again after the lease, with the same Message-ID.
     pub async fn sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
         match self.noting_sent.ask(id).await? {
             Some(message) => Ok(Some(message)),

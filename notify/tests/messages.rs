@@ -10,23 +10,34 @@ use orders_notify::{
     log::{Log, MIGRATIONS, NewMessage, State},
     mailer::Mailer,
 };
-use orders_service::{database::Database, shutdown::Shutdown};
+use orders_service::{
+    database::{Database, Kind},
+    shutdown::Shutdown,
+};
 use orders_testbed::{Inbox, Postgres, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
+async fn on_both_databases<F, Fut>(test: F) -> Result<()>
+where
+    F: Fn(Database) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let directory = tempfile::tempdir()?;
+    let sqlite = format!("sqlite://{}", directory.path().join("notify.db").display());
+    test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
+    let postgres = Postgres::start(directory.path()).await?;
+    test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+}
+
 async fn on_both<F, Fut>(test: F) -> Result<()>
 where
     F: Fn(Log) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let directory = tempfile::tempdir()?;
-    let sqlite = format!("sqlite://{}", directory.path().join("notify.db").display());
-    test(Log::new(Database::open(&sqlite, 10, MIGRATIONS).await?)).await?;
-    let postgres = Postgres::start(directory.path()).await?;
-    test(Log::new(Database::open(&postgres.url(), 10, MIGRATIONS).await?)).await
+    on_both_databases(|database| test(Log::new(database))).await
 }
 
 fn message(key: &str) -> NewMessage {
@@ -37,6 +48,14 @@ fn message(key: &str) -> NewMessage {
         text: "Заказ успешно оформлен".to_owned(),
         resends: 0,
     }
+}
+
+/// Waits for a message's mail.
+async fn arrives(inbox: &Inbox, key: &str) -> Result<()> {
+    wait_for(&format!("the mail {key}"), Duration::from_secs(20), || async {
+        inbox.messages().await.ok()?.iter().any(|mail| mail.message_id.starts_with(key)).then_some(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +144,7 @@ async fn a_message_is_given_up_after_so_many_attempts_and_sent_again_on_request_
         .await?;
         assert_eq!(dead.attempts, 2);
         inbox.start_again().await?;
-        assert_eq!(log.claim_due(10, LEASE).await?, [], "nobody tries it any more");
+        assert_eq!(log.claim_due(10, LEASE, &[]).await?, [], "nobody tries it any more");
         assert_eq!(delivery.deliver(message("k"), PATIENCE).await?.state(), State::DeadLettered, "a repeat changes nothing");
 
         let again = NewMessage { resends: 1, ..message("k") };
@@ -160,6 +179,45 @@ async fn a_message_that_was_given_up_half_way_leaves_nothing_behind_for_the_next
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_the_database_cannot_note_as_sent_is_not_sent_again() -> Result<()> {
+    on_both_databases(|database| async move {
+        let (refuse, allow) = match database.kind {
+            Kind::Postgres => (
+                "ALTER TABLE messages ADD CONSTRAINT refused CHECK (sent_at IS NULL)",
+                "ALTER TABLE messages DROP CONSTRAINT refused",
+            ),
+            Kind::Sqlite => (
+                "CREATE TRIGGER refused BEFORE UPDATE OF sent_at ON messages BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                "DROP TRIGGER refused",
+            ),
+        };
+        sqlx::query(refuse).execute(&database.pool).await?;
+        let log = Log::new(database.clone());
+        let directory = tempfile::tempdir()?;
+        let inbox = Inbox::start(directory.path()).await?;
+        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 3, 15);
+        delivery.accept(message("first")).await?;
+        arrives(&inbox, "first").await?;
+        // Its lease runs out, and another that is due shows that the log was looked through.
+        sqlx::query("UPDATE messages SET next_attempt_at = 0").execute(&database.pool).await?;
+        let second = log.store(&message("second"), LEASE).await?.0;
+        log.release(second.id).await?;
+        let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
+        arrives(&inbox, "second").await?;
+        sqlx::query(allow).execute(&database.pool).await?;
+        wait_for("both to be noted as sent", Duration::from_secs(10), || async {
+            let messages = log.of_login("anna").await.ok()?;
+            messages.iter().all(|message| message.state() == State::Sent).then_some(())
+        })
+        .await?;
+        assert_eq!(inbox.messages().await?.len(), 2);
+        running.abort();
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_never_have_the_same_message_at_once() -> Result<()> {
     on_both(|log| async move {
         let mut stored = Vec::new();
@@ -168,11 +226,11 @@ async fn two_replicas_never_have_the_same_message_at_once() -> Result<()> {
             assert!(is_new);
             stored.push(message.id);
         }
-        assert_eq!(log.claim_due(100, LEASE).await?, [], "whoever stored them has them");
+        assert_eq!(log.claim_due(100, LEASE, &[]).await?, [], "whoever stored them has them");
         for id in stored {
             log.release(id).await?;
         }
-        let (one, other) = tokio::join!(log.claim_due(30, LEASE), log.claim_due(30, LEASE));
+        let (one, other) = tokio::join!(log.claim_due(30, LEASE, &[]), log.claim_due(30, LEASE, &[]));
         let mut ids: Vec<i64> = one?.iter().chain(&other?).map(|message| message.id).collect();
         let claimed = ids.len();
         ids.sort_unstable();

@@ -64,7 +64,7 @@ pub(super) async fn cancel(
         (status = 200, description = "The attempt was decided: `status` is 1 if it was charged, 0 if it was refused again", body = OrderView),
         (status = 202, description = "Asked for; not decided yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The order was not refused for lack of money or of an account", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The order was not refused for lack of money or of an account, or it was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -92,7 +92,7 @@ pub(super) async fn retry(
         (status = 200, description = "Tried: see `message_state`", body = OrderView),
         (status = 202, description = "Asked for; still being tried", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The message was sent, or is still being tried", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The message was sent, or is still being tried, or the order was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
