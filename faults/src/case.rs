@@ -128,7 +128,7 @@ impl Case {
         let rested = at_rest(shop).await;
         let audited = shop.audit().await;
         match (ending, rested, audited) {
-            (_, _, Err(error)) => Verdict::Violated(format!("{error:#}")),
+            (_, _, Err(error)) => Verdict::of(Err(error)),
             (Err(error), ..) | (_, Err(error), _) => Verdict::Unsettled(format!("{error:#}")),
             (Ok(mut ending), Ok(()), Ok(())) => match workload::count_mails(shop, login, &mut ending).await {
                 Err(error) => Verdict::Unsettled(format!("{error:#}")),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream;
 use futures::TryStreamExt;
 use kube::{Api, Client};
@@ -30,6 +30,12 @@ use crate::{
 
 /// Operators in a shop, of which one works at a time.
 const OPERATORS: usize = 2;
+
+/// How long a database may take to recover before the audit asks in vain.
+const AUDIT_LIMIT: Duration = Duration::from_secs(30);
+
+/// The exit code of `orders-audit` when something that it asks does not answer.
+const COULD_NOT_BE_MADE: i32 = 2;
 
 /// Which databases the services use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -251,13 +257,21 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Runs `orders-audit` over everything that ever happened in this shop.
+    /// Runs `orders-audit` over everything that ever happened in this shop, as soon as all that it asks
+    /// answers again.
     ///
     /// # Errors
     /// With its report, if something does not hold or it could not be found out.
     pub async fn audit(&self) -> Result<()> {
-        let audited = self.audit.run(&[], Duration::from_secs(60)).await?;
-        ensure!(audited.exit_code == Some(0), "orders-audit: {}", audited.output);
+        let audit = || self.audit.run(&[], Duration::from_secs(60));
+        let made = wait_for("an audit that can be made", AUDIT_LIMIT, || async {
+            audit().await.ok().filter(|audited| audited.exit_code != Some(COULD_NOT_BE_MADE))
+        })
+        .await;
+        match made {
+            Ok(audited) => ensure!(audited.exit_code == Some(0), "orders-audit: {}", audited.output),
+            Err(error) => bail!("{error}: {}", audit().await?.output),
+        }
         Ok(())
     }
 
