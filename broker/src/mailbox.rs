@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -67,6 +67,18 @@ impl<T> Mailbox<T> {
         receiver
     }
 
+    /// Waits from now on for the next news of a key, or what came lately, and keeps it for whoever
+    /// asks next. Ends with whether it is as wanted; with false, too, if somebody else asks meanwhile.
+    pub fn came(self: &Arc<Self>, key: &str, is_wanted: fn(&T) -> bool) -> impl Future<Output = bool> + use<T> {
+        let (mailbox, key, news) = (self.clone(), key.to_owned(), self.await_news(key));
+        async move {
+            let Ok(news) = news.await else { return false };
+            let is_wanted = is_wanted(&news);
+            mailbox.bring(&key, news);
+            is_wanted
+        }
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +99,24 @@ mod tests {
         assert_eq!(mailbox.await_news("a").await, Ok(3), "the latest");
         let mut nothing_left = mailbox.await_news("a");
         assert!(nothing_left.try_recv().is_err(), "taken once");
+    }
+
+    #[tokio::test]
+    async fn that_news_came_is_heard_and_the_news_stays_for_who_asks() {
+        let mailbox = Arc::new(Mailbox::default());
+        let is_final = |news: &i32| *news > 1;
+        let (came, other) = (mailbox.came("a", is_final), mailbox.came("b", is_final));
+        mailbox.bring("a", 2);
+        mailbox.bring("b", 1);
+        assert_eq!((came.await, other.await), (true, false));
+        assert!(mailbox.came("a", is_final).await, "it came before");
+        assert_eq!(mailbox.await_news("a").await, Ok(2));
+
+        let given_up = mailbox.came("a", is_final);
+        let asked = mailbox.await_news("a");
+        assert!(!given_up.await, "somebody else asks now");
+        mailbox.bring("a", 3);
+        assert_eq!(asked.await, Ok(3));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -14,19 +14,20 @@ use kube::{
         watcher,
     },
 };
-use orders_crds::{Order, OrderSpec, OrderStatus, Outcome};
+use orders_crds::{Order, OrderSpec, OrderStatus, Outcome, RetryStep};
 use orders_service::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     carry_out::carry_out,
-    clients::{Billing, Notify},
+    clients::{Billing, News, Notify},
     customers::Customers,
     decide::{Step, decide},
     deletion::{self, Deletion, has_finalizer, needs_finalizer},
     events::{Happened, Publisher},
     guarded::Guarded,
+    late::{self, LateAnswer},
     purchase::Purchase,
     queue,
     retention::Retention,
@@ -99,16 +100,21 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
         .flat_map(move |event| stream::iter(event.map(|event| unfinished(event, &listed)).unwrap_or_default()));
     let retained = retain(context.retention.as_ref(), store.clone());
-    let pass = |order: ObjectRef<Guarded>| {
-        let (order, context) = (store.get(&order), context.clone());
+    let (answered, answered_late) = late::answered();
+    let pass = |key: ObjectRef<Guarded>| {
+        let (order, context, answered) = (store.get(&key), context.clone(), answered.clone());
         // A task of its own, so that it goes on where its connections are served.
         let pass = AbortOnDropHandle::new(tokio::spawn(async move {
             let order = order?;
-            reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))
+            let again = reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))?;
+            if let Some(answer) = again.late {
+                answered.bring(key, answer, again.after);
+            }
+            Some(again.after)
         }));
         async { pass.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) }
     };
-    let work = queue::run(unfinished, pass, concurrency.into(), shutdown.clone().requested());
+    let work = queue::run(stream::select(unfinished, answered_late), pass, concurrency.into(), shutdown.clone().requested());
     tokio::select! {
         () = async { work.await; deletion.finish().await } => {}
         () = retained => {}
@@ -148,8 +154,15 @@ fn needs_work(order: &Guarded) -> bool {
     decide(status, &wanted, Timestamp::now()) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
 }
 
-/// A pass over an order; after how long it wants another, if nothing changes before.
-async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
+/// When an order wants another pass, if it does not change before.
+struct Again {
+    after: Duration,
+    /// Sooner, if what was asked for is answered after all.
+    late: Option<LateAnswer>,
+}
+
+/// A pass over an order; whether it wants another.
+async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Option<Again>, ReconcileError> {
     if !needs_work(order) {
         return Ok(None);
     }
@@ -159,7 +172,12 @@ async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Optio
     let mut progress = Progress::new(before.clone(), order.meta().generation);
     let mut purchase = spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
     let go_on = match &mut purchase {
-        Ok(purchase) => carry_out(&uid, purchase, &wanted, &mut progress, &*context.billing, &*context.notify).await,
+        Ok(purchase) => {
+            if late_answer(&before, purchase, context).and_then(FutureExt::now_or_never) == Some(true) {
+                progress.answered_late(Timestamp::now());
+            }
+            carry_out(&uid, purchase, &wanted, &mut progress, &*context.billing, &*context.notify).await
+        }
         // What was decided stays decided, whatever can be read of it now.
         Err(problem) if before.outcome() != Outcome::Undecided => {
             tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
@@ -170,6 +188,7 @@ async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Optio
             None
         }
     };
+    let late = purchase.as_ref().ok().and_then(|purchase| late_answer(&progress.status, purchase, context));
     let mut version = order.resource_version();
     if progress.status != before {
         let change = context.watched.next_of(order);
@@ -199,7 +218,15 @@ async fn reconcile(order: &Arc<Guarded>, context: &Arc<Context>) -> Result<Optio
             }
         }
     }
-    Ok(go_on.map(pause_until))
+    Ok(go_on.map(|until| Again { after: pause_until(until), late }))
+}
+
+/// The answer that an order waits for, if it may come late.
+fn late_answer(status: &OrderStatus, purchase: &Purchase, context: &Context) -> Option<LateAnswer> {
+    match status.retry.as_ref()?.step {
+        RetryStep::Notification => context.notify.late(purchase, &News::of(status)),
+        step => context.billing.late(step, purchase),
+    }
 }
 
 /// What could be read of an order: its spec, or why it cannot be; its status.
@@ -312,15 +339,15 @@ fn pause_until(time: Timestamp) -> Duration {
 
 /// A status that could not be written. The order is unchanged, so everything is
 /// asked again, under the same keys, after so long.
-fn retry_after(order: &Guarded, error: &ReconcileError) -> Duration {
+fn retry_after(order: &Guarded, error: &ReconcileError) -> Again {
     let conflict = matches!(error, ReconcileError::Kube(kube::Error::Api(status)) if status.is_conflict());
     if conflict {
         // Somebody else changed it; the watch brings the new version.
-        return Duration::from_millis(200);
+        return Again { after: Duration::from_millis(200), late: None };
     }
     metrics::counter!("orders_reconcile_errors_total").increment(1);
     tracing::warn!(order = order.name_any(), %error, "order not brought forward; trying again");
-    Duration::from_secs(1)
+    Again { after: Duration::from_secs(1), late: None }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod deletion;
 pub mod events;
 pub mod guarded;
 pub mod interaction;
+pub mod late;
 pub mod leader;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;

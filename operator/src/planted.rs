@@ -6,12 +6,13 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
-use orders_crds::{Money, Order, OrderStatus, Reason};
+use orders_crds::{Money, Order, OrderStatus, Reason, RetryStep};
 use orders_service::planted;
 use serde_json::json;
 
 use crate::{
     clients::{Billing, NoAnswer, Payment},
+    late::LateAnswer,
     purchase::Purchase,
     status::Progress,
 };
@@ -90,5 +91,9 @@ impl Billing for Planted {
 
     async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
         self.billing.refund(purchase).await
+    }
+
+    fn late(&self, step: RetryStep, purchase: &Purchase) -> Option<LateAnswer> {
+        self.billing.late(step, purchase)
     }
 }

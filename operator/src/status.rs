@@ -216,6 +216,13 @@ impl Progress {
         before.as_deref() != Some(reason.as_str())
     }
 
+    /// What failed is due now: its answer came after all.
+    pub fn answered_late(&mut self, now: Timestamp) {
+        if let Some(retry) = &mut self.status.retry {
+            retry.next_attempt_time = MicroTime(now);
+        }
+    }
+
     fn failed(&mut self, step: RetryStep, error: &str, now: Timestamp) {
         let before = self.status.retry.take().filter(|retry| retry.step == step).map_or(0, |retry| retry.attempts);
         self.status.retry = Some(Retry {

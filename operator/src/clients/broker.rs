@@ -5,6 +5,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use orders_broker::{
     Broker,
     mailbox::Mailbox,
@@ -16,12 +17,12 @@ use orders_broker::{
         REFUND_REQUESTED,
     },
 };
-use orders_crds::{Money, Reason, order::message_key};
+use orders_crds::{Money, Reason, RetryStep, order::message_key};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::{Billing, Delivery, News, NoAnswer, Notify, Payment, is_of};
-use crate::purchase::Purchase;
+use crate::{late::LateAnswer, purchase::Purchase};
 
 /// How long billing may take to tell the outcome. Beyond it the charge is unknown and asked for again.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,6 +142,14 @@ impl Billing for BrokerBilling {
         is_of(purchase, &refunded.key, &refunded.login, refunded.amount)?;
         Ok(refunded.balance)
     }
+
+    fn late(&self, step: RetryStep, purchase: &Purchase) -> Option<LateAnswer> {
+        match step {
+            RetryStep::Payment | RetryStep::Cancellation => Some(self.heard.outcomes.came(&purchase.key, |_| true).boxed()),
+            RetryStep::Refund => Some(self.heard.refunds.came(&purchase.key, |_| true).boxed()),
+            RetryStep::Notification => None,
+        }
+    }
 }
 
 impl BrokerBilling {
@@ -197,6 +206,14 @@ impl Notify for BrokerNotify {
             return Ok(delivery);
         }
         let mut heard = self.heard.notifications.await_news(&key);
+        if let Ok(changed) = heard.try_recv() {
+            if is_final(&changed)
+                && let Some(delivery) = stands(changed, news.resends)
+            {
+                return Ok(delivery);
+            }
+            heard = self.heard.notifications.await_news(&key);
+        }
         let deadline = Instant::now() + NOTIFICATION_TIMEOUT;
         let publishing = self.broker.publish(DECIDED, Uuid::new_v4().to_string(), decided);
         match timeout_at(deadline, publishing).await {
@@ -211,6 +228,10 @@ impl Notify for BrokerNotify {
         }
         Ok(Delivery::Underway { last_error: Some("notify has not said how it stands; the broker has it".to_owned()) })
     }
+
+    fn late(&self, purchase: &Purchase, news: &News) -> Option<LateAnswer> {
+        Some(self.heard.notifications.came(&message_key(&purchase.key, news.outcome), is_final).boxed())
+    }
 }
 
 /// Whether billing tells this by itself.
@@ -223,6 +244,11 @@ impl BrokerNotify {
     async fn lately(&self, key: &str) -> Option<NotificationChanged> {
         timeout(NOTIFICATION_TIMEOUT, self.heard.notifications.await_news(key)).await.ok()?.ok()
     }
+}
+
+/// Whether notify tries the message no more.
+fn is_final(changed: &NotificationChanged) -> bool {
+    changed.state != NotificationState::Delivering
 }
 
 /// How the message stands that was asked to be sent again so often; `None` if this
@@ -239,7 +265,7 @@ fn stands(changed: NotificationChanged, resends: i32) -> Option<Delivery> {
 
 #[cfg(test)]
 mod tests {
-    use orders_crds::OrderSpec;
+    use orders_crds::{OrderSpec, Outcome};
 
     use super::*;
 
@@ -251,11 +277,40 @@ mod tests {
         assert_eq!(stands(changed(NotificationState::Sent, 0), 1), Some(Delivery::Sent));
     }
 
-    #[test]
-    fn an_outcome_counts_only_if_it_is_of_this_purchase() {
+    fn purchase() -> Purchase {
         let spec =
             OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
-        let purchase = Purchase::read("k", 1, &spec).unwrap();
+        Purchase::read("k", 1, &spec).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_said_when_nobody_waited_any_more_is_taken_without_asking() {
+        // Nobody listens there, so whoever asks has no answer.
+        let broker = Broker::connect("nats://127.0.0.1:1", None, orders_broker::topology::Service::Operator).await.unwrap();
+        let (billing, notify, listener) = everything(broker);
+        let (heard, purchase) = (listener.heard, purchase());
+        let news = News { outcome: Outcome::Refused(Some(Reason::Cancelled)), balance: None, resends: 0 };
+        let late = [
+            notify.late(&purchase, &news).unwrap(),
+            billing.late(RetryStep::Refund, &purchase).unwrap(),
+            billing.late(RetryStep::Payment, &purchase).unwrap(),
+        ];
+        heard
+            .notifications
+            .bring("k", NotificationChanged { key: "k".into(), state: NotificationState::Sent, error: None, resends: 0 });
+        let Purchase { key, login, email, amount } = purchase.clone();
+        heard.refunds.bring("k", Refunded { key: key.clone(), login: login.clone(), amount, balance: Money::ZERO });
+        let outcome = messages::Outcome::Charged;
+        heard.outcomes.bring("k", Decided { key, login, email, amount, outcome, balance: Some(Money::ZERO), resends: 0 });
+        assert_eq!(futures::future::join_all(late).await, [true; 3]);
+        assert_eq!(notify.notify(&purchase, &news).await, Ok(Delivery::Sent));
+        assert_eq!(billing.refund(&purchase).await, Ok(Money::ZERO));
+        assert_eq!(billing.charge(&purchase).await, Ok(Payment::Charged { balance: Money::ZERO }));
+    }
+
+    #[test]
+    fn an_outcome_counts_only_if_it_is_of_this_purchase() {
+        let purchase = purchase();
         let right = Decided {
             key: "k".into(),
             login: purchase.login.clone(),

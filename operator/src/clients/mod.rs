@@ -9,9 +9,9 @@ pub mod broker;
 pub mod notify;
 
 use async_trait::async_trait;
-use orders_crds::{Login, Money, OrderStatus, Outcome, Reason};
+use orders_crds::{Login, Money, OrderStatus, Outcome, Reason, RetryStep};
 
-use crate::purchase::Purchase;
+use crate::{late::LateAnswer, purchase::Purchase};
 
 /// Billing's definite answer about a charge. A refusal is an answer, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,12 @@ pub trait Billing: Send + Sync {
     /// # Errors
     /// [`NoAnswer`], after which the refund is unknown.
     async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer>;
+
+    /// What was asked for in this step in vain may be answered after all; `None` where nothing is answered late.
+    /// Whoever asks again takes the answer.
+    fn late(&self, _step: RetryStep, _purchase: &Purchase) -> Option<LateAnswer> {
+        None
+    }
 }
 
 /// The notify service, as the operator needs it.
@@ -107,6 +113,11 @@ pub trait Notify: Send + Sync {
     /// # Errors
     /// [`NoAnswer`], after which it is unknown whether the message is stored.
     async fn notify(&self, purchase: &Purchase, news: &News) -> Result<Delivery, NoAnswer>;
+
+    /// As [`Billing::late`], of a message that is sent or given up.
+    fn late(&self, _purchase: &Purchase, _news: &News) -> Option<LateAnswer> {
+        None
+    }
 }
 
 /// An answer counts only if it speaks of this very purchase.

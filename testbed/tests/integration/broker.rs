@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use async_nats::{ConnectOptions, jetstream};
 use futures::StreamExt;
 use orders_broker::{asyncapi, dead_letters::DeadLetters, topology};
-use orders_crds::Outcome;
-use orders_testbed::{Cluster, Interaction, Nats, Stack, StackOptions, wait_for};
+use orders_crds::{ConditionType, Order, Outcome, conditions};
+use orders_testbed::{Cluster, Interaction, Nats, Signal, Stack, StackOptions, wait_for};
 use serde_json::{Value, json};
 
 use crate::shop::{SOON, Shop, interaction, name, was_told_slowly};
@@ -180,6 +180,42 @@ async fn the_style_can_be_changed_with_orders_under_way() -> Result<()> {
     assert_eq!(shop.balance("sven").await?, "600.0", "each charged once");
     assert_eq!(shop.messages("sven").await?.len(), 40, "each told once");
     assert_eq!(shop.orders().get(&name(ids[0])).await?.outcome(), Outcome::Paid);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_goes_on_as_soon_as_notify_says_how_its_message_stands() -> Result<()> {
+    for style in STYLES {
+        let shop = Shop::open_as(style, &Cluster::control_plane().await?, |options| options).await?;
+        shop.customer("lara", json!(500)).await?;
+        assert_eq!(shop.order("lara", json!(100)).await?.status, 200);
+        shop.settled().await?;
+        let client = admin(shop.nats.as_ref().context("a broker")?).await?;
+        let mut reminders = client.subscribe(topology::DECIDED).await?;
+        client.flush().await?;
+
+        shop.stack.notify.process.signal(Signal::STOP)?;
+        let id = shop.send(shop.order_request("lara", json!(100)).header("prefer", "respond-async")).await?.id();
+        // By then the operator pauses for eight seconds before it asks once more.
+        let asked = 5;
+        let retry = |order: &Order| order.status.as_ref().and_then(|status| status.retry.clone());
+        let waiting = shop
+            .wait_order(&name(id), "notify to be asked in vain", |order| {
+                retry(order).is_some_and(|retry| retry.attempts >= asked)
+            })
+            .await?;
+        shop.stack.notify.process.signal(Signal::CONT)?;
+        shop.settled().await?;
+        let told = shop.orders().get(&name(id)).await?.status.context("a status")?;
+        let told = conditions::find(&told.conditions, ConditionType::Notified).context("a condition")?.last_transition_time.0;
+        let next_attempt = retry(&waiting).context("a retry")?.next_attempt_time.0;
+        assert!(told + Duration::from_secs(1) < next_attempt, "{told} was not before {next_attempt}, {}", style.as_str());
+        let mut said = 0;
+        while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(500), reminders.next()).await {
+            said += 1;
+        }
+        assert_eq!(said, asked, "nobody asks once more for what was said, {}", style.as_str());
+    }
     Ok(())
 }
 
