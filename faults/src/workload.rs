@@ -20,10 +20,9 @@ use crate::{
     shop::Shop,
 };
 
-/// How long anything may take to settle after a fault. The longest there is: a
-/// request that takes effect when its sender gave up after ten seconds, with
-/// notify killed meanwhile, whose lease on the message lasts fifteen.
-pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take to settle after a fault: the operator's longest pause, which is a
+/// minute, with an attempt of it that a slow machine makes in vain, and as much again.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
 /// What customers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
