@@ -16,7 +16,10 @@ const CAPACITY: usize = 20_000;
 
 /// News by key: the latest, each for whoever asks first.
 #[derive(Debug)]
-pub struct Mailbox<T>(Mutex<HashMap<String, Slot<T>>>);
+pub struct Mailbox<T> {
+    slots: Mutex<HashMap<String, Slot<T>>>,
+    is_final: fn(&T) -> bool,
+}
 
 #[derive(Debug)]
 enum Slot<T> {
@@ -26,16 +29,22 @@ enum Slot<T> {
     Kept(T, Instant),
 }
 
-impl<T> Default for Mailbox<T> {
-    fn default() -> Self {
-        Mailbox(Mutex::default())
-    }
-}
-
 impl<T> Mailbox<T> {
+    /// An empty one, and which news says how a matter ended: no other news takes its place while it is kept.
+    pub fn new(is_final: fn(&T) -> bool) -> Self {
+        Mailbox { slots: Mutex::default(), is_final }
+    }
+
     /// Brings news.
     pub fn bring(&self, key: &str, news: T) {
         let mut slots = self.slots();
+        if let Some(Slot::Kept(kept, since)) = slots.get(key)
+            && (self.is_final)(kept)
+            && !(self.is_final)(&news)
+            && since.elapsed() < KEPT
+        {
+            return;
+        }
         let news = match slots.remove(key) {
             Some(Slot::Awaited(waiting)) => match waiting.send(news) {
                 Ok(()) => return,
@@ -67,30 +76,43 @@ impl<T> Mailbox<T> {
         receiver
     }
 
-    /// Waits from now on for the next news of a key, or what came lately, and keeps it for whoever
-    /// asks next. Ends with whether it is as wanted; with false, too, if somebody else asks meanwhile.
-    pub fn came(self: &Arc<Self>, key: &str, is_wanted: fn(&T) -> bool) -> impl Future<Output = bool> + use<T> {
-        let (mailbox, key, news) = (self.clone(), key.to_owned(), self.await_news(key));
+    /// Waits from now on for final news of a key, or takes what came lately, and keeps it for
+    /// whoever asks next. Other news is passed over. Ends with false if somebody else asks meanwhile.
+    pub fn came(self: &Arc<Self>, key: &str) -> impl Future<Output = bool> + use<T> {
+        let (mailbox, key, mut coming) = (self.clone(), key.to_owned(), self.await_news(key));
         async move {
-            let Ok(news) = news.await else { return false };
-            let is_wanted = is_wanted(&news);
-            mailbox.bring(&key, news);
-            is_wanted
+            while let Ok(news) = coming.await {
+                if (mailbox.is_final)(&news) {
+                    mailbox.bring(&key, news);
+                    return true;
+                }
+                coming = mailbox.await_news(&key);
+            }
+            false
         }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot<T>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+
     use super::*;
+
+    /// Of it, what is more than one is final.
+    fn mailbox() -> Arc<Mailbox<i32>> {
+        Arc::new(Mailbox::new(|news| *news > 1))
+    }
 
     #[tokio::test]
     async fn news_reaches_who_asks_before_and_who_asks_after() {
-        let mailbox = Mailbox::default();
+        let mailbox = mailbox();
         let before = mailbox.await_news("a");
         mailbox.bring("a", 1);
         assert_eq!(before.await, Ok(1));
@@ -103,16 +125,14 @@ mod tests {
 
     #[tokio::test]
     async fn that_news_came_is_heard_and_the_news_stays_for_who_asks() {
-        let mailbox = Arc::new(Mailbox::default());
-        let is_final = |news: &i32| *news > 1;
-        let (came, other) = (mailbox.came("a", is_final), mailbox.came("b", is_final));
+        let mailbox = mailbox();
+        let came = mailbox.came("a");
         mailbox.bring("a", 2);
-        mailbox.bring("b", 1);
-        assert_eq!((came.await, other.await), (true, false));
-        assert!(mailbox.came("a", is_final).await, "it came before");
+        assert!(came.await);
+        assert!(mailbox.came("a").await, "it came before");
         assert_eq!(mailbox.await_news("a").await, Ok(2));
 
-        let given_up = mailbox.came("a", is_final);
+        let given_up = mailbox.came("a");
         let asked = mailbox.await_news("a");
         assert!(!given_up.await, "somebody else asks now");
         mailbox.bring("a", 3);
@@ -120,8 +140,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_not_final_does_not_end_the_wait_for_what_is() {
+        let mailbox = mailbox();
+        let mut came = pin!(mailbox.came("a"));
+        mailbox.bring("a", 1);
+        assert!(came.as_mut().now_or_never().is_none(), "nothing final yet");
+        mailbox.bring("a", 2);
+        assert_eq!(came.now_or_never(), Some(true));
+        assert_eq!(mailbox.await_news("a").await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn what_is_final_is_kept_when_older_news_comes_after_it() {
+        let mailbox = mailbox();
+        mailbox.bring("a", 2);
+        mailbox.bring("a", 1);
+        assert_eq!(mailbox.await_news("a").await, Ok(2));
+        mailbox.bring("a", 1);
+        assert_eq!(mailbox.await_news("a").await, Ok(1), "nothing final is kept any more");
+    }
+
+    #[tokio::test]
     async fn news_for_one_who_gave_up_is_kept_for_the_next() {
-        let mailbox = Mailbox::default();
+        let mailbox = mailbox();
         drop(mailbox.await_news("a"));
         mailbox.bring("a", 1);
         assert_eq!(mailbox.await_news("a").await, Ok(1));

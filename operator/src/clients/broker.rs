@@ -32,11 +32,21 @@ const PAYMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// What came from billing and notify, by order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Heard {
     outcomes: Arc<Mailbox<Decided>>,
     refunds: Arc<Mailbox<Refunded>>,
     notifications: Arc<Mailbox<NotificationChanged>>,
+}
+
+impl Heard {
+    fn nothing_yet() -> Self {
+        Heard {
+            outcomes: Arc::new(Mailbox::new(|_| true)),
+            refunds: Arc::new(Mailbox::new(|_| true)),
+            notifications: Arc::new(Mailbox::new(is_final)),
+        }
+    }
 }
 
 /// Hears what billing and notify say.
@@ -64,14 +74,14 @@ pub struct BrokerNotify {
 
 /// Notify over the broker, told each outcome by the operator.
 pub fn notify_only(broker: Broker) -> (BrokerNotify, Listener) {
-    let heard = Heard::default();
+    let heard = Heard::nothing_yet();
     let notify = BrokerNotify { broker: broker.clone(), heard: heard.clone(), hears_billing: false };
     (notify, Listener { broker, heard, hears_billing: false })
 }
 
 /// Billing and notify over the broker; notify hears the outcome from billing.
 pub fn everything(broker: Broker) -> (BrokerBilling, BrokerNotify, Listener) {
-    let heard = Heard::default();
+    let heard = Heard::nothing_yet();
     let billing = BrokerBilling { broker: broker.clone(), heard: heard.clone() };
     let notify = BrokerNotify { broker: broker.clone(), heard: heard.clone(), hears_billing: true };
     (billing, notify, Listener { broker, heard, hears_billing: true })
@@ -145,8 +155,8 @@ impl Billing for BrokerBilling {
 
     fn late(&self, step: RetryStep, purchase: &Purchase) -> Option<LateAnswer> {
         match step {
-            RetryStep::Payment | RetryStep::Cancellation => Some(self.heard.outcomes.came(&purchase.key, |_| true).boxed()),
-            RetryStep::Refund => Some(self.heard.refunds.came(&purchase.key, |_| true).boxed()),
+            RetryStep::Payment | RetryStep::Cancellation => Some(self.heard.outcomes.came(&purchase.key).boxed()),
+            RetryStep::Refund => Some(self.heard.refunds.came(&purchase.key).boxed()),
             RetryStep::Notification => None,
         }
     }
@@ -230,7 +240,7 @@ impl Notify for BrokerNotify {
     }
 
     fn late(&self, purchase: &Purchase, news: &News) -> Option<LateAnswer> {
-        Some(self.heard.notifications.came(&message_key(&purchase.key, news.outcome), is_final).boxed())
+        Some(self.heard.notifications.came(&message_key(&purchase.key, news.outcome)).boxed())
     }
 }
 
