@@ -5,8 +5,9 @@
 //! Systems", SIGMOD 1984), so that they share its round trip and its wait for the disk.
 //! Nobody waits for company: one alone goes at once.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests in one statement at most.
@@ -54,7 +55,7 @@ impl<Request: Send + 'static, Answer: Send + 'static> GroupCommit<Request, Answe
     /// The statement's answer to this request; `None` if it did nothing for it, or it is not known whether it did.
     ///
     /// # Errors
-    /// If the database hangs, after six seconds: then it is not known whether anything was done.
+    /// If the database hangs, after six seconds, or the statement panics: then it is not known whether anything was done.
     pub async fn ask(&self, request: Request) -> Result<Option<Answer>, sqlx::Error> {
         let asked = async {
             let (answer, answered) = oneshot::channel();
@@ -81,22 +82,33 @@ async fn run<Request, Answer, Statement>(
         }
         let (requests, mut asking): (Vec<_>, Vec<_>) =
             together.drain(..).map(|waiting| (waiting.request, Some(waiting.answer))).unzip();
-        let done = tokio::time::timeout(TIMEOUT, statement(requests)).await;
-        let hangs = done.is_err();
-        match done {
-            Ok(Ok(answers)) => {
+        // A panic is a bug, as in a handler: it is told to those it was about, and the others go on.
+        let statement = AssertUnwindSafe(statement(requests)).catch_unwind();
+        let unknown: Option<fn() -> sqlx::Error> = match tokio::time::timeout(TIMEOUT, statement).await {
+            Ok(Ok(Ok(answers))) => {
                 for (place, answer) in answers {
                     if let Some(asking) = asking.get_mut(place).and_then(Option::take) {
                         let _ = asking.send(Ok(Some(answer)));
                     }
                 }
+                None
             }
             // Something about one of them was not usual, or the database is away. Each finds out for itself.
-            Ok(Err(error)) => tracing::debug!(%error, requests = asking.len(), "not done together"),
-            Err(_) => tracing::warn!(requests = asking.len(), "the database does not answer"),
-        }
+            Ok(Ok(Err(error))) => {
+                tracing::debug!(%error, requests = asking.len(), "not done together");
+                None
+            }
+            Ok(Err(_)) => {
+                tracing::error!(requests = asking.len(), "a statement panicked");
+                Some(|| sqlx::Error::WorkerCrashed)
+            }
+            Err(_) => {
+                tracing::warn!(requests = asking.len(), "the database does not answer");
+                Some(|| sqlx::Error::PoolTimedOut)
+            }
+        };
         for asking in asking.into_iter().flatten() {
-            let _ = asking.send(if hangs { Err(sqlx::Error::PoolTimedOut) } else { Ok(None) });
+            let _ = asking.send(unknown.map_or(Ok(None), |error| Err(error())));
         }
     }
 }
@@ -173,6 +185,16 @@ mod tests {
         let (hangs, behind) = tokio::join!(commit.ask(3600), behind);
         assert!(matches!((hangs, behind), (Err(sqlx::Error::PoolTimedOut), Err(sqlx::Error::PoolTimedOut))));
         assert!(began.elapsed() < Duration::from_secs(8), "nobody waits for two statements that hang");
+        assert_eq!(commit.ask(0).await.unwrap(), Some("done"));
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_panics_is_an_error_and_not_the_end() {
+        let commit = GroupCommit::new(|numbers: Vec<u64>| async move {
+            assert_eq!(numbers, [0], "planted");
+            Ok(vec![(0, "done")])
+        });
+        assert!(matches!(commit.ask(1).await, Err(sqlx::Error::WorkerCrashed)));
         assert_eq!(commit.ask(0).await.unwrap(), Some("done"));
     }
 }
