@@ -1,22 +1,27 @@
 # orders. `make demo` shows it running, `make test` proves it; `make` lists the rest.
 
+SHELL := /bin/bash
 export ORDERS_CACHE ?= $(HOME)/.cache/orders
 # Outside the checkout, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 # Which checkout the project's own crates in there were built from.
 BUILT_FROM := $(CARGO_TARGET_DIR)/checkout
-PACKAGES    = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml | cut -d'"' -f2))
+PACKAGES   = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml | cut -d'"' -f2))
 
 NAMESPACE ?= shop
 CHART     := helm/orders
-TESTBED   := $(CARGO_TARGET_DIR)/debug/testbed
-FAULTS    := $(CARGO_TARGET_DIR)/debug/orders-faults
-PLANTED   := $(CARGO_TARGET_DIR)/debug/planted
-BIN       := $(ORDERS_CACHE)/bin/current
+PROGRAMS  := $(CARGO_TARGET_DIR)/debug
+TESTBED   := $(PROGRAMS)/testbed
+FAULTS    := $(PROGRAMS)/orders-faults
+# One way to build and one to test: always the whole workspace, since cargo gives shared crates the features of what is
+# selected, and compiles them once more for every other selection.
+BUILD     := cargo build --workspace --locked --quiet
+TEST      := cargo test --workspace --locked
+SUITE     := $(TEST) --test integration -- --test-threads=3 --skip scale::
 PREVIOUS  := $(ORDERS_CACHE)/previous
 SERVICES  := api-server operator billing notify archive
-say        = @printf '\n\033[1m== %s\033[0m\n'
+say       = @printf '\n\033[1m== %s\033[0m\n'
 
 # `make env` prints these for a shell; make itself needs them, too.
 KUBE       = eval "$$($(TESTBED) env)";
@@ -25,7 +30,9 @@ NATS       = $(if $(filter kind,$(CLUSTER)),, --set nats.server.image.repository
 IMAGES     = $(if $(filter-out ,$(KUBE_CONTEXT)),,--set image.registry=localhost --set image.tag=testbed --set image.pullPolicy=Never$(NATS))
 CRDS       := orders.arch.homework customers.arch.homework
 
-.PHONY: help demo down test test-unit test-integration test-scale test-faults test-faults-short test-e2e load-previous dev fault-programs lint lint-idl generate env testbed install newman measure compare bench pictures deny checkout npm
+.PHONY: help demo down dev build build-cluster test test-all test-unit test-services test-integration test-styles test-faults \
+  test-faults-quick test-sweep test-scale test-e2e test-upgrade test-mutants lint lint-idl lint-features node load-previous \
+  generate env testbed install newman measure compare bench pictures deny checkout npm
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +42,7 @@ help: ## List what can be made
 demo: testbed ## Bring up a real Kubernetes, install the chart, run the Postman scenario, show the orders
 	$(say) "1/5 A Kubernetes node on this machine (built from source the first time: about 11 minutes)"
 	@$(TESTBED) up node
-	$(say) "2/5 Images of this checkout (compiled the first time: about 6 minutes)"
+	$(say) "2/5 Images of this checkout (compiled the first time: about 4 minutes)"
 	@$(TESTBED) load
 	$(say) "3/5 helm install orders ./$(CHART) --namespace $(NAMESPACE)"
 	@$(MAKE) --no-print-directory install
@@ -59,62 +66,75 @@ newman: npm ## The Postman scenario against http://arch.homework
 down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
-test: lint test-unit test-integration test-faults-short test-e2e ## Prove all of it (about 45 minutes warm); ends a running demo and its orders
+test: ## Before each commit, and what CI runs; ends a running demo and its orders
+	@testbed/steps.sh test lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-faults-quick=180 test-e2e=240
 	@$(TESTBED) down
-	$(say) "All tests passed"
 
-test-unit: checkout ## Rules, parsers, decisions: no cluster
-	$(say) "Unit tests"
-	@cargo test --workspace --lib --bins --quiet
+test-all: ## Before a release: all of `make test`, and everything that is long
+	@testbed/steps.sh test-all lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-e2e=240 \
+	  test-styles=420 test-upgrade=500 test-faults=900 test-scale=500
+	@$(TESTBED) down
 
-test-integration: testbed ## The services as processes on a real API server, with real databases and mail
-	$(say) "Integration tests"
+build: checkout ## Compile all programs and tests
+	@[ -n "$$BUILT" ] || $(BUILD) --all-targets
+
+build-cluster: build ## Compile Kubernetes, etcd, NATS, containerd and Helm, once on a machine, and install packages
+	@$(TESTBED) build node
+
+test-unit: build ## Rules, parsers, decisions: no cluster
+	@$(TEST) --lib --bins --quiet
+
+test-services: build ## Each service by itself: generated files, decisions explored, SQLite and PostgreSQL, mail
+	@$(TEST) --test suite --quiet
+
+# By far the most is the same whatever carries it: of the styles with a broker here only what differs in them.
+test-integration: build ## The services on a real API server, over HTTP, on both databases; what differs with a broker
 	@$(TESTBED) up control-plane
-	@cargo build --workspace --quiet
-	@cargo test --workspace --exclude orders-testbed --test '*'
-	@cargo test -p orders-testbed --test servers --test integration -- --test-threads=3
-	$(say) "The same suite with a broker for notifications, and with a broker for everything"
-	@INTERACTION=notify-broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
-	@INTERACTION=broker cargo test -p orders-testbed --test integration -- --test-threads=3 --skip broker::
-	@$(MAKE) --no-print-directory test-scale
+	@DATABASE=sqlite $(SUITE) --skip broker::
+	@DATABASE=postgres $(SUITE) --skip servers::
+	@for style in notify-broker broker; do INTERACTION=$$style DATABASE=postgres $(SUITE) \
+	    contract:: while_billing_is_down while_notify_is_down suite_runs_in_the_style crowd:: at_once_is_given_back_once || exit 1; done
 
-# As the images have them, which `make test` builds anyway: unoptimized, the services would be what is measured.
-test-scale: testbed ## 20,000 orders passing through, and lost leaders under load (about 6 minutes); ORDERS=2000 for a try
-	$(say) "At scale, alone on the machine"
-	@cargo build --release --workspace --locked --quiet $(addprefix --bin=orders-,$(SERVICES))
-	@cargo build --quiet -p orders-audit
-	@PROGRAMS=$(CARGO_TARGET_DIR)/release cargo test -p orders-testbed --test scale -- --test-threads=1 --nocapture
-
-test-faults: fault-programs ## Every fault at every effect, in each style (about 75 minutes); CASE=… or SCENARIO=… repeats one, SEED=… shuffles
-	$(say) "Faults"
-	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),all) $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION)))
-	$(if $(CASE)$(SCENARIO),,@$(FAULTS) planted --programs $(PLANTED))
-
-test-faults-short: fault-programs
-	$(say) "Faults: a selection, and planted bugs that it has to find (about 15 minutes)"
-	@$(FAULTS) short
-	@$(FAULTS) planted --programs $(PLANTED)
-
-# The services twice: as they are, and with deliberate faults, set aside before the others take their place.
-fault-programs: testbed
+test-styles: node ## The whole suite in both styles with a broker, and the upgrade from style to style on the node
 	@$(TESTBED) up control-plane
-	@cargo build --workspace --quiet --features orders-operator/planted-bugs,orders-billing/planted-bugs,orders-notify/planted-bugs
-	@mkdir -p $(PLANTED) && cp $(addprefix $(CARGO_TARGET_DIR)/debug/orders-,$(SERVICES)) $(PLANTED)
-	@cargo build --workspace --quiet
+	@INTERACTION=notify-broker $(SUITE) --skip broker:: --skip servers::
+	@INTERACTION=broker $(SUITE) --skip broker:: --skip servers::
+	@$(TEST) --test end_to_end -- --test-threads=1 --nocapture each_style_of_interaction
 
-test-e2e: testbed ## The chart on a real node: install, upgrade, kill, uninstall
-	$(say) "End-to-end tests"
+test-faults-quick: build ## Each fault once on the way to each server: about sixty cases
+	@$(TESTBED) up control-plane
+	@$(FAULTS) quick
+
+test-faults: build ## Each fault on each channel in each style, all scenarios, seeded bugs; CASE=… or SCENARIO=… repeats one
+	@$(TESTBED) up control-plane
+	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),selection) $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION)))
+	$(if $(CASE)$(SCENARIO),,@$(FAULTS) seeded-bugs)
+
+test-sweep: build ## Every fault at every effect in each style (about 75 minutes); SEED=… shuffles
+	@$(TESTBED) up control-plane
+	@$(FAULTS) full $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION))
+
+# Release builds: unoptimized, the services would be what is measured.
+test-scale: build ## 20,000 orders passing through, and lost leaders under load; wants the machine alone; ORDERS=2000 for a try
+	@$(TESTBED) up control-plane
+	@$(BUILD) --release $(addprefix --bin=orders-,$(SERVICES))
+	@PROGRAMS=$(CARGO_TARGET_DIR)/release $(TEST) --test integration -- --test-threads=1 --nocapture scale::
+
+test-e2e: build ## The chart on a node of its own: install, helm test, newman, columns, events, a pod killed under load, uninstall
 	@$(TESTBED) down node
+	@$(MAKE) --no-print-directory node
+	@$(TEST) --test end_to_end -- --test-threads=1 --nocapture --skip each_style_of_interaction --skip upgrade::
+
+test-upgrade: node load-previous ## From the chart and images of the commit before to this one, with orders in each state
+	@$(TEST) --test end_to_end -- --test-threads=1 --nocapture upgrade::
+
+node: build ## A node with the images of this checkout
 	@$(TESTBED) up node
 	@$(TESTBED) load
-	@$(MAKE) --no-print-directory load-previous
-	@cargo build --quiet -p kubectl-orders
-	@cargo test -p orders-testbed --test end_to_end -- --test-threads=1 --nocapture
 
-# The commit before this one, for the upgrade from it: its chart, and its images with the tag "previous". Compiled in a place
-# of its own, since cargo takes two checkouts of one workspace for the same.
-load-previous: testbed
-	$(say) "Images of the commit before this one"
+# Its chart, and its images with the tag "previous". Compiled in a place of its own, since cargo takes two checkouts of one
+# workspace for the same.
+load-previous: node
 	@commit=$$(git rev-parse --verify --quiet HEAD^); \
 	if [ -z "$$commit" ]; then rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit; \
 	  echo "this clone has no commit before this one: the upgrade from it is not tried" >&2; exit 0; fi; \
@@ -124,9 +144,13 @@ load-previous: testbed
 	CARGO_TARGET_DIR=$(PREVIOUS)/target $(TESTBED) load --repository $(PREVIOUS)/checkout --tag previous \
 	  --only "$$(sed -n 's/^FROM runtime AS //p' $(PREVIOUS)/checkout/Dockerfile | paste -sd,)"
 
+test-mutants: build ## Mutants of the code that decides about money: each must be killed by unit and database tests (docs/reliability.md)
+	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install cargo-mutants --locked" >&2; exit 1; }
+	@testbed/mutants.sh $(MUTANTS)
+
 dev: testbed ## The services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane
-	@cargo build --workspace
+	@$(BUILD) --bins
 	@$(TESTBED) dev
 
 measure: testbed ## Figures of the running demo: time from POST to answer, memory
@@ -134,21 +158,26 @@ measure: testbed ## Figures of the running demo: time from POST to answer, memor
 
 compare: testbed ## The three styles of interaction side by side, as a table (about 10 minutes); COMPARE='--rounds 1' changes it
 	@$(TESTBED) up control-plane
-	@cargo build --release --quiet -p orders-testbed $(addprefix -p orders-,$(SERVICES))
+	@$(BUILD) --release --bins
 	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
 
 bench: testbed ## Orders measured against the API server itself, against goals (about an hour); BENCH='--quick' changes it
-	@cargo build --release --quiet -p orders-bench -p orders-testbed $(addprefix -p orders-,$(SERVICES))
+	@$(BUILD) --release --bins
 	@$(CARGO_TARGET_DIR)/release/orders-bench $(if $(SECTION),$(SECTION),all) --json $(CARGO_TARGET_DIR)/bench.json --plot $(CARGO_TARGET_DIR)/bench.svg $(BENCH)
 
 pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium
 	@docs/interaction/pictures.sh
 
-lint: checkout lint-idl ## Formatting, clippy, and lint-idl (that generated files are those of the code, the tests check)
-	$(say) "Lint"
+lint: checkout lint-features lint-idl ## Formatting, clippy, lint-features and lint-idl
 	@cargo fmt --all --check
-	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	@docs/interaction/pictures.sh --check
+
+# A dev-dependency that turns a feature of a shared crate on has everything above that crate compiled twice.
+lint-features: checkout ## That programs and tests share one build of their dependencies
+	@tree() { cargo tree --workspace --locked --prefix none --format '{p} {f}' --edges "$$1" | sed 's/ (\*)$$//' | sort -u; }; \
+	differs=$$(comm -23 <(tree no-dev) <(tree normal,build,dev)); \
+	if [ -n "$$differs" ]; then printf 'dev-dependencies change the features of:\n%s\n' "$$differs" >&2; exit 1; fi
 
 lint-idl: idl/node_modules/.package-lock.json ## The OpenAPI and AsyncAPI documents, by Spectral; warnings are errors
 	$(say) "OpenAPI and AsyncAPI documents"
@@ -163,23 +192,18 @@ deny: ## Licences, sources and bans of dependencies, by cargo-deny
 	@cargo deny check licenses bans sources
 
 generate: checkout ## Write the files that are generated and committed: the CRDs, the OpenAPI and AsyncAPI documents
-	@for crd in $(CRDS); do \
-	  file=$(CHART)/crds-generated/$$crd.yaml; \
-	  cargo run --quiet -p orders-crds --bin crdgen -- $$crd > $$file.new || exit 1; \
-	  mv $$file.new $$file; done
-	@for service in api-server billing notify archive; do \
-	  cargo run --quiet -p orders-$$service --bin $$service-openapi > $$service/openapi.json.new || exit 1; \
-	  mv $$service/openapi.json.new $$service/openapi.json; done
-	@for style in notify-broker broker; do \
-	  cargo run --quiet -p orders-broker --bin broker-asyncapi $$style > broker/asyncapi/$$style.json.new || exit 1; \
-	  mv broker/asyncapi/$$style.json.new broker/asyncapi/$$style.json; done
+	@$(BUILD) --bins
+	@write() { "$${@:2}" > "$$1.new" && mv "$$1.new" "$$1"; }; set -e; \
+	for crd in $(CRDS); do write $(CHART)/crds-generated/$$crd.yaml $(PROGRAMS)/crdgen $$crd; done; \
+	for service in api-server billing notify archive; do write $$service/openapi.json $(PROGRAMS)/$$service-openapi; done; \
+	for style in notify-broker broker; do write broker/asyncapi/$$style.json $(PROGRAMS)/broker-asyncapi $$style; done
 
 env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 	@$(TESTBED) env
 
 testbed: checkout
-	@[ -x $(TESTBED) ] || echo "building the testbed's own tool (about 3 minutes the first time)"
-	@cargo build --quiet -p orders-testbed
+	@[ -x $(TESTBED) ] || echo "compiling the programs of this checkout (about 4 minutes the first time)"
+	@$(BUILD) --bins
 
 npm:
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer (Debian: apt-get install npm)" >&2; exit 1; }

@@ -207,6 +207,29 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_says_all_that_it_was_set_to() {
+        let mut conditions = Vec::new();
+        for (status, text) in [(Some(true), "True"), (Some(false), "False"), (None, "Unknown")] {
+            set(&mut conditions, ConditionType::Notified, status, Reason::Sent, "why".to_owned(), Some(3), at(1));
+            let found = find(&conditions, ConditionType::Notified).unwrap();
+            assert_eq!((&*found.type_, &*found.status, &*found.reason, &*found.message), ("Notified", text, "Sent", "why"));
+            assert_eq!(found.observed_generation, Some(3));
+        }
+        assert_eq!(find(&conditions, ConditionType::Succeeded), None);
+        set(&mut conditions, ConditionType::Succeeded, None, Reason::Processing, String::new(), None, at(2));
+        assert_eq!(conditions.iter().map(|c| &*c.type_).collect::<Vec<_>>(), ["Notified", "Succeeded"]);
+    }
+
+    #[test]
+    fn types_and_reasons_are_shown_as_they_are_stored() {
+        let types = [ConditionType::Succeeded, ConditionType::Paid, ConditionType::Notified, ConditionType::AccountOpened];
+        assert_eq!(types.map(|kind| kind.to_string()), ["Succeeded", "Paid", "Notified", "AccountOpened"]);
+        for reason in Reason::ALL {
+            assert_eq!(reason.to_string(), format!("{reason:?}"));
+        }
+    }
+
+    #[test]
     fn every_reason_reads_back() {
         for reason in Reason::ALL {
             assert_eq!(Reason::parse(reason.as_str()), Some(reason));

@@ -207,6 +207,29 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_themselves_are_within() {
+        assert_eq!("999999999999.99".parse::<Money>(), Ok(Money::MAX));
+        assert_eq!("-999999999999.99".parse::<Money>(), Ok(Money(-Money::MAX.minor())));
+        assert_eq!("000000000000001.5".parse::<Money>(), Ok(Money(150)));
+        assert_eq!(Money::positive("0.01"), Ok(Money(1)));
+        assert_eq!(Money(1).require_positive(), Ok(Money(1)));
+        for minor in [0, -1] {
+            assert_eq!(Money(minor).require_positive(), Err(MoneyError::NotPositive));
+        }
+    }
+
+    #[test]
+    fn text_has_two_places_or_as_few_as_say_it() {
+        for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")]
+        {
+            assert_eq!((Money(minor).to_string(), Money(minor).to_short_string()), (full.to_owned(), short.to_owned()));
+        }
+        assert_eq!(serde_json::to_string(&Money(9_995)).unwrap(), r#""99.95""#);
+        assert_eq!(serde_json::from_str::<Money>(r#""99.95""#).unwrap(), Money(9_995));
+        assert!(serde_json::from_str::<Money>(r#""99.955""#).is_err());
+    }
+
+    #[test]
     fn is_a_json_number_with_a_decimal() {
         #[derive(Serialize, Deserialize)]
         struct Body {

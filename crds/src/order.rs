@@ -336,6 +336,111 @@ mod tests {
         assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
     }
 
+    fn status(conditions: &[(ConditionType, Option<bool>, Reason)]) -> OrderStatus {
+        let mut status = OrderStatus::default();
+        for (kind, is, reason) in conditions {
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            conditions::set(&mut status.conditions, *kind, *is, *reason, String::new(), None, now);
+        }
+        status
+    }
+
+    #[test]
+    fn what_is_decided_and_what_is_open_follows_from_the_conditions() {
+        use ConditionType::{Notified, Succeeded};
+        // (conditions, outcome, is the charge open, is the message open, is it notified, is the message given up)
+        for (conditions, outcome, charge, message, notified, given_up) in [
+            (vec![], Outcome::Undecided, true, false, false, false),
+            (vec![(Succeeded, None, Reason::Processing)], Outcome::Undecided, true, false, false, false),
+            (vec![(Succeeded, Some(true), Reason::Paid)], Outcome::Paid, false, true, false, false),
+            (vec![(Succeeded, Some(true), Reason::RefundPending)], Outcome::Paid, true, true, false, false),
+            (
+                vec![(Succeeded, Some(true), Reason::Paid), (Notified, Some(true), Reason::Sent)],
+                Outcome::Paid,
+                false,
+                false,
+                true,
+                false,
+            ),
+            (
+                vec![(Succeeded, Some(true), Reason::Paid), (Notified, Some(false), Reason::Delivering)],
+                Outcome::Paid,
+                false,
+                true,
+                false,
+                false,
+            ),
+            (
+                vec![(Succeeded, Some(false), Reason::InsufficientFunds), (Notified, Some(false), Reason::DeadLettered)],
+                Outcome::Refused(Some(Reason::InsufficientFunds)),
+                false,
+                false,
+                false,
+                true,
+            ),
+            (
+                vec![(Succeeded, Some(false), Reason::Cancelled), (Notified, Some(false), Reason::Undeliverable)],
+                Outcome::Refused(Some(Reason::Cancelled)),
+                false,
+                false,
+                false,
+                true,
+            ),
+            (
+                vec![(Succeeded, Some(false), Reason::InvalidOrder)],
+                Outcome::Refused(Some(Reason::InvalidOrder)),
+                false,
+                false,
+                false,
+                false,
+            ),
+        ] {
+            let status = status(&conditions);
+            assert_eq!(status.outcome(), outcome, "{conditions:?}");
+            assert_eq!((status.is_charge_open(), status.is_message_open()), (charge, message), "{conditions:?}");
+            assert_eq!((status.is_notified(), status.is_undeliverable()), (notified, given_up), "{conditions:?}");
+            assert_eq!(status.is_notification_final(), notified || given_up, "{conditions:?}");
+            let order = Order { status: Some(status), ..Order::new("o", OrderSpec::default()) };
+            assert_eq!(order.outcome(), outcome, "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn the_history_keeps_its_first_entry_and_the_latest() {
+        let mut status = OrderStatus::default();
+        let entry = |number: usize| HistoryEntry {
+            time: Time(jiff::Timestamp::UNIX_EPOCH),
+            action: "Charge".to_owned(),
+            reason: "Paid".to_owned(),
+            message: number.to_string(),
+        };
+        (0..MAX_HISTORY).for_each(|number| status.remember(entry(number)));
+        assert_eq!(status.history, (0..MAX_HISTORY).map(entry).collect::<Vec<_>>(), "all of them while there is room");
+        (MAX_HISTORY..40).for_each(|number| status.remember(entry(number)));
+        let kept: Vec<HistoryEntry> = std::iter::once(0).chain(25..40).map(entry).collect();
+        assert_eq!(status.history, kept);
+    }
+
+    #[test]
+    fn keys_follow_from_the_order_its_attempt_and_its_outcome() {
+        assert_eq!([0, 1, 2, 11].map(|attempt| charge_key("uid", attempt)), ["uid", "uid", "uid.2", "uid.11"]);
+        assert_eq!(message_key("uid.2", Outcome::Paid), "uid.2");
+        assert_eq!(message_key("uid", Outcome::Refused(Some(Reason::InsufficientFunds))), "uid");
+        assert_eq!(message_key("uid", Outcome::Refused(Some(Reason::Refunded))), "uid.refunded");
+        assert_eq!(OrderStatus::default().attempt(), 1);
+        assert_eq!(OrderStatus { attempt: Some(3), ..OrderStatus::default() }.attempt(), 3);
+    }
+
+    #[test]
+    fn an_annotation_asks_for_a_number_within_its_bounds() {
+        let asked = |text: &str| {
+            let annotations = Some([(ATTEMPT_ANNOTATION.to_owned(), text.to_owned())].into());
+            asked_for(&ObjectMeta { annotations, ..ObjectMeta::default() }, ATTEMPT_ANNOTATION)
+        };
+        assert_eq!(["0", "1", "100", "101", "-1", "x", ""].map(asked), [0, 1, 100, 0, 0, 0, 0]);
+        assert_eq!(asked_for(&ObjectMeta::default(), ATTEMPT_ANNOTATION), 0);
+    }
+
     #[test]
     fn spec_reads_from_what_kubectl_users_write() {
         let spec: OrderSpec = serde_json::from_str(r#"{"login":"a","email":"a@b.cd","cartId":1,"amount":"5"}"#).unwrap();

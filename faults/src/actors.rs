@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
-use orders_testbed::{Postgres, Service, Signal, Stack, wait_for};
+use orders_testbed::{PATIENCE, Postgres, Service, Signal, Stack, wait_for};
 use rustix::process::{Pid, kill_process};
 use tokio::sync::Mutex;
 
 use crate::effect::Part;
 
 /// How long a leader that stands still may keep its Lease.
-const TAKEOVER_LIMIT: Duration = Duration::from_secs(20);
+const TAKEOVER_LIMIT: Duration = PATIENCE;
 
 /// How long the new leader has the orders to itself before the old one goes on.
 const HEAD_START: Duration = Duration::from_millis(1500);

@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result};
-use orders_testbed::Interaction;
+use clap::ValueEnum;
+use orders_testbed::{Database, Interaction, PATIENCE};
 
 use crate::{
     effect::{Channel, Effect},
     fault::Fault,
-    shop::{Database, Kind, Shop},
+    shop::{Kind, Shop},
     workload::{self, Ending, Workload},
 };
 
@@ -16,10 +17,10 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(300);
 
 /// How long the parts may take to come to rest once everything is done.
-const REST_LIMIT: Duration = Duration::from_secs(45);
+const REST_LIMIT: Duration = PATIENCE;
 
 /// How long an effect may come after its customers have got what they wanted: Events are written last.
-const REACH_LIMIT: Duration = Duration::from_secs(10);
+const REACH_LIMIT: Duration = PATIENCE;
 
 /// A fault at the effect with this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +209,7 @@ impl FromStr for CaseName {
         let mut next =
             || parts.next().ok_or("expected INTERACTION/DATABASE/NUMBER/FAULT, such as http/postgres/17/kill-after".to_owned());
         let interaction = next()?.parse::<Interaction>()?;
-        let database = Database::parse(next()?).ok_or("the database is postgres or sqlite")?;
+        let database = Database::from_str(next()?, false).map_err(|_| "the database is postgres or sqlite")?;
         let number = next()?;
         let (workload, number) = match number.strip_prefix(REMOVAL) {
             Some(number) => (Workload::Removal, number),

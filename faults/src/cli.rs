@@ -1,18 +1,18 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use orders_testbed::Interaction;
+use orders_testbed::{Database, Interaction};
 
 use crate::{
     case::{CaseName, Learned},
     effect::Channel,
-    planted,
     report::Tally,
     scenarios::{self, Scenario},
-    shop::{Database, Kind, Setup, Shop},
+    seeded_bugs,
+    shop::{Kind, Setup, Shop},
     sweep::{self, Plan, Selection},
     workload::Workload,
 };
@@ -29,13 +29,18 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Every fault at every effect, in each style of interaction, and all scenarios
-    All {
+    /// Each fault once on the way to each server, in one style: about sixty cases, a few minutes
+    Quick {
         #[command(flatten)]
         how: How,
     },
-    /// A fixed selection of a few minutes
-    Short {
+    /// Each fault once on each channel, in each style of interaction, and all scenarios
+    Selection {
+        #[command(flatten)]
+        how: How,
+    },
+    /// Every fault at every effect, in each style of interaction, and all scenarios: over an hour
+    Full {
         #[command(flatten)]
         how: How,
     },
@@ -67,11 +72,8 @@ enum Command {
         #[arg(long, default_value = "http")]
         interaction: Interaction,
     },
-    /// Show that deliberate faults of the services themselves are found
-    Planted {
-        /// Where the services' programs with the feature `planted-bugs` are
-        #[arg(long)]
-        programs: PathBuf,
+    /// Show that seeded bugs of the services themselves are found
+    SeededBugs {
         /// Which one; all unless given
         #[arg(long)]
         bug: Option<String>,
@@ -125,18 +127,25 @@ impl Cli {
 }
 
 fn setup(kind: Kind, workload: Workload) -> Setup {
-    Setup { kind, workload, planted: None, data: None }
+    Setup { kind, workload, seeded_bug: None, data: None }
 }
 
 impl Command {
     async fn run(self, tally: &mut Tally) -> Result<()> {
         match self {
-            Command::All { how } => {
-                sweep_all(how, Selection::All, tally).await?;
+            Command::Quick { how } => {
+                let kind = Kind {
+                    interaction: how.interaction.unwrap_or_default(),
+                    database: how.database.unwrap_or(Database::Postgres),
+                };
+                sweep_kind(kind, how, Selection::EachServer, tally).await
+            }
+            Command::Selection { how } => {
+                sweep_all(how, Selection::EachChannel, tally).await?;
                 scenarios_all(how, tally).await
             }
-            Command::Short { how } => {
-                sweep_all(how, Selection::Short, tally).await?;
+            Command::Full { how } => {
+                sweep_all(how, Selection::Full, tally).await?;
                 scenarios_all(how, tally).await
             }
             Command::Effects { database, interaction, removal } => {
@@ -166,7 +175,7 @@ impl Command {
                 tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict);
                 Ok(())
             }
-            Command::Planted { programs, bug } => planted::run(&programs, bug.as_deref()).await,
+            Command::SeededBugs { bug } => seeded_bugs::run(bug.as_deref()).await,
         }
     }
 }
@@ -195,7 +204,7 @@ async fn sweep_kind(kind: Kind, how: How, selection: Selection, tally: &mut Tall
     let How { channel, seed, jobs, .. } = how;
     // An order is removed in the same way in all kinds, so for a selection one is enough.
     let first = kind == Kind { interaction: Interaction::Http, database: Database::Postgres };
-    let with_removal = selection == Selection::All || first || channel.is_some();
+    let with_removal = selection != Selection::EachChannel || first || channel.is_some();
     let plan = |workload: Workload| {
         let asked = channel.is_none_or(|channel| workload.has(channel)) && (workload == Workload::Life || with_removal);
         asked.then(|| Plan { setup: setup(kind, workload), selection, channel, seed, jobs: jobs.into(), stop_at_first: false })

@@ -50,7 +50,39 @@ pub enum Channel {
     NotifyToMail,
 }
 
+/// The server at the far end of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// kube-apiserver.
+    Kube,
+    /// The billing service.
+    Billing,
+    /// The notify service.
+    Notify,
+    /// The archive.
+    Archive,
+    /// NATS.
+    Broker,
+    /// PostgreSQL.
+    Database,
+    /// The mail server.
+    Mail,
+}
+
 impl Channel {
+    /// The server at its far end.
+    pub const fn server(self) -> Server {
+        match self {
+            Channel::ApiServerToKube | Channel::OperatorToKube => Server::Kube,
+            Channel::ApiServerToBilling | Channel::OperatorToBilling => Server::Billing,
+            Channel::OperatorToNotify => Server::Notify,
+            Channel::ApiServerToArchive | Channel::OperatorToArchive => Server::Archive,
+            Channel::OperatorToBroker | Channel::BillingToBroker | Channel::NotifyToBroker => Server::Broker,
+            Channel::BillingToDatabase | Channel::NotifyToDatabase | Channel::ArchiveToDatabase => Server::Database,
+            Channel::NotifyToMail => Server::Mail,
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Channel::ApiServerToKube => "api-server>kube",

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::effect::{Channel, Effect};
+use crate::effect::{Channel, Effect, Server};
 
 /// What goes wrong at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,11 +71,11 @@ const MAIL: &[Fault] = &[
 impl Fault {
     /// The faults that this effect can meet.
     pub fn of(effect: &Effect) -> impl Iterator<Item = Fault> {
-        let common = match effect.channel {
-            Channel::BillingToDatabase | Channel::NotifyToDatabase | Channel::ArchiveToDatabase => DATABASE,
-            Channel::OperatorToBroker | Channel::BillingToBroker | Channel::NotifyToBroker => BROKER,
-            Channel::NotifyToMail => MAIL,
-            _ => HTTP,
+        let common = match effect.channel.server() {
+            Server::Database => DATABASE,
+            Server::Broker => BROKER,
+            Server::Mail => MAIL,
+            Server::Kube | Server::Billing | Server::Notify | Server::Archive => HTTP,
         };
         let by_operator = matches!(
             effect.channel,

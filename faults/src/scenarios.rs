@@ -7,18 +7,18 @@ mod servers;
 mod storm;
 mod views;
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use futures::{StreamExt, stream};
-use orders_testbed::Interaction;
+use orders_testbed::{Database, Interaction};
 
 use crate::{
     case::Verdict,
     effect::Channel,
     report::Tally,
-    shop::{Database, Kind, Setup, Shop},
+    shop::{Kind, Setup, Shop},
     workload::Workload,
 };
 
@@ -76,11 +76,11 @@ impl Scenario {
         matches!(self, BrokerAway | BrokerStandsStill | BrokerParted | FullStream | Garbage)
     }
 
-    /// Plays it with a deliberate fault of the services themselves.
+    /// Plays it with a seeded bug of the services themselves.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn run_with(self, interaction: Interaction, planted: Option<(String, PathBuf)>, seed: u64) -> Result<Verdict> {
+    pub async fn run_with(self, interaction: Interaction, seeded_bug: Option<&'static str>, seed: u64) -> Result<Verdict> {
         let database = match self {
             Scenario::FullDisk | Scenario::StormSqlite => Database::Sqlite,
             _ => Database::Postgres,
@@ -90,8 +90,9 @@ impl Scenario {
             _ => None,
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
-        let expected_to_hold = planted.is_none();
-        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, planted, data }).await?;
+        let expected_to_hold = seeded_bug.is_none();
+        let shop =
+            Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
         let played = match self {
             Scenario::UnseenChange => views::unseen_change(&shop).await,
             Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use kube::{Api, Client};
 use orders_broker::topology::Stream;
 use orders_crds::Order;
-use orders_testbed::{Audit, Cluster, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, wait_for};
+use orders_testbed::{Audit, Cluster, Database, Inbox, Interaction, Nats, PATIENCE, Postgres, Stack, StackOptions, wait_for};
 use tempfile::TempDir;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,19 +32,10 @@ use crate::{
 const OPERATORS: usize = 2;
 
 /// How long a database may take to recover before the audit asks in vain.
-const AUDIT_LIMIT: Duration = Duration::from_secs(30);
+const AUDIT_LIMIT: Duration = PATIENCE;
 
 /// The exit code of `orders-audit` when something that it asks does not answer.
 const COULD_NOT_BE_MADE: i32 = 2;
-
-/// Which databases the services use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Database {
-    /// A server, with a proxy before it.
-    Postgres,
-    /// Files.
-    Sqlite,
-}
 
 /// A kind of shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,21 +52,6 @@ impl std::fmt::Display for Kind {
     }
 }
 
-impl Database {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Database::Postgres => "postgres",
-            Database::Sqlite => "sqlite",
-        }
-    }
-
-    /// Reads a name back.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Database::Postgres, Database::Sqlite].into_iter().find(|database| database.as_str() == text)
-    }
-}
-
 /// How long orders stay after they are finished, where they are to be removed: longer than a look at them takes.
 const TTL_SECONDS: &str = "2";
 
@@ -86,8 +62,8 @@ pub struct Setup {
     pub kind: Kind,
     /// What its customers do.
     pub workload: Workload,
-    /// A deliberate fault of the services themselves, and where their programs with such faults are.
-    pub planted: Option<(String, PathBuf)>,
+    /// A seeded bug of the services themselves.
+    pub seeded_bug: Option<&'static str>,
     /// Where SQLite files go, if not beside the logs.
     pub data: Option<PathBuf>,
 }
@@ -178,9 +154,8 @@ impl Shop {
         if setup.workload == Workload::Removal {
             options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", TTL_SECONDS.to_owned()));
         }
-        if let Some((bug, programs)) = &setup.planted {
-            options.env.extend(["operator", "billing", "notify"].map(|service| (service, "PLANTED_BUG", bug.clone())));
-            options.programs = Some(programs.clone());
+        if let Some(bug) = setup.seeded_bug {
+            options.env.extend(["operator", "billing", "notify"].map(|service| (service, "SEEDED_BUG", bug.to_owned())));
         }
         let namespace = cluster.namespace("faults").await?;
         // The proxies to the services have to know where they are before the first request.
@@ -263,7 +238,7 @@ impl Shop {
     /// # Errors
     /// With its report, if something does not hold or it could not be found out.
     pub async fn audit(&self) -> Result<()> {
-        let audit = || self.audit.run(&[], Duration::from_secs(60));
+        let audit = || self.audit.run(&[], AUDIT_LIMIT);
         let made = wait_for("an audit that can be made", AUDIT_LIMIT, || async {
             audit().await.ok().filter(|audited| audited.exit_code != Some(COULD_NOT_BE_MADE))
         })

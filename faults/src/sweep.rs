@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     case::{Case, Learned, Verdict},
-    effect::Channel,
+    effect::{Channel, Effect},
     report::Tally,
     shop::{Setup, Shop},
     workload::Workload,
@@ -20,16 +20,19 @@ use crate::{
 const CASES_PER_SHOP: usize = 60;
 
 /// The longest that one case may take.
-const CASE_LIMIT: Duration = Duration::from_secs(300);
+const CASE_LIMIT: Duration = Duration::from_secs(900);
 
 /// Which cases are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Every fault at every effect.
-    All,
+    Full,
     /// Each fault once on each channel, at effects that the seed picks; each once in all
     /// where an order is removed, which takes long.
-    Short,
+    EachChannel,
+    /// Each fault once on the way to each server, at effects that the seed picks; each once
+    /// in all where an order is removed.
+    EachServer,
     /// Every fault that does not take seconds at every effect on these channels.
     On(&'static [Channel]),
 }
@@ -63,8 +66,9 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     random.shuffle(&mut cases);
     cases.retain(|case| plan.channel.is_none_or(|channel| channel == case.effect.channel));
     match plan.selection {
-        Selection::All => {}
-        Selection::Short => cases = short(cases),
+        Selection::Full => {}
+        Selection::EachChannel => cases = once_each(cases, |effect| effect.channel),
+        Selection::EachServer => cases = once_each(cases, |effect| effect.channel.server()),
         Selection::On(channels) => cases.retain(|case| channels.contains(&case.effect.channel) && !case.fault.is_slow()),
     }
     let total = cases.len();
@@ -102,11 +106,11 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// A choice that every machine has the time for.
-fn short(cases: Vec<Case>) -> Vec<Case> {
+/// The first case of each fault in each group; all that is done about a removal is one group.
+fn once_each<G: Ord>(cases: Vec<Case>, group: impl Fn(&Effect) -> G) -> Vec<Case> {
     let mut seen = BTreeSet::new();
-    let channel = |case: &Case| (case.workload == Workload::Life).then_some(case.effect.channel);
-    cases.into_iter().filter(|case| seen.insert((channel(case), case.fault))).collect()
+    let group_of = |case: &Case| (case.workload == Workload::Life).then(|| group(&case.effect));
+    cases.into_iter().filter(|case| seen.insert((group_of(case), case.fault))).collect()
 }
 
 async fn work(
@@ -141,7 +145,7 @@ async fn work(
             shop = Some(open);
         } else {
             // What this shop has gone through would be blamed on the next case, so it is given up.
-            if setup.planted.is_none() {
+            if setup.seeded_bug.is_none() {
                 println!("{}", open.actors().logs().await);
             }
             if std::env::var_os("FAULTS_KEEP").is_some() {

@@ -20,9 +20,9 @@ use crate::{
     shop::Shop,
 };
 
-/// How long anything may take to settle after a fault: the operator's longest pause, which is a
-/// minute, with an attempt of it that a slow machine makes in vain, and as much again.
-pub const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// How long anything may take to settle after a fault: several times the operator's longest pause, which is a minute, so
+/// that a slow machine may make an attempt in vain.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// What customers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -25,8 +25,8 @@ use crate::{
     mailer::{Mailer, SMTP_TIMEOUT},
 };
 
-/// Longer than an attempt with the wait for a connection before it.
-const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
+/// How long a message is a replica's own: longer than an attempt with the wait for a connection before it.
+pub const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
 
 /// How often the log is looked through for messages that are due.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +49,7 @@ pub struct Delivery {
     max_attempts: u32,
     attempts: TaskTracker,
     in_hand: InHand,
+    lease: Duration,
     broker: Option<Broker>,
 }
 
@@ -64,8 +65,15 @@ impl Delivery {
             max_attempts,
             attempts: TaskTracker::new(),
             in_hand: InHand::default(),
+            lease: LEASE,
             broker: None,
         }
+    }
+
+    /// Leases messages for so long, in place of [`LEASE`].
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Self {
+        Delivery { lease, ..self }
     }
 
     /// Announces over this broker how each attempt ended.
@@ -82,7 +90,7 @@ impl Delivery {
     pub async fn accept(&self, new: NewMessage) -> Result<(Message, bool), NotifyError> {
         let this = self.clone();
         self.to_its_end(async move {
-            let (message, is_new) = this.log.store(&new, LEASE).await?;
+            let (message, is_new) = this.log.store(&new, this.lease).await?;
             if is_new {
                 match this.connections.clone().try_acquire_owned() {
                     Ok(connection) => drop(this.begin(message.clone(), connection)),
@@ -103,7 +111,7 @@ impl Delivery {
     pub async fn deliver(&self, new: NewMessage, patience: Duration) -> Result<Message, NotifyError> {
         let (this, deadline) = (self.clone(), Instant::now() + patience);
         self.to_its_end(async move {
-            let (message, is_new) = this.log.store(&new, LEASE).await?;
+            let (message, is_new) = this.log.store(&new, this.lease).await?;
             if message.state() != State::Delivering {
                 return Ok(message);
             }
@@ -123,7 +131,7 @@ impl Delivery {
     pub async fn resend(&self, message: Message, patience: Duration) -> Result<Message, NotifyError> {
         let (this, deadline) = (self.clone(), Instant::now() + patience);
         self.to_its_end(async move {
-            match this.log.revive(&message, message.resends, LEASE).await? {
+            match this.log.revive(&message, message.resends, this.lease).await? {
                 Some(revived) => this.deliver_now(revived, deadline).await,
                 None => Ok(message),
             }
@@ -159,7 +167,7 @@ impl Delivery {
     }
 
     /// Whether there is a message with this key.
-    #[cfg(feature = "planted-bugs")]
+    #[cfg(debug_assertions)]
     pub async fn knows(&self, key: &str) -> bool {
         self.log.find(key).await.is_ok_and(|message| message.is_some())
     }
@@ -197,7 +205,7 @@ impl Delivery {
     async fn sweep(&self) -> Result<(), NotifyError> {
         // The connection first: the lease is for the attempt, not for waiting in line.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
-            let Some(message) = self.log.claim_due(1, LEASE, &self.in_hand.ids()).await?.pop() else { return Ok(()) };
+            let Some(message) = self.log.claim_due(1, self.lease, &self.in_hand.ids()).await?.pop() else { return Ok(()) };
             self.begin(message, connection);
         }
         Ok(())

@@ -47,9 +47,9 @@ async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<
         text,
         resends: decided.resends.into(),
     };
-    #[cfg(feature = "planted-bugs")]
-    if orders_service::planted::is("message-not-deduplicated") && delivery.knows(&decided.key).await {
-        let key = orders_service::planted::another(&decided.key);
+    #[cfg(debug_assertions)]
+    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && delivery.knows(&decided.key).await {
+        let key = orders_service::seeded_bugs::another(&decided.key);
         let _ = delivery.accept(NewMessage { key, ..new.clone() }).await;
     }
     // The attempt announces by itself how it ends; only one who asks again is told how it stands.

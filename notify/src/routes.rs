@@ -206,11 +206,11 @@ async fn send(
         text: request.text,
         resends: request.resends.into(),
     };
-    #[cfg(feature = "planted-bugs")]
-    if orders_service::planted::is("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
+    #[cfg(debug_assertions)]
+    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
         notify
             .delivery
-            .deliver(NewMessage { key: orders_service::planted::another(key.as_str()), ..new.clone() }, PATIENCE)
+            .deliver(NewMessage { key: orders_service::seeded_bugs::another(key.as_str()), ..new.clone() }, PATIENCE)
             .await?;
     }
     Ok(Json(notify.delivery.deliver(new, PATIENCE).await?.into()))

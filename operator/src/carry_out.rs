@@ -50,3 +50,153 @@ pub async fn carry_out(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, sync::Mutex};
+
+    use async_trait::async_trait;
+    use orders_crds::{ConditionType, Money, OrderSpec, OrderStatus, Outcome, Reason, conditions};
+
+    use crate::clients::{Delivery, NoAnswer, Payment};
+
+    use super::*;
+
+    /// Billing and notify that answer as they were told to, and note what they were asked.
+    #[derive(Default)]
+    struct Script {
+        payments: Mutex<VecDeque<Result<Payment, NoAnswer>>>,
+        deliveries: Mutex<VecDeque<Result<Delivery, NoAnswer>>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Script {
+        fn new(
+            payments: impl IntoIterator<Item = Result<Payment, NoAnswer>>,
+            deliveries: impl IntoIterator<Item = Result<Delivery, NoAnswer>>,
+        ) -> Self {
+            let (payments, deliveries) = (payments.into_iter().collect(), deliveries.into_iter().collect());
+            Script { payments: Mutex::new(payments), deliveries: Mutex::new(deliveries), asked: Mutex::default() }
+        }
+
+        fn asked(&self, what: &str, purchase: &Purchase) {
+            self.asked.lock().unwrap().push(format!("{what} {}", purchase.key));
+        }
+
+        fn payment(&self) -> Result<Payment, NoAnswer> {
+            self.payments.lock().unwrap().pop_front().expect("billing is not asked so often")
+        }
+    }
+
+    #[async_trait]
+    impl Billing for Script {
+        async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+            self.asked("charge", purchase);
+            self.payment()
+        }
+
+        async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+            self.asked("close", purchase);
+            self.payment()
+        }
+
+        async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+            self.asked("refund", purchase);
+            Ok(Money::from_minor(10_000))
+        }
+    }
+
+    #[async_trait]
+    impl Notify for Script {
+        async fn notify(&self, purchase: &Purchase, news: &News) -> Result<Delivery, NoAnswer> {
+            self.asked(&format!("notify {:?}", news.outcome), purchase);
+            self.deliveries.lock().unwrap().pop_front().expect("notify is not asked so often")
+        }
+    }
+
+    fn charged() -> Result<Payment, NoAnswer> {
+        Ok(Payment::Charged { balance: Money::from_minor(9_000) })
+    }
+
+    fn refused(reason: Reason) -> Result<Payment, NoAnswer> {
+        Ok(Payment::Refused { reason, balance: Some(Money::ZERO) })
+    }
+
+    /// What was asked, in order, when to go on, and the status in the end.
+    async fn carried_out(status: OrderStatus, wanted: Wanted, script: Script) -> (Vec<String>, Option<Timestamp>, OrderStatus) {
+        let spec =
+            OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
+        let mut purchase = Purchase::read("uid", status.attempt(), &spec).unwrap();
+        let mut progress = Progress::new(status, Some(1));
+        let again = carry_out("uid", &mut purchase, &wanted, &mut progress, &script, &script).await;
+        (script.asked.into_inner().unwrap(), again, progress.status)
+    }
+
+    #[tokio::test]
+    async fn an_order_is_charged_and_its_customer_told_in_one_pass() {
+        let script = Script::new([charged()], [Ok(Delivery::Sent)]);
+        let (asked, again, status) = carried_out(OrderStatus::default(), Wanted::default(), script).await;
+        assert_eq!(asked, ["charge uid", "notify Paid uid"]);
+        assert_eq!((again, status.outcome(), status.is_notified()), (None, Outcome::Paid, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_is_left_until_its_pause_is_over() {
+        let script = Script::new([Err(NoAnswer("timeout".into()))], []);
+        let (asked, again, status) = carried_out(OrderStatus::default(), Wanted::default(), script).await;
+        assert_eq!(asked, ["charge uid"]);
+        assert!(again.is_some());
+        assert_eq!(again, status.retry.map(|retry| retry.next_attempt_time.0));
+
+        let script = Script::new([charged()], [Ok(Delivery::Underway { last_error: None })]);
+        let (asked, again, status) = carried_out(OrderStatus::default(), Wanted::default(), script).await;
+        assert_eq!(asked, ["charge uid", "notify Paid uid"]);
+        assert!(again.is_some() && status.outcome() == Outcome::Paid);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_order_is_closed_or_given_back_and_told() {
+        let cancel = Wanted { cancel: true, ..Wanted::default() };
+        let script = Script::new([refused(Reason::Cancelled)], [Ok(Delivery::Sent)]);
+        let (asked, _, status) = carried_out(OrderStatus::default(), cancel, script).await;
+        assert_eq!(asked, ["close uid", "notify Refused(Some(Cancelled)) uid"]);
+        assert_eq!(status.outcome(), Outcome::Refused(Some(Reason::Cancelled)));
+
+        let script = Script::new([charged()], [Ok(Delivery::Sent)]);
+        let (asked, again, status) = carried_out(OrderStatus::default(), cancel, script).await;
+        assert_eq!(asked, ["close uid", "refund uid", "notify Refused(Some(Refunded)) uid"]);
+        assert_eq!((again, status.outcome()), (None, Outcome::Refused(Some(Reason::Refunded))));
+    }
+
+    #[tokio::test]
+    async fn too_late_is_not_cancelled() {
+        let late = Wanted { deadline: Some(Timestamp::UNIX_EPOCH), ..Wanted::default() };
+        let script = Script::new([refused(Reason::Cancelled)], [Ok(Delivery::Sent)]);
+        let (asked, _, status) = carried_out(OrderStatus::default(), late, script).await;
+        assert_eq!(asked, ["close uid", "notify Refused(Some(DeadlineExceeded)) uid"]);
+        assert_eq!(status.outcome(), Outcome::Refused(Some(Reason::DeadlineExceeded)));
+    }
+
+    #[tokio::test]
+    async fn another_attempt_is_charged_under_a_key_of_its_own() {
+        let script = Script::new([refused(Reason::InsufficientFunds), charged()], [Ok(Delivery::Sent)]);
+        let wanted = Wanted { attempt: 2, ..Wanted::default() };
+        let (asked, again, status) = carried_out(OrderStatus::default(), wanted, script).await;
+        assert_eq!(asked, ["charge uid", "charge uid.2", "notify Paid uid.2"]);
+        assert_eq!((again, status.attempt()), (None, 2));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_given_up_is_sent_again_as_asked() {
+        let mut status = OrderStatus::default();
+        let mut set = |kind, is, reason| {
+            conditions::set(&mut status.conditions, kind, is, reason, String::new(), None, Timestamp::UNIX_EPOCH);
+        };
+        set(ConditionType::Succeeded, Some(true), Reason::Paid);
+        set(ConditionType::Notified, Some(false), Reason::DeadLettered);
+        let script = Script::new([], [Ok(Delivery::Sent)]);
+        let (asked, again, status) = carried_out(status, Wanted { resends: 1, ..Wanted::default() }, script).await;
+        assert_eq!(asked, ["notify Paid uid"]);
+        assert_eq!((again, status.resends, status.is_notified()), (None, Some(1), true));
+    }
+}

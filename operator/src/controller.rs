@@ -324,8 +324,8 @@ fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value
     if let (Value::Object(fields), Ok(Value::Object(set))) = (&mut fields, serde_json::to_value(status)) {
         fields.extend(set);
     }
-    #[cfg(feature = "planted-bugs")]
-    if orders_service::planted::is("status-without-version") {
+    #[cfg(debug_assertions)]
+    if orders_service::seeded_bugs::is_on("status-without-version") {
         return json!({ "status": fields });
     }
     json!({ "metadata": { "resourceVersion": resource_version }, "status": fields })

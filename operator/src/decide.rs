@@ -90,7 +90,7 @@ mod tests {
         let wishes = [false, true].into_iter().flat_map(|cancel| {
             [None, Some(at(NOW)), Some(at(NOW + 1))]
                 .into_iter()
-                .flat_map(move |deadline| [0, 2].map(|number| Wanted { cancel, deadline, attempt: number, resends: number }))
+                .flat_map(move |deadline| [0, 1, 2].map(|number| Wanted { cancel, deadline, attempt: number, resends: number }))
         });
         let wishes: Vec<Wanted> = wishes.collect();
         for succeeded in states {
@@ -137,7 +137,7 @@ mod tests {
                     let refused = matches!(outcome, Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound)));
                     assert!(refused && wanted.attempt == 2 && !wanted.cancel, "{}", what());
                 }
-                Step::Resend => assert!(status.is_undeliverable() && wanted.resends == 2, "{}", what()),
+                Step::Resend => assert!(status.is_undeliverable() && wanted.resends > 0, "{}", what()),
                 Step::Wait(until) => assert!(until > at(NOW) && status.retry.is_some(), "{}", what()),
                 Step::Done => assert!(
                     status.is_notification_final() || outcome == Outcome::Refused(Some(Reason::InvalidOrder)),
@@ -146,6 +146,52 @@ mod tests {
                 ),
             }
         }
+    }
+
+    /// The step that an order has a right to: of these rules the first that applies.
+    fn due(status: &OrderStatus, wanted: &Wanted) -> Step {
+        let (outcome, now) = (status.outcome(), at(NOW));
+        let is_too_late = wanted.deadline.is_some_and(|deadline| deadline <= now);
+        let lacks_money =
+            [Reason::InsufficientFunds, Reason::AccountNotFound].map(|reason| Outcome::Refused(Some(reason))).contains(&outcome);
+        let rules = [
+            (outcome == Outcome::Undecided && (wanted.cancel || is_too_late), Step::Close, Some(RetryStep::Cancellation)),
+            (outcome == Outcome::Undecided, Step::Charge, Some(RetryStep::Payment)),
+            (outcome == Outcome::Refused(Some(Reason::InvalidOrder)), Step::Done, None),
+            (outcome == Outcome::Paid && wanted.cancel, Step::Refund, Some(RetryStep::Refund)),
+            (lacks_money && wanted.attempt >= 2 && !wanted.cancel, Step::Retry, None),
+            (status.is_undeliverable() && wanted.resends >= 1, Step::Resend, None),
+            (status.is_notification_final(), Step::Done, None),
+            (true, Step::Notify, Some(RetryStep::Notification)),
+        ];
+        let (_, step, retried) = rules.into_iter().find(|(applies, ..)| *applies).unwrap();
+        match &status.retry {
+            Some(retry) if Some(retry.step) == retried && retry.next_attempt_time.0 > now => {
+                Step::Wait(retry.next_attempt_time.0)
+            }
+            _ => step,
+        }
+    }
+
+    #[test]
+    fn each_step_is_taken_wherever_it_is_due() {
+        for (status, wanted) in every_case() {
+            assert_eq!(decide(&status, &wanted, at(NOW)), due(&status, &wanted), "{status:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_tried_again_or_sent_again_as_often_as_asked_is_not_once_more() {
+        let mut refused = OrderStatus { attempt: Some(2), resends: Some(2), ..OrderStatus::default() };
+        let mut set = |kind, reason| {
+            conditions::set(&mut refused.conditions, kind, Some(false), reason, String::new(), None, at(0));
+        };
+        set(ConditionType::Succeeded, Reason::InsufficientFunds);
+        set(ConditionType::Notified, Reason::DeadLettered);
+        let wanted = |attempt, resends| Wanted { attempt, resends, ..Wanted::default() };
+        assert_eq!(decide(&refused, &wanted(2, 2), at(NOW)), Step::Done);
+        assert_eq!(decide(&refused, &wanted(3, 2), at(NOW)), Step::Retry);
+        assert_eq!(decide(&refused, &wanted(2, 3), at(NOW)), Step::Resend);
     }
 
     #[test]

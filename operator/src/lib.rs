@@ -19,11 +19,11 @@ pub mod guarded;
 pub mod interaction;
 pub mod late;
 pub mod leader;
-#[cfg(feature = "planted-bugs")]
-pub mod planted;
 pub mod purchase;
 pub mod queue;
 pub mod retention;
+#[cfg(debug_assertions)]
+pub mod seeded_bugs;
 pub mod status;
 pub mod wanted;
 pub mod watched;

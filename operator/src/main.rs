@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
     admin::serve(config.admin_addr, admin::ready_when(async || Ok(())), shutdown.clone()).await?;
 
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
-    #[cfg(feature = "planted-bugs")]
-    let billing = Box::new(orders_operator::planted::Planted::new(billing, client.clone()));
+    #[cfg(debug_assertions)]
+    let billing = Box::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
     let retention = match &config.archive_url {
         Some(url) => {
             let archive = Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?;

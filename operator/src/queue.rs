@@ -137,7 +137,7 @@ mod tests {
                 yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), turns).await.expect("it does not come to this")
+        tokio::time::timeout(Duration::from_secs(180), turns).await.expect("it does not come to this")
     }
 
     #[tokio::test]
@@ -255,7 +255,7 @@ mod tests {
     proptest! {
         #[test]
         fn none_is_lost_none_is_worked_on_twice_at_once_and_none_overtakes(steps in prop::collection::vec(step(), 1..60)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
                 let (mut queue, mut model) = (Queue::new(), Model::default());
                 for step in steps {

@@ -306,6 +306,316 @@ mod tests {
         }
     }
 
+    /// All that a status and its story say, a line each.
+    fn told(progress: &Progress) -> String {
+        let status = &progress.status;
+        let second = |time: Timestamp| time.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64();
+        let mut lines: Vec<String> = Vec::new();
+        for condition in &status.conditions {
+            let (generation, time) =
+                (condition.observed_generation.unwrap_or_default(), second(condition.last_transition_time.0));
+            let (type_, is, reason) = (&condition.type_, &condition.status, &condition.reason);
+            lines.push(format!("{type_}={is} {reason} generation {generation} since {time}: {}", condition.message));
+        }
+        if let Some(charge) = &status.charge {
+            lines.push(format!("charge {} under {}", charge.amount, charge.key));
+        }
+        for (what, amount) in [("balance", status.balance), ("refunded", status.refunded)] {
+            lines.extend(amount.map(|amount| format!("{what} {amount}")));
+        }
+        for (what, number) in [("attempt", status.attempt), ("resends", status.resends)] {
+            lines.extend(number.map(|number| format!("{what} {number}")));
+        }
+        if let Some(Retry { step, attempts, next_attempt_time, last_error }) = &status.retry {
+            lines.push(format!("{step:?} failed {attempts} times, next at {}: {last_error}", second(next_attempt_time.0)));
+        }
+        for entry in &status.history {
+            lines.push(format!("history {}: {} {}: {}", second(entry.time.0), entry.action, entry.reason, entry.message));
+        }
+        for Happened { type_, reason, action, note, round } in &progress.story {
+            lines.push(format!("event {type_} {reason} {action} {round}: {note}"));
+        }
+        lines.push(format!("observed generation {:?}", status.observed_generation));
+        lines.join("\n")
+    }
+
+    fn minor(minor: i64) -> Money {
+        Money::from_minor(minor)
+    }
+
+    fn charged() -> Progress {
+        let mut order = progress();
+        order.paid(&purchase(), Ok(Payment::Charged { balance: minor(9_000) }), at(1));
+        order
+    }
+
+    #[test]
+    fn a_charge_and_its_message_are_recorded_whole() {
+        let mut order = charged();
+        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
+        assert_eq!(
+            told(&order),
+            "Paid=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
+             Succeeded=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
+             Notified=True Sent generation 1 since 2: The mail server accepted the message to a@b.cd.\n\
+             charge 10.00 under uid\n\
+             balance 90.00\n\
+             history 1: Charge Paid: Charged 10.00 to a; the balance is now 90.00.\n\
+             history 2: Notify Sent: The mail server accepted the message to a@b.cd.\n\
+             event Normal Paid Charge 1: Charged 10.00 to a; the balance is now 90.00.\n\
+             event Normal Sent Notify 1: The mail server accepted the message to a@b.cd.\n\
+             observed generation Some(1)"
+        );
+    }
+
+    #[test]
+    fn a_refund_follows_its_failure_and_is_told_anew() {
+        let mut order = charged();
+        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
+        order.refunded(&purchase(), Err(NoAnswer("away".into())), at(3));
+        order.refunded(&purchase(), Err(NoAnswer("still away".into())), at(4));
+        let pending = told(&order);
+        for line in [
+            "Succeeded=True RefundPending generation 1 since 1: The order was cancelled after it was charged; billing is asked to give the charge back until it does.",
+            "Notified=True Sent generation 1 since 2: The mail server accepted the message to a@b.cd.",
+            "Refund failed 2 times, next at 5: still away",
+            "event Warning RefundPending Refund 1: The order was cancelled after it was charged; billing is asked to give the charge back until it does. away",
+        ] {
+            assert_eq!(pending.lines().filter(|told| *told == line).count(), 1, "{line}\n{pending}");
+        }
+        order.refunded(&purchase(), Ok(minor(10_000)), at(5));
+        let given_back = told(&order);
+        let message = "Gave 10.00 back to a; the balance is now 100.00.";
+        for line in [
+            format!("Paid=False Refunded generation 1 since 5: {message}"),
+            format!("Succeeded=False Refunded generation 1 since 5: {message}"),
+            "balance 100.00".to_owned(),
+            "refunded 10.00".to_owned(),
+            "charge 10.00 under uid".to_owned(),
+            format!("history 5: Refund Refunded: {message}"),
+            format!("event Normal Refunded Refund 2: {message}"),
+        ] {
+            assert_eq!(given_back.lines().filter(|told| *told == line).count(), 1, "{line}\n{given_back}");
+        }
+        assert!(!given_back.contains("Notified") && !given_back.contains("failed"), "{given_back}");
+    }
+
+    #[test]
+    fn each_refusal_says_why_and_leaves_no_charge() {
+        let refused = |reason, balance| Ok(Payment::Refused { reason, balance });
+        for (cancelled, reason, balance, shown, action, message) in [
+            (
+                None,
+                Reason::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Charge",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
+            (None, Reason::AccountNotFound, None, "AccountNotFound", "Charge", "There is no account a; register it first."),
+            (
+                Some(true),
+                Reason::Cancelled,
+                Some(900),
+                "Cancelled",
+                "Cancel",
+                "The charge was closed before it could land; nothing was charged.",
+            ),
+            (
+                Some(false),
+                Reason::Cancelled,
+                Some(900),
+                "DeadlineExceeded",
+                "Cancel",
+                "The deadline passed before the charge was begun; nothing was charged.",
+            ),
+            (
+                Some(true),
+                Reason::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Cancel",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
+            (
+                Some(false),
+                Reason::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Cancel",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
+        ] {
+            let mut order = progress();
+            let answer = refused(reason, balance.map(minor));
+            match cancelled {
+                None => order.paid(&purchase(), answer, at(1)),
+                Some(cancelled) => order.closed(&purchase(), answer, cancelled, at(1)),
+            }
+            let balance = balance.map_or(String::new(), |balance| format!("balance {}\n", minor(balance)));
+            assert_eq!(
+                told(&order),
+                format!(
+                    "Paid=False {shown} generation 1 since 1: {message}\n\
+                     Succeeded=False {shown} generation 1 since 1: {message}\n\
+                     {balance}\
+                     history 1: {action} {shown}: {message}\n\
+                     event Warning {shown} {action} 1: {message}\n\
+                     observed generation Some(1)"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn closing_finds_a_charge_that_landed_or_asks_again() {
+        let mut order = progress();
+        for second in [1, 2] {
+            order.closed(&purchase(), Err(NoAnswer("reset".into())), true, at(second));
+        }
+        let message =
+            "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
+        assert_eq!(
+            told(&order),
+            format!(
+                "Paid=Unknown PaymentUnknown generation 1 since 1: {message}\n\
+                 Succeeded=Unknown Processing generation 1 since 1: Waiting for the payment.\n\
+                 Cancellation failed 2 times, next at 3: reset\n\
+                 history 1: Cancel PaymentUnknown: {message} Nothing is charged twice. reset\n\
+                 event Warning PaymentUnknown Cancel 1: {message} Nothing is charged twice. reset\n\
+                 observed generation Some(1)"
+            )
+        );
+        order.closed(&purchase(), Ok(Payment::Charged { balance: minor(5) }), true, at(3));
+        assert_eq!((order.status.outcome(), order.status.retry), (Outcome::Paid, None));
+        assert_eq!(order.status.charge.map(|charge| charge.amount), Some(minor(1_000)));
+    }
+
+    #[test]
+    fn another_attempt_forgets_what_the_one_before_came_to() {
+        let mut order = progress();
+        order.paid(&purchase(), Ok(Payment::Refused { reason: Reason::InsufficientFunds, balance: Some(minor(1)) }), at(1));
+        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
+        order.retried(2, at(3));
+        let again = told(&order);
+        for line in [
+            "Paid=Unknown Processing generation 1 since 3: Charging again as asked: attempt 2.",
+            "Succeeded=Unknown Processing generation 1 since 3: Charging again as asked: attempt 2.",
+            "attempt 2",
+            "history 3: Retry Processing: Charging again as asked: attempt 2.",
+            "event Normal Processing Retry 2: Charging again as asked: attempt 2.",
+        ] {
+            assert_eq!(again.lines().filter(|told| *told == line).count(), 1, "{line}\n{again}");
+        }
+        assert!(!again.contains("balance 0.01\n") && !again.contains("Notified"), "{again}");
+    }
+
+    #[test]
+    fn each_state_of_a_message_is_shown_and_what_is_final_is_not_tried_again() {
+        let email = "The message to a@b.cd";
+        for (answer, condition, retry, event) in [
+            (
+                Ok(Delivery::Underway { last_error: Some("451 later".into()) }),
+                format!("Notified=False Delivering generation 1 since 2: {email} is stored; the mail server has not accepted it yet."),
+                Some("Notification failed 1 times, next at 2.5: 451 later"),
+                format!("event Warning Delivering Notify 1: {email} is stored; the mail server has not accepted it yet. 451 later"),
+            ),
+            (
+                Ok(Delivery::Underway { last_error: None }),
+                format!("Notified=False Delivering generation 1 since 2: {email} is stored; the mail server has not accepted it yet."),
+                Some("Notification failed 1 times, next at 2.5: the mail server has not answered yet"),
+                format!("event Warning Delivering Notify 1: {email} is stored; the mail server has not accepted it yet. the mail server has not answered yet"),
+            ),
+            (
+                Ok(Delivery::Refused { why: "no such user".into() }),
+                format!("Notified=False Undeliverable generation 1 since 2: {email} cannot be delivered: no such user"),
+                None,
+                format!("event Warning Undeliverable Notify 1: {email} cannot be delivered: no such user"),
+            ),
+            (
+                Ok(Delivery::DeadLettered { why: "451".into() }),
+                format!("Notified=False DeadLettered generation 1 since 2: {email} was given up; it can be sent again on request. The last error: 451"),
+                None,
+                format!("event Warning DeadLettered Notify 1: {email} was given up; it can be sent again on request. The last error: 451"),
+            ),
+            (
+                Err(NoAnswer("503".into())),
+                "Notified=Unknown NotifyUnavailable generation 1 since 2: The notify service has not taken the message; it is asked again.".to_owned(),
+                Some("Notification failed 1 times, next at 2.5: 503"),
+                "event Warning NotifyUnavailable Notify 1: The notify service has not taken the message; it is asked again. 503".to_owned(),
+            ),
+        ] {
+            let mut order = charged();
+            // What failed before does not count for the message, and is over with it.
+            order.failed(RetryStep::Payment, "before", at(1));
+            order.notified(&purchase(), answer.clone(), at(2));
+            let shown = told(&order);
+            for line in [&condition, &event] {
+                assert!(shown.lines().any(|told| told == line), "{line}\n{shown}");
+            }
+            assert_eq!(shown.lines().find(|line| line.contains(" failed ")), retry, "{shown}");
+            let events = order.story.len();
+            order.notified(&purchase(), answer, at(3));
+            if retry.is_some() {
+                assert_eq!(order.story.len(), events, "told once, not at each attempt");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_sent_again_shows_as_under_way() {
+        let mut order = charged();
+        order.notified(&purchase(), Ok(Delivery::DeadLettered { why: "451".into() }), at(2));
+        order.failed(RetryStep::Notification, "before", at(2));
+        order.resent(1, at(3));
+        let shown = told(&order);
+        for line in [
+            "Notified=False Delivering generation 1 since 2: The message is sent again as asked.",
+            "resends 1",
+            "history 3: Resend Delivering: The message is sent again as asked.",
+            "event Normal Delivering Resend 2: The message is sent again as asked.",
+        ] {
+            assert!(shown.lines().any(|told| told == line), "{line}\n{shown}");
+        }
+        assert!(!shown.contains(" failed "), "{shown}");
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_read_is_refused_and_not_tried_again() {
+        let mut order = progress();
+        order.failed(RetryStep::Payment, "before", at(1));
+        order.invalid("amount: has more than two decimal places", at(2));
+        let message = "The order cannot be worked on: amount: has more than two decimal places";
+        assert_eq!(
+            told(&order),
+            format!(
+                "Paid=False InvalidOrder generation 1 since 2: {message}\n\
+                 Succeeded=False InvalidOrder generation 1 since 2: {message}\n\
+                 history 2: Read InvalidOrder: {message}\n\
+                 event Warning InvalidOrder Read 1: {message}\n\
+                 observed generation Some(1)"
+            )
+        );
+    }
+
+    #[test]
+    fn a_late_reply_makes_what_failed_due_at_once() {
+        let mut order = progress();
+        order.answered_late(at(1));
+        assert_eq!(order.status.retry, None);
+        order.paid(&purchase(), Err(NoAnswer("timeout".into())), at(2));
+        order.answered_late(at(2));
+        assert_eq!(order.status.retry.map(|retry| (retry.attempts, retry.next_attempt_time.0)), Some((1, at(2))));
+    }
+
+    #[test]
+    fn an_error_is_kept_to_its_bound() {
+        let mut order = progress();
+        order.paid(&purchase(), Err(NoAnswer("é".repeat(1000))), at(1));
+        assert_eq!(order.status.retry.map(|retry| retry.last_error.chars().count()), Some(512));
+        assert_eq!(order.status.history[0].message.chars().count(), 512);
+    }
+
     #[test]
     fn pauses_double_up_to_a_minute() {
         assert_eq!([0, 1, 2, 7, 99].map(pause), [500, 1000, 2000, 60_000, 60_000].map(Duration::from_millis));

@@ -9,11 +9,11 @@ pub mod group_commit;
 pub mod http_client;
 pub mod idempotency;
 pub mod json;
-#[cfg(feature = "planted-bugs")]
-pub mod planted;
 pub mod problem;
 pub mod problem_examples;
 pub mod query;
+#[cfg(debug_assertions)]
+pub mod seeded_bugs;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;

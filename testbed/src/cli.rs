@@ -96,6 +96,9 @@ struct Load {
     /// The tag of the images, localhost/orders-<target>:<tag>
     #[arg(long, default_value = "testbed")]
     tag: String,
+    /// Cargo's profile that the programs are built with: `dev`, which tests use as well, or `release`
+    #[arg(long, env = "PROFILE", default_value = "dev")]
+    profile: String,
     /// Leave deployments alone that run an older image of the same name
     #[arg(long)]
     no_restart: bool,
@@ -293,7 +296,12 @@ async fn build(cache: &Cache, what: What) -> Result<()> {
 
 impl Load {
     async fn run(self, cache: &Cache) -> Result<()> {
-        let options = images::Options { repository: repository(self.repository)?, targets: self.only, tag: self.tag };
+        let options = images::Options {
+            repository: repository(self.repository)?,
+            targets: self.only,
+            tag: self.tag,
+            profile: self.profile,
+        };
         match Target::from_environment()? {
             Target::Kind => other::load_kind(&options).await,
             Target::Context(_) => {

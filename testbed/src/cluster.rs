@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -15,7 +14,7 @@ use crate::control_plane::{self, ControlPlane, Settings};
 use crate::gobuild::{self, Set};
 use crate::other::Target;
 use crate::process::Signal;
-use crate::{node, recorded, wait_for};
+use crate::{PATIENCE, node, recorded, wait_for};
 
 /// A Kubernetes API to test against.
 #[derive(Debug)]
@@ -136,10 +135,7 @@ impl Cluster {
             Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
-        wait_for("the namespace's default service account", Duration::from_secs(20), || async {
-            accounts.get("default").await.ok()
-        })
-        .await?;
+        wait_for("the namespace's default service account", PATIENCE, || async { accounts.get("default").await.ok() }).await?;
         Ok(name)
     }
 

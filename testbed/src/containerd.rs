@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -12,7 +11,7 @@ use crate::command::{SHORT, run_within};
 use crate::gobuild::Programs;
 use crate::identity::Identity;
 use crate::process::{Process, Signal};
-use crate::wait::wait_for;
+use crate::wait::{PATIENCE, wait_for};
 
 /// Sockets and mounts of what runs. Not in the cache: the path of a Unix
 /// socket may have no more than 107 characters.
@@ -65,9 +64,7 @@ impl Containerd {
             .env("PATH", path)
             .recorded(&self.directory)
             .spawn()?;
-        process
-            .wait_until("containerd to answer", Duration::from_secs(30), || async { self.ctr(&["version"]).await.ok() })
-            .await?;
+        process.wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() }).await?;
         Ok(())
     }
 

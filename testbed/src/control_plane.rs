@@ -13,7 +13,7 @@ use crate::certs::{self, Authority, Pair};
 use crate::gobuild::Programs;
 use crate::process::{Builder, Process, Signal};
 use crate::recorded;
-use crate::wait::{free_port, port_is_free, wait_for};
+use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
 
 /// What differs between a control plane for tests and that of a whole node.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct ControlPlane {
     api_server: Option<Process>,
 }
 
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = PATIENCE;
 
 impl ControlPlane {
     /// Starts a control plane from nothing and waits until it is ready. What
@@ -250,7 +250,8 @@ pub(crate) async fn is_healthy(directory: &Path) -> bool {
         return false;
     }
     let Ok(client) = client(&kubeconfig(directory)).await else { return false };
-    wait_for("the API server", Duration::from_secs(5), || async { is_ready(&client).await.then_some(()) }).await.is_ok()
+    // Its processes run, so it is only slow: whoever took it for dead would end it under other tests.
+    wait_for("the API server", PATIENCE, || async { is_ready(&client).await.then_some(()) }).await.is_ok()
 }
 
 /// A client for this kubeconfig, whatever the environment says.

@@ -13,7 +13,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-use crate::{control_plane, process::Process, recorded, wait_for};
+use crate::{PATIENCE, control_plane, process::Process, recorded, wait_for};
 
 /// Which Service is reached where.
 #[derive(Clone, Debug)]
@@ -136,9 +136,7 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
         builder = builder.arg("--with-kubectl");
     }
     let process = builder.recorded(directory).spawn()?;
-    let outcome = process
-        .wait_until("the forwarder to listen", Duration::from_secs(15), || async { connect(route.listen).await.ok() })
-        .await;
+    let outcome = process.wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() }).await;
     if let Err(error) = outcome {
         process.kill()?;
         bail!(error);

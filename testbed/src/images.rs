@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub targets: Vec<String>,
     /// The images' tag.
     pub tag: String,
+    /// Cargo's profile that the programs are built with.
+    pub profile: String,
 }
 
 /// The name under which the chart finds an image.
@@ -55,8 +57,8 @@ pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>
     }
     packages::ensure(packages::IMAGES).await?;
     let _lock = cache.lock("images").await?;
-    println!("[1/3] building the programs (cargo build --release)");
-    let programs = build_programs(&options.repository, &options.targets).await?;
+    println!("[1/3] building the programs (cargo build --profile {})", options.profile);
+    let programs = build_programs(options).await?;
     println!("[2/3] building the images");
     let base = build_base(cache).await?;
     let keys = keys(options, &programs, &base)?;
@@ -100,13 +102,14 @@ async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<Stri
     Ok(Some(NATS.to_owned()))
 }
 
-/// Builds the targets' programs for release and gives their paths, by name.
-async fn build_programs(repository: &Path, targets: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+/// Builds the targets' programs and gives their paths, by name. Of the whole workspace, so that they have the very features
+/// with which the Makefile builds everything, and nothing is compiled twice.
+async fn build_programs(options: &Options) -> Result<BTreeMap<String, PathBuf>> {
     let started = Instant::now();
     let mut child = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--workspace", "--message-format=json-render-diagnostics"])
-        .args(targets.iter().map(|target| format!("--bin=orders-{target}")))
-        .current_dir(repository)
+        .args(["build", "--profile", &options.profile, "--locked", "--workspace", "--message-format=json-render-diagnostics"])
+        .args(options.targets.iter().map(|target| format!("--bin=orders-{target}")))
+        .current_dir(&options.repository)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -248,7 +251,8 @@ async fn build_binaries(cache: &Cache, programs: &BTreeMap<String, PathBuf>) -> 
     fs::create_dir_all(context.join("bin"))?;
     for (name, path) in programs.iter().filter(|(name, _)| name.starts_with("orders-")) {
         let copy = context.join("bin").join(name);
-        fs::copy(path, &copy).with_context(|| format!("cannot copy {}", path.display()))?;
+        // Debug information is for who builds; an image would be several times its size with it.
+        run_within(SHORT, Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(path)).await?;
     }
     build(cache, BINARIES, &context, "FROM scratch\nCOPY bin/ /usr/local/bin/\n").await
 }

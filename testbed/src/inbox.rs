@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Process, Signal, binary};
-use crate::wait::free_port;
+use crate::wait::{PATIENCE, free_port};
 
 /// A message as the server received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct Inbox {
     http: reqwest::Client,
 }
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = PATIENCE;
 
 impl Inbox {
     /// Starts a server that writes its log below `directory`.

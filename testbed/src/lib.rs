@@ -65,5 +65,5 @@ pub use other::Target;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Builder, Process, Signal, binary, tail};
 pub use smtp::{Credentials, serve as serve_inbox};
-pub use stack::{Audit, Audited, Interaction, Service, Stack, StackOptions, install_crds};
-pub use wait::{free_port, wait_for};
+pub use stack::{Audit, Audited, Database, Interaction, Service, Stack, StackOptions, install_crds};
+pub use wait::{PATIENCE, free_port, wait_for, wait_until};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::cache::Cache;
 use crate::gobuild::{self, Set};
 use crate::process::{Process, Signal};
-use crate::wait::free_port;
+use crate::wait::{PATIENCE, free_port};
 
 /// The chart's own file: what a test finds allowed is allowed in the cluster, too.
 const CONFIGURATION: &str = include_str!("../../helm/orders/files/nats.conf");
@@ -17,7 +17,7 @@ const CONFIGURATION: &str = include_str!("../../helm/orders/files/nats.conf");
 /// The users that the configuration names.
 const USERS: [&str; 4] = ["operator", "billing", "notify", "admin"];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = PATIENCE;
 
 /// How a [`Nats`] is started.
 #[derive(Clone, Debug, Default)]

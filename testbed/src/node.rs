@@ -18,7 +18,7 @@ use crate::control_plane::{self, ControlPlane, Settings};
 use crate::gobuild::{self, Programs, Set};
 use crate::network::{BRIDGE_ADDRESS, SERVICE_RANGE};
 use crate::node_config::{self as config, VOLUMES};
-use crate::wait::{free_port, port_is_free, wait_for};
+use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
 use crate::{cgroups, hosts, images, network, packages, recorded};
 
 /// The node's name, the cluster's and the context's in its kubeconfig.
@@ -28,7 +28,7 @@ const NAME: &str = "orders-testbed";
 const KUBELET_STARTS: u32 = 20;
 
 /// How long the kubelet may take until it serves.
-const KUBELET_LIMIT: Duration = Duration::from_secs(60);
+const KUBELET_LIMIT: Duration = PATIENCE;
 
 /// Where the node's state is.
 pub(crate) fn directory(cache: &Cache) -> PathBuf {
@@ -196,7 +196,7 @@ async fn kubectl_apply(directory: &Path, programs: &Programs, manifests: &str) -
 
 async fn wait_ready(client: &Client) -> Result<()> {
     let nodes = Api::<Node>::all(client.clone());
-    wait_for("the node to be ready", Duration::from_secs(90), || async { is_ready(&nodes).await.then_some(()) }).await
+    wait_for("the node to be ready", PATIENCE, || async { is_ready(&nodes).await.then_some(()) }).await
 }
 
 async fn is_ready(nodes: &Api<Node>) -> bool {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache::Cache;
 use crate::network::POD_RANGE;
 use crate::packages;
 use crate::process::{Process, Signal};
-use crate::wait::free_port;
+use crate::wait::{PATIENCE, free_port};
 
 /// How a [`Postgres`] is started.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub struct Postgres {
 }
 
 const DATABASE: &str = "orders";
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = PATIENCE;
 
 impl Postgres {
     /// Starts a server on loopback that writes its log below `directory`.
@@ -180,30 +181,73 @@ impl Postgres {
         Ok(())
     }
 
+    /// Makes the data directory: a copy of the one that `initdb` made the first time on this machine.
     async fn initialize(&self) -> Result<()> {
+        let cache = Cache::locate()?;
+        let template = cache.path("postgres").join(self.version()?);
         let _ = fs::remove_dir_all(&self.data);
+        {
+            let _lock = cache.lock("postgres").await?;
+            if !template.is_dir() {
+                self.initdb().await?;
+                let unfinished = template.with_extension("unfinished");
+                let _ = fs::remove_dir_all(&unfinished);
+                fs::create_dir_all(cache.path("postgres"))?;
+                self.copy(&self.data, &unfinished)?;
+                fs::rename(&unfinished, &template)?;
+                let _ = fs::remove_dir_all(&self.data);
+            }
+        }
+        self.copy(&template, &self.data)?;
+        self.give_to_user()?;
+        if !self.options.address.is_loopback() {
+            let rule = format!("host all all {POD_RANGE} trust\n");
+            let file = self.data.join("pg_hba.conf");
+            let rules = fs::read_to_string(&file)? + &rule;
+            fs::write(&file, rules)?;
+        }
+        Ok(())
+    }
+
+    /// The server's version, as a file name.
+    fn version(&self) -> Result<String> {
+        let output = Command::new(self.programs.join("postgres")).arg("--version").output()?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(version.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let copied = Command::new("cp").args(["-a", "--reflink=auto"]).args([from, to]).status()?;
+        if !copied.success() {
+            bail!("cannot copy {} to {}", from.display(), to.display());
+        }
+        Ok(())
+    }
+
+    /// Gives the data directory to the user that the server runs as.
+    fn give_to_user(&self) -> Result<()> {
+        let Some(user) = self.user else { return Ok(()) };
+        let owned = Command::new("chown").arg("-R").arg(user).arg(&self.data).status()?;
+        if !owned.success() {
+            bail!("cannot give {} to user {user}", self.data.display());
+        }
+        Ok(())
+    }
+
+    async fn initdb(&self) -> Result<()> {
         fs::create_dir_all(&self.data).with_context(|| format!("cannot create {}", self.data.display()))?;
         let mut builder = Process::builder("initdb", self.programs.join("initdb"), &self.log_directory)
             .directory(&self.data)
             .arg("-D")
             .arg(&self.data)
             .args(["--username=orders", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        self.give_to_user()?;
         if let Some(user) = self.user {
-            let owned = Command::new("chown").arg("-R").arg(user).arg(&self.data).status()?;
-            if !owned.success() {
-                bail!("cannot give {} to user {user}", self.data.display());
-            }
             builder = builder.user(user);
         }
         let initdb = builder.spawn()?;
         if !initdb.wait(LIMIT).await?.success() {
             bail!("initdb failed:\n{}", initdb.output());
-        }
-        if !self.options.address.is_loopback() {
-            let rule = format!("host all all {POD_RANGE} trust\n");
-            let file = self.data.join("pg_hba.conf");
-            let rules = fs::read_to_string(&file)? + &rule;
-            fs::write(&file, rules)?;
         }
         Ok(())
     }

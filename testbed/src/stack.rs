@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -16,10 +17,10 @@ use tokio::process::Command;
 use crate::cluster::{Cluster, service_account_token};
 use crate::nats::BrokerAccess;
 use crate::process::{Process, binary};
-use crate::wait::{free_port, wait_for};
+use crate::wait::{PATIENCE, free_port, wait_for};
 
 /// How long a service may take to become ready.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = PATIENCE;
 
 /// How the services talk, as the chart's value of this name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,39 @@ impl FromStr for Interaction {
         let all = [Self::Http, Self::NotifyBroker, Self::Broker];
         let found = all.into_iter().find(|interaction| interaction.as_str() == name);
         found.ok_or_else(|| format!("{name} is none of http, notify-broker and broker"))
+    }
+}
+
+/// Which databases the services keep their data in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Database {
+    /// A server.
+    Postgres,
+    /// A file for each service.
+    #[default]
+    Sqlite,
+}
+
+impl Database {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Database::Postgres => "postgres",
+            Database::Sqlite => "sqlite",
+        }
+    }
+
+    /// The database that the variable `DATABASE` names; SQLite if it is not set.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var("DATABASE") {
+            Ok(name) if !name.is_empty() => {
+                Self::from_str(&name, false).map_err(|_| anyhow!("DATABASE: {name} is neither postgres nor sqlite"))
+            }
+            _ => Ok(Self::Sqlite),
+        }
     }
 }
 
@@ -218,7 +252,7 @@ impl Service {
     /// Waits until it says that it is ready.
     ///
     /// # Errors
-    /// If it does not within 30 s.
+    /// If it does not within [`PATIENCE`].
     pub async fn ready(&self) -> Result<()> {
         self.process.wait_http(&format!("http://{}/readyz", self.admin), READY_LIMIT).await
     }

@@ -7,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
+/// How long the harnesses wait for anything that ought to happen. Nothing takes so long: the bound is there so that
+/// a wait ends at all, on a machine of any speed. Where a rule is about time, its own limits count and not this one.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Calls `attempt` until it gives a value, and fails when `limit` has passed.
 /// A call that hangs counts against the limit too.
 ///
@@ -31,11 +35,39 @@ where
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Some(value)) => return Ok(value),
-            Ok(None) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
+            Ok(None) if Instant::now() < deadline => sleep(POLL_INTERVAL).await,
             _ => bail!("waited {limit:?} for {what}, in vain"),
         }
     }
 }
+
+/// The same for an `attempt` that says how things stand while there is no value yet: the
+/// last of that is in the error.
+///
+/// # Errors
+/// When the limit has passed; the error names `what` was awaited and the last state.
+pub async fn wait_until<T, F, Fut>(what: &str, limit: Duration, mut attempt: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    let deadline = Instant::now() + limit;
+    let mut state = "no attempt ended".to_owned();
+    loop {
+        match timeout_at(deadline, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(now)) => state = now,
+            Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {limit:?} for {what}, in vain; at last: {state}");
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Between two attempts.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 const FIRST_PORT: u32 = 12_000;
 const PORTS: u32 = 17_000;
@@ -85,6 +117,19 @@ mod tests {
     async fn waiting_for_a_hanging_call_ends_and_names_what_was_awaited() {
         let error = wait_for("nothing", Duration::from_millis(20), std::future::pending::<Option<()>>).await.unwrap_err();
         assert!(error.to_string().contains("for nothing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn waiting_in_vain_tells_how_things_stood_at_last() {
+        let mut calls = 0;
+        let error = wait_until::<(), _, _>("the end", Duration::from_millis(20), || {
+            calls += 1;
+            let state = format!("call {calls}");
+            async move { Err(state) }
+        })
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains("for the end, in vain; at last: call "), "{error}");
     }
 
     #[test]

@@ -105,9 +105,9 @@ pub(super) async fn withdraw(
     Json(withdrawal): Json<Withdrawal>,
 ) -> Result<Response, Problem> {
     let amount = positive(withdrawal.balance)?;
-    #[cfg(feature = "planted-bugs")]
-    if orders_service::planted::is("no-unique-key") && billing.ledger.charge(key.as_str()).await?.is_some() {
-        let key = orders_service::planted::another(key.as_str());
+    #[cfg(debug_assertions)]
+    if orders_service::seeded_bugs::is_on("no-unique-key") && billing.ledger.charge(key.as_str()).await?.is_some() {
+        let key = orders_service::seeded_bugs::another(key.as_str());
         let movement = Movement { kind: Kind::Charge, key: &key, login: withdrawal.login.as_ref(), amount, charge_key: None };
         billing.ledger.record(&movement).await?;
     }

@@ -2,11 +2,11 @@
 //! their databases by hand.
 
 use anyhow::{Context, Result};
-use orders_testbed::{Audited, Cluster};
+use orders_testbed::{Audited, Cluster, Database};
 use serde_json::{Value, json};
 use sqlx::{AnyPool, AssertSqlSafe};
 
-use crate::shop::{SOON, Shop, name};
+use crate::shop::{SOON, Shop, database, name};
 
 pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
     let cluster = Cluster::control_plane().await?;
@@ -14,13 +14,18 @@ pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
 }
 
 /// Does something to a service's database that the service never would.
-async fn tamper(shop: &Shop, database: &str, statements: &[&str]) -> Result<()> {
+async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
     sqlx::any::install_default_drivers();
-    let url = format!("sqlite://{}", shop.stack.directory.join(database).display());
+    let chosen = if service == "billing" { &shop.options.billing_database } else { &shop.options.notify_database };
+    let file = || format!("sqlite://{}", shop.stack.directory.join(format!("{service}.db")).display());
+    let url = chosen.clone().unwrap_or_else(file);
     let pool = AnyPool::connect(&url).await?;
     for statement in statements {
         let done = sqlx::query(AssertSqlSafe(*statement)).execute(&pool).await.with_context(|| (*statement).to_owned())?;
-        assert!(statement.starts_with("DROP") || done.rows_affected() > 0, "{statement} changed nothing");
+        assert!(
+            statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0,
+            "{statement} changed nothing"
+        );
     }
     pool.close().await;
     Ok(())
@@ -46,29 +51,22 @@ async fn the_audit_passes_on_a_sound_shop_and_names_what_was_tampered_with() -> 
     assert_eq!((&report["holds"], &report["transactions"]), (&json!(true), &json!(4)));
 
     let uid = shop.orders().get(&name(paid)).await?.metadata.uid.unwrap_or_default();
-    tamper(&shop, "billing.db", &["UPDATE accounts SET balance = balance + 1"]).await?;
+    tamper(&shop, "billing", &["UPDATE accounts SET balance = balance + 1"]).await?;
     let found = audit(&shop, &[]).await?;
     assert_eq!(found.exit_code, Some(1));
     assert!(found.output.contains("account olga: the balance is 900.01, its postings sum to 900.00"), "{}", found.output);
-    tamper(&shop, "billing.db", &["UPDATE accounts SET balance = balance - 1"]).await?;
+    tamper(&shop, "billing", &["UPDATE accounts SET balance = balance - 1"]).await?;
     assert_eq!(audit(&shop, &[]).await?.exit_code, Some(0), "and passes once it is put right");
 
     // Somebody takes a charge out of the books altogether, and a message out of the log.
     let of_charge = format!("DELETE FROM postings WHERE transaction_id = (SELECT id FROM transactions WHERE key = '{uid}')");
     let charge = format!("DELETE FROM transactions WHERE key = '{uid}'");
-    tamper(
-        &shop,
-        "billing.db",
-        &[
-            "DROP TRIGGER postings_no_delete",
-            "DROP TRIGGER transactions_no_delete",
-            &of_charge,
-            &charge,
-            "UPDATE accounts SET balance = 100000",
-        ],
-    )
-    .await?;
-    tamper(&shop, "notify.db", &["DELETE FROM messages WHERE text LIKE 'Недостаточно%'"]).await?;
+    let unguarded = match database() {
+        Database::Sqlite => ["DROP TRIGGER postings_no_delete", "DROP TRIGGER transactions_no_delete"],
+        Database::Postgres => ["ALTER TABLE postings DISABLE TRIGGER USER", "ALTER TABLE transactions DISABLE TRIGGER USER"],
+    };
+    tamper(&shop, "billing", &[unguarded[0], unguarded[1], &of_charge, &charge, "UPDATE accounts SET balance = 100000"]).await?;
+    tamper(&shop, "notify", &["DELETE FROM messages WHERE text LIKE 'Недостаточно%'"]).await?;
     let report: Value = serde_json::from_str(&audit(&shop, &["--output", "json"]).await?.output)?;
     let named = |rule: &str| {
         let violations = report["violations"].as_array().into_iter().flatten();

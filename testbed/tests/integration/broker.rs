@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_nats::{ConnectOptions, jetstream};
 use futures::StreamExt;
 use orders_broker::{asyncapi, dead_letters::DeadLetters, topology};
@@ -12,6 +12,9 @@ use orders_testbed::{Cluster, Interaction, Nats, Signal, Stack, StackOptions, wa
 use serde_json::{Value, json};
 
 use crate::shop::{SOON, Shop, interaction, name, was_told_slowly};
+
+/// Where nobody but a test publishes: a message on it comes after all that was published before.
+const END: &str = "orders.end-of-test";
 
 const STYLES: [Interaction; 2] = [Interaction::NotifyBroker, Interaction::Broker];
 
@@ -51,8 +54,13 @@ async fn every_message_is_as_the_documents_say() -> Result<()> {
         let settled = shop.settled().await?;
         assert_eq!(settled.len(), warm + 3);
 
+        client.publish(END, "".into()).await?;
         let mut messages = Vec::new();
-        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), heard.next()).await {
+        loop {
+            let message = heard.next().await.context("the subscription ended")?;
+            if *message.subject == *END {
+                break;
+            }
             let payload: Value = serde_json::from_slice(&message.payload)?;
             let schema = schema(&document, &message.subject)?;
             if let Err(error) = jsonschema::validate(&schema, &payload) {
@@ -170,7 +178,7 @@ async fn the_style_can_be_changed_with_orders_under_way() -> Result<()> {
         {
             service.kill()?;
         }
-        let options = StackOptions { interaction: style, nats: Some(nats.access()), ..StackOptions::new(shop.inbox.smtp_url()) };
+        let options = StackOptions { interaction: style, nats: Some(nats.access()), ..shop.options.clone() };
         let namespace = shop.stack.namespace.clone();
         shop.stack = Stack::start_in(&cluster, &namespace, shop.directory.path(), options).await?;
     }
@@ -187,36 +195,54 @@ async fn the_style_can_be_changed_with_orders_under_way() -> Result<()> {
 async fn an_order_goes_on_as_soon_as_notify_says_how_its_message_stands() -> Result<()> {
     for style in STYLES {
         let shop = Shop::open_as(style, &Cluster::control_plane().await?, |options| options).await?;
-        shop.customer("lara", json!(500)).await?;
+        shop.customer("lara", json!(5000)).await?;
         assert_eq!(shop.order("lara", json!(100)).await?.status, 200);
         shop.settled().await?;
-        let client = admin(shop.nats.as_ref().context("a broker")?).await?;
-        let mut reminders = client.subscribe(topology::DECIDED).await?;
-        client.flush().await?;
-
-        shop.stack.notify.process.signal(Signal::STOP)?;
-        let id = shop.send(shop.order_request("lara", json!(100)).header("prefer", "respond-async")).await?.id();
-        // By then the operator pauses for eight seconds before it asks once more.
-        let asked = 5;
-        let retry = |order: &Order| order.status.as_ref().and_then(|status| status.retry.clone());
-        let waiting = shop
-            .wait_order(&name(id), "notify to be asked in vain", |order| {
-                retry(order).is_some_and(|retry| retry.attempts >= asked)
-            })
-            .await?;
-        shop.stack.notify.process.signal(Signal::CONT)?;
-        shop.settled().await?;
-        let told = shop.orders().get(&name(id)).await?.status.context("a status")?;
-        let told = conditions::find(&told.conditions, ConditionType::Notified).context("a condition")?.last_transition_time.0;
-        let next_attempt = retry(&waiting).context("a retry")?.next_attempt_time.0;
-        assert!(told + Duration::from_secs(1) < next_attempt, "{told} was not before {next_attempt}, {}", style.as_str());
-        let mut said = 0;
-        while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(500), reminders.next()).await {
-            said += 1;
+        // A machine that is too slow to have everything said within one pause has another try.
+        let mut tries = 0;
+        while !goes_on_before_the_next_attempt(&shop).await? {
+            tries += 1;
+            ensure!(tries < 5, "{tries} orders went on only with their next attempt, {}", style.as_str());
         }
-        assert_eq!(said, asked, "nobody asks once more for what was said, {}", style.as_str());
     }
     Ok(())
+}
+
+/// Places an order while notify stands still, lets notify go on in a long pause between two attempts, and tells whether
+/// the order was settled in that pause.
+async fn goes_on_before_the_next_attempt(shop: &Shop) -> Result<bool> {
+    let client = admin(shop.nats.as_ref().context("a broker")?).await?;
+    let mut heard = client.subscribe("orders.>").await?;
+    client.flush().await?;
+
+    shop.stack.notify.process.signal(Signal::STOP)?;
+    let id = shop.send(shop.order_request("lara", json!(100)).header("prefer", "respond-async")).await?.id();
+    // By then the operator pauses for eight seconds before it asks once more.
+    let asked = 5;
+    let retry = |order: &Order| order.status.as_ref().and_then(|status| status.retry.clone());
+    let waiting = shop
+        .wait_order(&name(id), "notify to be asked in vain", |order| retry(order).is_some_and(|retry| retry.attempts >= asked))
+        .await?;
+    shop.stack.notify.process.signal(Signal::CONT)?;
+    shop.settled().await?;
+    let told = shop.orders().get(&name(id)).await?.status.context("a status")?;
+    let told = conditions::find(&told.conditions, ConditionType::Notified).context("a condition")?.last_transition_time.0;
+    // Kubernetes keeps whole seconds.
+    if told + Duration::from_secs(1) >= retry(&waiting).context("a retry")?.next_attempt_time.0 {
+        return Ok(false);
+    }
+    client.publish(END, "".into()).await?;
+    let mut said = 0;
+    loop {
+        let message = heard.next().await.context("the subscription ended")?;
+        match &*message.subject {
+            END => break,
+            topology::DECIDED => said += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(said, asked, "nobody asks once more for what was said");
+    Ok(true)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures::future::try_join_all;
 use kube::{
     ResourceExt,
@@ -133,8 +133,8 @@ async fn an_order_that_is_deleted_with_its_charge_unknown_is_cancelled_and_told_
     shop.stack.billing.start_again().await?;
     let untold = shop.wait_order(&name(id), "decided", |order| order.outcome() != Outcome::Undecided).await?;
     assert_eq!(untold.finalizers(), [FINALIZER], "it waits for notify");
-    // Longer than it takes to let go of one that has nothing left to do.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tried = |order: &Order| order.status.as_ref().and_then(|status| status.retry.as_ref()).map_or(0, |retry| retry.attempts);
+    shop.wait_order(&name(id), "waiting for notify through several attempts", |order| tried(order) >= 3).await?;
     assert!(shop.orders().get_opt(&name(id)).await?.is_some(), "it still waits for notify");
     shop.stack.notify.start_again().await?;
     let orders = shop.orders();
@@ -233,7 +233,11 @@ async fn a_charge_is_not_begun_after_the_deadline() -> Result<()> {
     let (late, in_time) = (order(json!(1)), order(json!(31_536_000)));
     shop.stack.operators[0].kill()?;
     let (late, in_time) = (shop.send(late).await?.id(), shop.send(in_time).await?.id());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let created = shop.orders().get(&name(late)).await?.metadata.creation_timestamp.context("a creation time")?.0;
+    wait_for("its deadline to pass", SOON, || async move {
+        (jiff::Timestamp::now() > created + Duration::from_secs(2)).then_some(())
+    })
+    .await?;
     shop.stack.operators[0].start_again().await?;
     shop.wait_order(&name(late), "too late", |order| is_refused_as(order, Reason::DeadlineExceeded)).await?;
     shop.wait_order(&name(in_time), "paid", |order| order.outcome() == Outcome::Paid).await?;

@@ -18,4 +18,6 @@ mod lossy;
 mod outages;
 mod raw;
 mod resource;
+mod scale;
+mod servers;
 mod shop;

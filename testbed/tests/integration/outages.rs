@@ -88,17 +88,23 @@ async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> 
 async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answer() -> Result<()> {
     let shop = Shop::open().await?;
     shop.customer("dora", json!(500)).await?;
+    // How long an order takes on this machine while the mail server answers.
+    let mut usual = Duration::ZERO;
+    for _ in 0..5 {
+        let asked = Instant::now();
+        assert_eq!(shop.order("eva", json!(1)).await?.status, 404);
+        usual = usual.max(asked.elapsed());
+    }
     shop.inbox.freeze()?;
-    let placed = Instant::now();
     let id = shop.send(shop.order_request("dora", json!(100)).header("prefer", "respond-async")).await?.id();
     shop.wait_order(&name(id), "paid", |order| order.outcome() == Outcome::Paid).await?;
-    // Connecting to the mail server takes five seconds to time out; the outcome must not wait for it.
-    assert!(placed.elapsed() < Duration::from_millis(4500), "the outcome took {:?}", placed.elapsed());
 
     let asked = Instant::now();
     let answer = shop.order("dora", json!(100)).await?;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(asked.elapsed() < Duration::from_secs(6), "the answer took {:?}", asked.elapsed());
+    // The operator gives notify 0.8 s, the API the mail two; the mail server's own time-outs are no part of it.
+    let bound = Duration::from_millis(2800) + 20 * usual;
+    assert!(asked.elapsed() < bound, "the answer took {:?} where an order takes {usual:?}", asked.elapsed());
     assert_eq!(shop.messages("dora").await?, [(PAID.to_owned(), false), (PAID.to_owned(), false)], "stored, not sent");
     let order = shop.wait_order(&name(id), "shown as delivering", |order| reasons(order).contains(&"Delivering")).await?;
     let condition = conditions::find(&order.status.as_ref().expect("a status").conditions, ConditionType::Notified).cloned();

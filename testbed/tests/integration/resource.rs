@@ -1,8 +1,6 @@
 //! The Order as a Kubernetes resource: writes, events, columns, broken objects.
 
-use std::time::Duration;
-
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -48,11 +46,14 @@ async fn a_happy_order_costs_one_create_one_status_write_and_two_events() -> Res
         assert!(amounts, "an event names the amounts: {told:?}");
     }
 
-    // Everything that happened to the orders since, until it has been quiet for a while.
+    // Everything that happened to the orders since, until a later one is through.
+    let last = name(shop.order("ines", json!(1)).await?.id());
     let mut changes = orders.watch(&WatchParams::default(), &start).await?.boxed();
     let (mut added, mut modified) = (0, 0);
-    while let Ok(Some(change)) = tokio::time::timeout(Duration::from_secs(2), changes.next()).await {
-        match change? {
+    loop {
+        match changes.next().await.context("the watch ended")?? {
+            WatchEvent::Added(order) if order.name_any() == last => {}
+            WatchEvent::Modified(order) if order.name_any() == last => break,
             WatchEvent::Added(_) => added += 1,
             WatchEvent::Modified(_) => modified += 1,
             other => panic!("{other:?}"),

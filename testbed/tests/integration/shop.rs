@@ -5,18 +5,23 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use orders_crds::{Order, Outcome};
-use orders_testbed::{Cluster, Inbox, Interaction, Nats, Stack, StackOptions, wait_for};
+use orders_testbed::{Cluster, Database, Inbox, Interaction, Nats, Postgres, Stack, StackOptions, wait_for, wait_until};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long anything that ought to happen may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub use orders_testbed::PATIENCE as SOON;
 
 /// The style that `INTERACTION` asks for, in which the services of all tests talk
 /// that do not choose one themselves.
 pub fn interaction() -> Interaction {
     Interaction::from_env().expect("a style of interaction")
+}
+
+/// The database that `DATABASE` asks for, in which the services of all tests keep their data that do not choose one
+/// themselves.
+pub fn database() -> Database {
+    Database::from_env().expect("a kind of database")
 }
 
 /// What a history has besides when notify or the mail server took its time.
@@ -28,6 +33,10 @@ pub struct Shop {
     pub inbox: Inbox,
     /// The broker, in the styles that have one.
     pub nats: Option<Nats>,
+    /// How the stack was started.
+    pub options: StackOptions,
+    // After the services, which need it to the last.
+    _postgres: Option<Postgres>,
     pub client: Client,
     pub http: reqwest::Client,
     // Last, so that it is removed after the processes that write into it.
@@ -70,7 +79,7 @@ impl Answer {
 }
 
 impl Shop {
-    /// Opens a shop on SQLite with one operator.
+    /// Opens a shop with one operator.
     pub async fn open() -> Result<Self> {
         Self::open_with(&Cluster::control_plane().await?, |options| options).await
     }
@@ -93,11 +102,21 @@ impl Shop {
             _ => Some(Nats::start(directory.path()).await?),
         };
         let access = nats.as_ref().map(Nats::access);
-        let options = change(StackOptions { interaction, nats: access, ..StackOptions::new(inbox.smtp_url()) });
-        let stack = Stack::start(cluster, directory.path(), options).await?;
+        let postgres = match database() {
+            Database::Sqlite => None,
+            Database::Postgres => Some(Postgres::start(directory.path()).await?),
+        };
+        let mut options = StackOptions { interaction, nats: access, ..StackOptions::new(inbox.smtp_url()) };
+        if let Some(postgres) = &postgres {
+            options.billing_database = Some(postgres.database("billing")?);
+            options.notify_database = Some(postgres.database("notify")?);
+            options.archive_database = Some(postgres.database("archive")?);
+        }
+        let options = change(options);
+        let stack = Stack::start(cluster, directory.path(), options.clone()).await?;
         let client = cluster.client().await?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
-        Ok(Shop { stack, inbox, nats, client, http, directory })
+        Ok(Shop { stack, inbox, nats, options, _postgres: postgres, client, http, directory })
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -166,8 +185,9 @@ impl Shop {
     /// Waits until the order with this resource name is as wanted.
     pub async fn wait_order(&self, name: &str, what: &str, wanted: impl Fn(&Order) -> bool) -> Result<Order> {
         let orders = self.orders();
-        let found = wait_for(&format!("order {name} to be {what}"), SOON, || async {
-            orders.get_opt(name).await.ok().flatten().filter(&wanted)
+        let found = wait_until(&format!("order {name} to be {what}"), SOON, || async {
+            let order = orders.get_opt(name).await.map_err(|error| error.to_string())?.ok_or("there is no such order")?;
+            if wanted(&order) { Ok(order) } else { Err(format!("{:?}", order.status)) }
         })
         .await;
         found.with_context(|| self.stack.operators[0].process.output())
@@ -184,11 +204,14 @@ impl Shop {
 
     /// Waits until every order is decided and its message sent.
     pub async fn settled(&self) -> Result<Vec<Order>> {
-        wait_for("all orders to be decided and their messages sent", Duration::from_secs(90), || async {
-            let orders = self.all_orders().await.ok()?;
+        wait_until("all orders to be decided and their messages sent", SOON, || async {
+            let orders = self.all_orders().await.map_err(|error| error.to_string())?;
             let done =
                 |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
-            orders.iter().all(done).then_some(orders)
+            match orders.iter().find(|order| !done(order)) {
+                Some(order) => Err(format!("{}: {:?}", order.name_any(), order.status)),
+                None => Ok(orders),
+            }
         })
         .await
     }

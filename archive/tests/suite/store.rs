@@ -1,12 +1,11 @@
 //! What the archive keeps, and how it is found, on both databases.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use crate::support::{Sample, kept, on_both};
 use anyhow::Result;
 use orders_archive::{
     listing::{Listing, Place},
@@ -18,7 +17,6 @@ use orders_testbed::Postgres;
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::json;
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyArguments, query::Query};
-use support::{Sample, kept, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_larger_revision_stays_whichever_comes_last() -> Result<()> {

@@ -1,9 +1,8 @@
 //! The HTTP API: who may call it, what it takes, what it answers.
 
-mod support;
+use std::{convert::Infallible, sync::Arc};
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
-
+use crate::support::Sample;
 use anyhow::Result;
 use axum::{
     Router,
@@ -18,7 +17,6 @@ use orders_archive::{
 };
 use orders_service::{auth::Authenticator, database::Database, server};
 use serde_json::{Value, json};
-use support::Sample;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -63,7 +61,7 @@ impl Served {
                 audit: Some(AUDIT.to_owned()),
             }),
         };
-        let limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 16 };
+        let limits = server::Limits { timeout: orders_testbed::PATIENCE, concurrency: 16 };
         let router = server::with_bounds_and_body(routes::router(archive), limits, MAX_BODY);
         Ok(Served { router, _directory: directory })
     }

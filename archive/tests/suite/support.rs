@@ -1,16 +1,15 @@
 //! Orders to put into the archive, and databases to put them into.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::future::Future;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use orders_archive::{
     entry::Entry,
+    error::ArchiveError,
     store::{MIGRATIONS, Store},
 };
-use orders_service::database::Database;
+use orders_service::database::{self, Database};
 use orders_testbed::Postgres;
 use serde_json::{Value, json};
 
@@ -25,6 +24,16 @@ where
     test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
     let postgres = Postgres::start(directory.path()).await?;
     test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+}
+
+/// Calls again while the database is busy, as every caller does.
+pub async fn surely<F: Future<Output = Result<(), ArchiveError>>>(call: impl Fn() -> F) -> Result<(), ArchiveError> {
+    loop {
+        match call().await {
+            Err(ArchiveError::Database(error)) if database::is_unavailable(&error) => eprintln!("calling again: {error}"),
+            answer => return answer,
+        }
+    }
 }
 
 /// An order to be, which was paid unless its state says otherwise.

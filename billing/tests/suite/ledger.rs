@@ -10,7 +10,7 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use orders_billing::{
     error::LedgerError,
-    ledger::{Kind, Ledger, MIGRATIONS, Movement, Opened, Outcome, Recorded, Refund},
+    ledger::{ChargeState, Kind, Ledger, MIGRATIONS, Movement, Opened, Outcome, Recorded, Refund},
 };
 use orders_crds::Money;
 use orders_service::database::{self, Database};
@@ -44,13 +44,12 @@ fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64) -> 
 
 /// Asks again while the database is busy, as every caller does: under the same key.
 async fn surely<T, F: Future<Output = Result<T, LedgerError>>>(ask: impl Fn() -> F) -> Result<T, LedgerError> {
-    for _ in 0..5 {
+    loop {
         match ask().await {
             Err(LedgerError::Database(error)) if database::is_unavailable(&error) => eprintln!("asking again: {error}"),
             answer => return answer,
         }
     }
-    ask().await
 }
 
 /// What double entry promises, looked up in the tables themselves.
@@ -214,7 +213,7 @@ async fn an_account_is_opened_once_and_whoever_asks_again_is_told_its_balance() 
         let ledger = Ledger::new(database.clone());
         let openings = (0..20).map(|number| {
             let ledger = ledger.clone();
-            tokio::spawn(async move { ledger.open("a", &format!("customer-{number}")).await })
+            tokio::spawn(async move { surely(|| async { ledger.open("a", &format!("customer-{number}")).await }).await })
         });
         let mut opened = 0;
         for opening in openings.collect::<Vec<_>>() {
@@ -350,6 +349,94 @@ async fn registering_again_is_a_repeat_only_with_the_key_that_opened_the_account
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_noted_with_its_movement_until_it_was_told_and_again_for_a_repeat() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a", None).await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        assert_eq!(ledger.untold(10).await?, [], "one who asks has the outcome in the answer");
+        ledger.record_to_tell(&charge("k", "a", 60), "a@b.cd").await?;
+        ledger.record_to_tell(&charge("dear", "a", 60), "a@b.cd").await?;
+        ledger.close_to_tell("closed", "a", Money::from_minor(5), "c@d.ef").await?;
+        ledger.refund_to_tell(&refund("f", "k", "a", 60)).await?;
+        ledger.record_to_tell(&charge("nobody's", "nobody", 1), "n@o.bo").await?;
+
+        let untold = ledger.untold(10).await?;
+        let seen: Vec<_> = untold
+            .iter()
+            .map(|u| (u.kind, &*u.key, &*u.login, &*u.email, u.amount.minor(), u.outcome, u.balance.map(Money::minor)))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Kind::Charge, "k", "a", "a@b.cd", 60, Outcome::Done, Some(40)),
+                (Kind::Charge, "dear", "a", "a@b.cd", 60, Outcome::InsufficientFunds, Some(40)),
+                (Kind::Charge, "closed", "a", "c@d.ef", 5, Outcome::Closed, Some(40)),
+                // Under its charge's key.
+                (Kind::Refund, "k", "a", "", 60, Outcome::Done, Some(100)),
+                (Kind::Charge, "nobody's", "nobody", "n@o.bo", 1, Outcome::AccountNotFound, None),
+            ]
+        );
+        assert_eq!(ledger.untold(2).await?, untold[..2], "the oldest first");
+        ledger.told(untold[0].id).await?;
+        assert_eq!(ledger.untold(10).await?, untold[1..]);
+        for told in &untold[1..] {
+            ledger.told(told.id).await?;
+        }
+        assert_eq!(ledger.untold(10).await?, []);
+        // Whoever asks again has not heard of it.
+        ledger.record_to_tell(&charge("k", "a", 60), "a@b.cd").await?;
+        ledger.close_to_tell("closed", "a", Money::from_minor(5), "c@d.ef").await?;
+        ledger.refund_to_tell(&refund("f", "k", "a", 60)).await?;
+        let again: Vec<_> = ledger.untold(10).await?.into_iter().map(|untold| (untold.kind, untold.key)).collect();
+        assert_eq!(again, [(Kind::Charge, "k".to_owned()), (Kind::Charge, "closed".to_owned()), (Kind::Refund, "k".to_owned())]);
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_is_shown_as_it_stands() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("a", None).await?;
+        ledger.record(&refill("r", "a", 100)).await?;
+        ledger.record(&charge("k", "a", 60)).await?;
+        ledger.record(&charge("dear", "a", 41)).await?;
+        ledger.record(&charge("none", "nobody", 1)).await?;
+        ledger.refund(&refund("f", "k", "a", 25)).await?;
+        let shown = |login: &str, amount, outcome, balance: Option<i64>, refunded| ChargeState {
+            login: login.to_owned(),
+            amount: Money::from_minor(amount),
+            outcome,
+            balance: balance.map(Money::from_minor),
+            refunded: Money::from_minor(refunded),
+        };
+        assert_eq!(ledger.charge("k").await?, Some(shown("a", 60, Outcome::Done, Some(40), 25)));
+        assert_eq!(ledger.charge("dear").await?, Some(shown("a", 41, Outcome::InsufficientFunds, Some(40), 0)));
+        assert_eq!(ledger.charge("none").await?, Some(shown("nobody", 1, Outcome::AccountNotFound, None, 0)));
+        assert_eq!(ledger.charge("r").await?, None, "a refill's key is no charge's");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_beyond_the_largest_balance_is_refused_and_moves_nothing() -> Result<()> {
+    on_both(|database| async move {
+        let ledger = Ledger::new(database.clone());
+        ledger.register("rich", None).await?;
+        ledger.record(&refill("1", "rich", Money::MAX.minor())).await?;
+        ledger.record(&charge("k", "rich", 10)).await?;
+        ledger.record(&refill("2", "rich", 1)).await?;
+        assert!(matches!(ledger.refund(&refund("f", "k", "rich", 10)).await, Err(LedgerError::BalanceLimit)));
+        assert_eq!(ledger.refund(&refund("f", "k", "rich", 9)).await?.balance, Some(Money::MAX));
+        assert_books_balance(&database).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_export_has_every_row_over_all_pages() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
@@ -367,8 +454,21 @@ async fn the_export_has_every_row_over_all_pages() -> Result<()> {
         {
             transactions.extend(page);
         }
-        let legs: Vec<_> = transactions.iter().map(|transaction| (&*transaction.key, transaction.postings.len())).collect();
-        assert_eq!(legs, [("r", 2), ("k", 2), ("dear", 0)]);
+        let rows: Vec<_> = transactions.iter().map(|t| (&*t.kind, &*t.key, &*t.login, t.amount.minor(), &*t.outcome)).collect();
+        assert_eq!(
+            rows,
+            [
+                ("refill", "r", "a", 100, "done"),
+                ("charge", "k", "a", 60, "done"),
+                ("charge", "dear", "b", 1, "insufficient_funds")
+            ]
+        );
+        let legs = |place: usize| -> Vec<(&str, i64)> {
+            transactions[place].postings.iter().map(|posting| (&*posting.account, posting.amount.minor())).collect()
+        };
+        assert_eq!(legs(0), [("cash", -100), ("customer:a", 100)]);
+        assert_eq!(legs(1), [("customer:a", -60), ("revenue", 60)]);
+        assert_eq!(legs(2), []);
         let accounts = ledger.accounts("a", 10).await?;
         assert_eq!(accounts.iter().map(|account| &*account.login).collect::<Vec<_>>(), ["b", "c"], "after a");
         let first = &ledger.accounts("", 1).await?[0];

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use orders_testbed::{Cluster, Interaction, StackOptions};
+use orders_testbed::{Cluster, Interaction, PATIENCE, StackOptions};
 use reqwest::RequestBuilder;
 use serde_json::Value;
 
 use crate::shop::{Answer, Shop};
 
 /// Within this time an order is answered, however often it has to be sent.
-const ANSWERED: Duration = Duration::from_secs(90);
+const ANSWERED: Duration = PATIENCE;
 
 /// Within this time it is found out whether everything holds.
-const AUDITED: Duration = Duration::from_secs(120);
+const AUDITED: Duration = Duration::from_secs(600);
 
 /// Opens a shop with the programs of the directory that `PROGRAMS` names, or else
 /// those beside the test.

@@ -1,4 +1,4 @@
-//! Deliberate faults of the operator, as a billing service that is used wrongly.
+//! Seeded bugs of the operator, as a billing client that is used wrongly.
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -7,7 +7,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use orders_crds::{Money, Order, OrderStatus, Reason, RetryStep};
-use orders_service::planted;
+use orders_service::seeded_bugs;
 use serde_json::json;
 
 use crate::{
@@ -17,16 +17,16 @@ use crate::{
     status::Progress,
 };
 
-/// Billing, with what `PLANTED_BUG` says done wrong.
-pub struct Planted {
+/// A billing client with the fault that `SEEDED_BUG` names.
+pub struct SeededBilling {
     billing: Box<dyn Billing>,
     client: Client,
 }
 
-impl Planted {
-    /// Around this billing service.
+impl SeededBilling {
+    /// Wraps this client.
     pub fn new(billing: Box<dyn Billing>, client: Client) -> Self {
-        Planted { billing, client }
+        SeededBilling { billing, client }
     }
 
     async fn order(&self, purchase: &Purchase) -> Option<Order> {
@@ -53,7 +53,7 @@ impl Planted {
             "metadata": {"name": format!("{}.charging", purchase.key), "namespace": namespace},
             "type": "Normal", "reason": "Charging", "action": "Charge", "eventTime": order.metadata.creation_timestamp.map(|_| "2026-01-01T00:00:00.000000Z"),
             "regarding": {"kind": "Order", "namespace": namespace, "name": name},
-            "reportingController": "arch.homework/orders-operator", "reportingInstance": "planted",
+            "reportingController": "arch.homework/orders-operator", "reportingInstance": "seeded",
         }))
         .ok()?;
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace?);
@@ -63,22 +63,22 @@ impl Planted {
 }
 
 #[async_trait]
-impl Billing for Planted {
+impl Billing for SeededBilling {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
         // Only where the charge will succeed: elsewhere it would show without any fault.
         let affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);
-        if planted::is("status-before-charge") && affordable {
+        if seeded_bugs::is_on("status-before-charge") && affordable {
             self.write_status_first(purchase).await;
         }
-        if planted::is("event-as-memory") && self.is_in_the_events(purchase).await == Some(true) {
+        if seeded_bugs::is_on("event-as-memory") && self.is_in_the_events(purchase).await == Some(true) {
             return Ok(Payment::Charged { balance: Money::ZERO });
         }
         match self.billing.charge(purchase).await {
-            Err(_) if planted::is("timeout-as-refusal") => {
+            Err(_) if seeded_bugs::is_on("timeout-as-refusal") => {
                 Ok(Payment::Refused { reason: Reason::InsufficientFunds, balance: Some(Money::ZERO) })
             }
-            Err(_) if planted::is("new-key-per-retry") => {
-                let again = Purchase { key: planted::another(&purchase.key), ..purchase.clone() };
+            Err(_) if seeded_bugs::is_on("new-key-per-retry") => {
+                let again = Purchase { key: seeded_bugs::another(&purchase.key), ..purchase.clone() };
                 self.billing.charge(&again).await
             }
             answer => answer,

@@ -1,11 +1,9 @@
 //! An order's history is kept as a whole, on both databases, whichever versions of it come when.
 
-mod support;
-
+use crate::support::{Sample, kept, numbers, on_both, surely};
 use anyhow::Result;
 use orders_archive::{entry::MAX_RESOURCE, listing::Listing, store::Store};
 use serde_json::Value;
-use support::{Sample, kept, numbers, on_both};
 
 /// The version after so many entries, as a status keeps them: the first and the latest fifteen.
 fn version(entries: i64) -> Sample {
@@ -69,9 +67,12 @@ async fn of_versions_that_come_at_once_none_is_lost() -> Result<()> {
         let one = |number: i64| Sample { revision: number + 1, history: vec![number], ..Sample::new("a") }.entry();
         let puts = (0..40).map(|number| {
             let store = store.clone();
-            tokio::spawn(async move {
-                if number % 2 == 0 { store.put(&one(number)).await.map(drop) } else { store.put_all(&[one(number)]).await }
-            })
+            tokio::spawn(surely(move || {
+                let store = store.clone();
+                async move {
+                    if number % 2 == 0 { store.put(&one(number)).await.map(drop) } else { store.put_all(&[one(number)]).await }
+                }
+            }))
         });
         for put in puts.collect::<Vec<_>>() {
             put.await??;

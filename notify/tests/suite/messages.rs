@@ -14,10 +14,10 @@ use orders_service::{
     database::{Database, Kind},
     shutdown::Shutdown,
 };
-use orders_testbed::{Inbox, Postgres, wait_for};
+use orders_testbed::{Inbox, PATIENCE, Postgres, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const LEASE: Duration = Duration::from_secs(60);
+/// Longer than any test takes.
+const LEASE: Duration = Duration::from_secs(3600);
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
 async fn on_both_databases<F, Fut>(test: F) -> Result<()>
@@ -52,7 +52,7 @@ fn message(key: &str) -> NewMessage {
 
 /// Waits for a message's mail.
 async fn arrives(inbox: &Inbox, key: &str) -> Result<()> {
-    wait_for(&format!("the mail {key}"), Duration::from_secs(20), || async {
+    wait_for(&format!("the mail {key}"), PATIENCE, || async {
         inbox.messages().await.ok()?.iter().any(|mail| mail.message_id.starts_with(key)).then_some(())
     })
     .await
@@ -93,7 +93,7 @@ async fn what_the_mail_server_did_not_take_is_tried_until_it_does() -> Result<()
         assert_eq!((stored.sent_at, stored.attempts), (None, 1));
         assert!(stored.last_error.is_some(), "the log says why");
         inbox.start_again().await?;
-        let sent = wait_for("the message to be sent", Duration::from_secs(20), || async {
+        let sent = wait_for("the message to be sent", PATIENCE, || async {
             log.find("k2").await.ok().flatten().filter(|message| message.sent_at.is_some())
         })
         .await?;
@@ -111,14 +111,15 @@ async fn a_caller_who_hangs_up_at_any_point_does_not_hold_up_the_message() -> Re
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
+        let delivery =
+            Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15).with_lease(LEASE);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         for point in 0..60_u64 {
             let patience = Duration::from_micros(point * point * 10);
             let _ = tokio::time::timeout(patience, delivery.deliver(message(&point.to_string()), PATIENCE)).await;
         }
-        // Well before a lease of fifteen seconds has run out.
-        wait_for("all messages that were stored to be sent", Duration::from_secs(12), || async {
+        // None is left to a lease that runs out.
+        wait_for("all messages that were stored to be sent", PATIENCE, || async {
             let messages = log.of_login("anna").await.ok()?;
             (!messages.is_empty() && messages.iter().all(|message| message.sent_at.is_some())).then_some(())
         })
@@ -138,7 +139,7 @@ async fn a_message_is_given_up_after_so_many_attempts_and_sent_again_on_request_
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         inbox.stop()?;
         delivery.deliver(message("k"), PATIENCE).await?;
-        let dead = wait_for("the message to be given up", Duration::from_secs(20), || async {
+        let dead = wait_for("the message to be given up", PATIENCE, || async {
             log.find("k").await.ok().flatten().filter(|message| message.state() == State::DeadLettered)
         })
         .await?;
@@ -205,7 +206,7 @@ async fn a_mail_that_the_database_cannot_note_as_sent_is_not_sent_again() -> Res
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         arrives(&inbox, "second").await?;
         sqlx::query(allow).execute(&database.pool).await?;
-        wait_for("both to be noted as sent", Duration::from_secs(10), || async {
+        wait_for("both to be noted as sent", PATIENCE, || async {
             let messages = log.of_login("anna").await.ok()?;
             messages.iter().all(|message| message.state() == State::Sent).then_some(())
         })
@@ -324,14 +325,16 @@ async fn the_lease_of_a_message_begins_when_it_is_stored_however_long_that_is_wa
     sqlx::query("LOCK TABLE messages").execute(&mut *hung).await?;
     let (first, behind) = (message("first"), message("behind"));
     let unlock = async {
+        // A lease that began when it was asked for is over by then.
         tokio::time::sleep(2 * lease).await;
-        hung.commit().await.map(|()| jiff::Timestamp::now())
+        let unlocking = jiff::Timestamp::now();
+        hung.commit().await.map(|()| unlocking)
     };
     let (first, behind, unlocked) = tokio::join!(
         log.store(&first, lease),
         async {
             // Not in the same statement.
-            wait_for("the first to be under way", Duration::from_secs(5), || async {
+            wait_for("the first to be under way", PATIENCE, || async {
                 let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
                 sqlx::query_scalar::<_, i64>(waiting).fetch_one(&database.pool).await.ok().filter(|count| *count > 0)
             })
@@ -342,6 +345,6 @@ async fn the_lease_of_a_message_begins_when_it_is_stored_however_long_that_is_wa
     );
     first?;
     let rest = behind?.0.next_attempt_at - unlocked?.as_microsecond();
-    assert!(rest > 500_000, "{rest} µs were left of a lease of {lease:?}");
+    assert!(rest >= lease.as_micros() as i64, "{rest} µs were left of a lease of {lease:?}");
     Ok(())
 }

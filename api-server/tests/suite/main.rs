@@ -1,0 +1,3 @@
+//! The public API by itself.
+
+mod generated;

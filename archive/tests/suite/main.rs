@@ -1,0 +1,7 @@
+//! The archive by itself, on both databases.
+
+mod generated;
+mod history;
+mod http;
+mod store;
+mod support;

@@ -1,0 +1,5 @@
+//! Billing by itself, on both databases.
+
+mod generated;
+mod group_commit;
+mod ledger;

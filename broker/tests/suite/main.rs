@@ -1,0 +1,3 @@
+//! The messages over the broker.
+
+mod generated;

@@ -1,0 +1,3 @@
+//! The resources.
+
+mod generated;

@@ -1,0 +1,4 @@
+//! Notify by itself, on both databases and with a real mail server.
+
+mod generated;
+mod messages;

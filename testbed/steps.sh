@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Runs make targets one after the other: `steps.sh NAME TARGET=SECONDS…`. It says first what each does and about how
+# long it takes (as it took the last time on this machine, or else SECONDS), and at the end what each took and came to.
+# It stops at the first that fails, and names the log with all of its output.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+cache=${ORDERS_CACHE:-$HOME/.cache/orders}
+times=$cache/times
+logs=$cache/log/steps
+mkdir -p "$times" "$logs"
+
+name=$1
+shift
+declare -A seconds
+steps=()
+for step in "$@"; do
+  steps+=("${step%%=*}")
+  seconds[${step%%=*}]=$(cat "$times/${step%%=*}" 2>/dev/null || echo "${step#*=}")
+done
+
+description() { sed -n "s/^$1:.*## //p" Makefile; }
+duration() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
+
+# The sums of what cargo's and the fault harness's closing lines say: passed and failed.
+counted() {
+  awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
+       /^faults tried [0-9]+, / { gsub(",", ""); bad = $5 + $7 + ($8 == "not" ? $10 : 0); p += $3 - bad; f += bad }
+       END { printf "%d %d\n", p, f }' "$@" /dev/null
+}
+
+done_steps=()
+declare -A took
+table() {
+  printf '\n%-20s %12s %8s %8s\n' step took passed failed
+  local sum=0 files=()
+  for step in "${done_steps[@]}"; do
+    read -r passed failed < <(counted "$logs/$step.log")
+    printf '%-20s %12s %8d %8d\n' "$step" "$(duration "${took[$step]}")" "$passed" "$failed"
+    sum=$((sum + took[$step]))
+    files+=("$logs/$step.log")
+  done
+  printf '%-20s %12s\n' "all of it" "$(duration $sum)"
+  read -r passed failed < <(counted "${files[@]}")
+  printf '\ntests: %d passed, %d failed\n' "$passed" "$failed"
+}
+
+total=0
+for step in "${steps[@]}"; do total=$((total + seconds[$step])); done
+printf '== make %s: %d steps, about %s\n' "$name" ${#steps[@]} "$(duration $total)"
+for step in "${steps[@]}"; do printf '   %-20s %12s  %s\n' "$step" "$(duration "${seconds[$step]}")" "$(description "$step")"; done
+[ -x "$cache/bin/current/kubelet" ] || printf '   The first time on a machine it compiles Kubernetes as well: ten to twenty minutes more.\n'
+
+trap 'table; echo "interrupted"; exit 130' INT TERM
+for step in "${steps[@]}"; do
+  start=$SECONDS
+  make --no-print-directory "$step" 2>&1 | tee "$logs/$step.log"
+  status=${PIPESTATUS[0]}
+  took[$step]=$((SECONDS - start))
+  done_steps+=("$step")
+  if [ "$status" -ne 0 ]; then
+    table
+    printf '\n%s failed; all of its output: %s; again: make %s\n' "$step" "$logs/$step.log" "$step" >&2
+    exit 1
+  fi
+  echo "${took[$step]}" > "$times/$step"
+  # What was built needs no second look.
+  [ "$step" != build ] || export BUILT=1
+done
+table
