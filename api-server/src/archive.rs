@@ -7,7 +7,7 @@ use orders_service::{Problem, http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::listing::{Filter, Place, microseconds};
+use crate::listing::{Filter, Cursor, microseconds};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ impl Archive {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn new(url: &str, token: TokenFile, namespace: String) -> Result<Self, reqwest::Error> {
-        Ok(Archive { peer: Peer::new(url, token, TIMEOUT, MAX_ANSWER)?, namespace })
+        Ok(Archive { peer: Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER)?, namespace })
     }
 
     /// The latest order of this name.
@@ -52,7 +52,7 @@ impl Archive {
     ///
     /// # Errors
     /// 503 if the archive does not answer.
-    pub async fn page(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Result<Page, Problem> {
+    pub async fn page(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Page, Problem> {
         let mut query = vec![("namespace", self.namespace.clone()), ("limit", limit.to_string())];
         query.extend(filter.login.as_ref().map(|login| ("login", login.to_string())));
         query.extend(filter.state.as_ref().map(|state| ("state", state.clone())));

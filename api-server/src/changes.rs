@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use orders_crds::{
-    Order, OrderStatus, Outcome, Reason,
+    Order, OrderStatus, Outcome, Refusal,
     order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION, asked_for},
 };
 use orders_service::Problem;
@@ -138,11 +138,15 @@ impl Orders {
     }
 }
 
+/// Why an order stays as it is that a newer version decided.
+const UNKNOWN: &str = "the order was decided for a reason that this version does not know: try again after the upgrade";
+
 fn cancellation(order: &Order) -> Change {
     let asked = order.spec.cancel_requested == Some(true);
     match order.outcome() {
-        Outcome::Refused(Some(Reason::Cancelled | Reason::Refunded)) => Change::Nothing,
+        Outcome::Refused(Refusal::Cancelled | Refusal::Refunded) => Change::Nothing,
         Outcome::Refused(_) => Change::Refuse("the order was refused: nothing was charged, and there is nothing to cancel"),
+        Outcome::Unknown => Change::Refuse(UNKNOWN),
         Outcome::Undecided | Outcome::Paid if asked => Change::Await(Awaited::Unpaid),
         Outcome::Undecided | Outcome::Paid => Change::Write(json!({"spec": {"cancelRequested": true}}), Awaited::Unpaid),
     }
@@ -157,8 +161,9 @@ fn another_attempt(order: &Order) -> Change {
         }
         Outcome::Undecided => Change::Refuse("the order is not decided yet: its charge is still being tried"),
         Outcome::Paid => Change::Refuse("the order is paid: it is not charged again"),
-        Outcome::Refused(Some(_)) if was_deleted(order) => Change::Refuse("the order was deleted: make a new one"),
-        Outcome::Refused(Some(Reason::InsufficientFunds | Reason::AccountNotFound))
+        Outcome::Unknown => Change::Refuse(UNKNOWN),
+        Outcome::Refused(_) if was_deleted(order) => Change::Refuse("the order was deleted: make a new one"),
+        Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound)
             if order.spec.cancel_requested != Some(true) =>
         {
             let next = status.attempt() + 1;
@@ -179,7 +184,8 @@ fn another_message(order: &Order) -> Change {
         _ if order.outcome() == Outcome::Undecided => {
             Change::Refuse("the order is not decided yet: there is no message about it")
         }
-        _ if order.outcome() == Outcome::Refused(Some(Reason::InvalidOrder)) => {
+        _ if order.outcome() == Outcome::Unknown => Change::Refuse(UNKNOWN),
+        _ if order.outcome() == Outcome::Refused(Refusal::InvalidOrder) => {
             Change::Refuse("the order cannot be read: there is no message about it")
         }
         _ if status.is_notified() => Change::Refuse("the mail server has accepted the message already"),
@@ -203,7 +209,7 @@ fn annotation(name: &str, number: i32) -> Value {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use orders_crds::{ConditionType, OrderSpec, conditions};
+    use orders_crds::{ConditionType, OrderSpec, Reason, conditions};
 
     use super::*;
 

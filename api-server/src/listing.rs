@@ -1,4 +1,4 @@
-//! Live orders, newest first, found by place, login and state in steps that do not
+//! Live orders, newest first, found by cursor, login and state in steps that do not
 //! depend on how many there are.
 
 use std::{
@@ -13,13 +13,15 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use orders_crds::{ConditionType, Login, Order, Reason, conditions};
+use serde::Deserialize;
 
 /// The longest UID that a cursor may name, in characters.
 const MAX_UID: usize = 253;
 
-/// The place of an order in the list, live or archived: everything after it is on the next page.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+/// The cursor of an order in the list, live or archived: everything after it is on the next page.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Cursor {
     /// When it was created, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
     /// Its UID.
@@ -39,34 +41,34 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-/// The live orders' names by place: all of them, those of each login, of each state, and of each login in each state.
+/// The live orders' names by cursor: all of them, those of each login, of each state, and of each login in each state.
 #[derive(Debug, Default)]
 pub struct Index {
-    lists: HashMap<Wanted, BTreeSet<ByPlace>>,
+    lists: HashMap<Key, BTreeSet<ByCursor>>,
     by_name: HashMap<Arc<str>, Arc<Live>>,
 }
 
-/// Which orders are in a list: those of a login, if there is one, in a state, if there is one.
-type Wanted = (Option<Arc<str>>, Option<Arc<str>>);
+/// The key of a list: its orders are those of a login, if there is one, in a state, if there is one.
+type Key = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// What is known of a live order; shared by the lists that it is in.
 #[derive(Debug)]
 struct Live {
-    place: Place,
+    cursor: Cursor,
     name: Arc<str>,
     login: Arc<str>,
     state: Arc<str>,
 }
 
-/// An order in a list, sorted by its place.
+/// An order in a list, sorted by its cursor.
 #[derive(Clone, Debug)]
-struct ByPlace(Arc<Live>);
+struct ByCursor(Arc<Live>);
 
-impl Place {
+impl Cursor {
     /// That of an order.
     pub fn of(order: &Order) -> Self {
         let created = order.creation_timestamp().map_or(0, |time| time.0.as_microsecond());
-        Place { created_at: created, uid: order.uid().unwrap_or_default() }
+        Cursor { created_at: created, uid: order.uid().unwrap_or_default() }
     }
 
     /// As clients get it.
@@ -75,7 +77,7 @@ impl Place {
     }
 }
 
-impl TryFrom<String> for Place {
+impl TryFrom<String> for Cursor {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let decode = || {
@@ -84,7 +86,7 @@ impl TryFrom<String> for Place {
             let created_at = created.parse().ok()?;
             let well_formed =
                 (1..=MAX_UID).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-            (well_formed && Timestamp::from_microsecond(created_at).is_ok()).then(|| Place { created_at, uid: uid.to_owned() })
+            (well_formed && Timestamp::from_microsecond(created_at).is_ok()).then(|| Cursor { created_at, uid: uid.to_owned() })
         };
         decode().ok_or("use next_cursor of the page before")
     }
@@ -110,7 +112,7 @@ pub fn reason(order: &Order) -> String {
 
 impl Live {
     /// The lists that it is in.
-    fn lists(&self) -> [Wanted; 4] {
+    fn lists(&self) -> [Key; 4] {
         let (login, state) = (|| Some(self.login.clone()), || Some(self.state.clone()));
         [(None, None), (login(), None), (None, state()), (login(), state())]
     }
@@ -119,9 +121,9 @@ impl Live {
 impl Index {
     /// Takes in an order, as new or instead of an earlier one of its name.
     pub fn insert(&mut self, order: &Order) {
-        let (name, place, state) = (order.name_any(), Place::of(order), reason(order));
+        let (name, cursor, state) = (order.name_any(), Cursor::of(order), reason(order));
         if let Some(known) = self.by_name.get(&*name) {
-            if known.place == place && *known.login == order.spec.login && *known.state == state {
+            if known.cursor == cursor && *known.login == order.spec.login && *known.state == state {
                 return;
             }
             self.remove(&name);
@@ -129,15 +131,15 @@ impl Index {
         let login = self.shared((Some(order.spec.login.as_str().into()), None)).0;
         let state = self.shared((None, Some(state.into()))).1;
         let (Some(login), Some(state)) = (login, state) else { return };
-        let live = Arc::new(Live { place, name: name.into(), login, state });
+        let live = Arc::new(Live { cursor, name: name.into(), login, state });
         for list in live.lists() {
-            self.lists.entry(list).or_default().insert(ByPlace(live.clone()));
+            self.lists.entry(list).or_default().insert(ByCursor(live.clone()));
         }
         self.by_name.insert(live.name.clone(), live);
     }
 
     /// The same texts, as an order that is there already has them.
-    fn shared(&self, wanted: Wanted) -> Wanted {
+    fn shared(&self, wanted: Key) -> Key {
         self.lists.get_key_value(&wanted).map(|(known, _)| known.clone()).unwrap_or(wanted)
     }
 
@@ -146,7 +148,7 @@ impl Index {
         let Some(live) = self.by_name.remove(name) else { return };
         for wanted in live.lists() {
             if let Some(list) = self.lists.get_mut(&wanted) {
-                list.remove(&live.place);
+                list.remove(&live.cursor);
                 if list.is_empty() {
                     self.lists.remove(&wanted);
                 }
@@ -155,26 +157,26 @@ impl Index {
     }
 
     /// Whether this order is live.
-    pub fn has(&self, place: &Place) -> bool {
-        self.lists.get(&(None, None)).is_some_and(|all| all.contains(place))
+    pub fn has(&self, cursor: &Cursor) -> bool {
+        self.lists.get(&(None, None)).is_some_and(|all| all.contains(cursor))
     }
 
-    /// The names of the orders that pass the filter, after this place, newest first.
+    /// The names of the orders that pass the filter, after this cursor, newest first.
     /// No other order is looked at.
-    pub fn after<'a>(&'a self, place: Option<&Place>, filter: &Filter) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub fn after<'a>(&'a self, cursor: Option<&Cursor>, filter: &Filter) -> impl Iterator<Item = &'a str> + use<'a> {
         // No text is smaller than the empty one: all orders of that time are newer than this.
-        let at = |time: Timestamp| Place { created_at: microseconds(time), uid: String::new() };
+        let at = |time: Timestamp| Cursor { created_at: microseconds(time), uid: String::new() };
         let oldest = filter.from.map(at);
-        let newest = match (place.cloned(), filter.to.map(at)) {
-            (Some(place), Some(to)) => Some(place.min(to)),
-            (place, to) => place.or(to),
+        let newest = match (cursor.cloned(), filter.to.map(at)) {
+            (Some(cursor), Some(to)) => Some(cursor.min(to)),
+            (cursor, to) => cursor.or(to),
         };
         let wanted = (filter.login.as_ref().map(|login| login.as_ref().into()), filter.state.as_deref().map(Arc::from));
         // A range that ends before it begins is none.
         let is_range = oldest.as_ref().zip(newest.as_ref()).is_none_or(|(oldest, newest)| oldest < newest);
         let list = self.lists.get(&wanted).filter(|_| is_range);
         let range = (oldest.map_or(Unbounded, Included), newest.map_or(Unbounded, Excluded));
-        list.into_iter().flat_map(move |list| list.range::<Place, _>(range.clone()).rev()).map(|live| &*live.0.name)
+        list.into_iter().flat_map(move |list| list.range::<Cursor, _>(range.clone()).rev()).map(|live| &*live.0.name)
     }
 }
 
@@ -184,31 +186,31 @@ pub(crate) fn microseconds(time: Timestamp) -> i64 {
     if time.as_nanosecond() > i128::from(whole) * 1000 { whole + 1 } else { whole }
 }
 
-impl Borrow<Place> for ByPlace {
-    fn borrow(&self) -> &Place {
-        &self.0.place
+impl Borrow<Cursor> for ByCursor {
+    fn borrow(&self) -> &Cursor {
+        &self.0.cursor
     }
 }
 
-impl Ord for ByPlace {
+impl Ord for ByCursor {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.place.cmp(&other.0.place)
+        self.0.cursor.cmp(&other.0.cursor)
     }
 }
 
-impl PartialOrd for ByPlace {
+impl PartialOrd for ByCursor {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for ByPlace {
+impl PartialEq for ByCursor {
     fn eq(&self, other: &Self) -> bool {
-        self.0.place == other.0.place
+        self.0.cursor == other.0.cursor
     }
 }
 
-impl Eq for ByPlace {}
+impl Eq for ByCursor {}
 
 #[cfg(test)]
 mod tests {
@@ -243,8 +245,8 @@ mod tests {
         Some(Timestamp::from_second(second).unwrap())
     }
 
-    fn names<'a>(index: &'a Index, place: Option<&Place>, filter: &Filter) -> Vec<&'a str> {
-        index.after(place, filter).collect()
+    fn names<'a>(index: &'a Index, cursor: Option<&Cursor>, filter: &Filter) -> Vec<&'a str> {
+        index.after(cursor, filter).collect()
     }
 
     #[test]
@@ -255,10 +257,10 @@ mod tests {
         }
         let (all, anna) = (Filter::default(), Filter { login: login("anna"), ..Filter::default() });
         assert_eq!(names(&index, None, &all), ["d", "c", "b", "a"]);
-        let place = Place::of(&order("c", "bert", 2));
-        assert_eq!(names(&index, Some(&place), &all), ["b", "a"]);
-        assert_eq!(names(&index, Some(&place), &anna), ["b", "a"]);
-        assert!(index.has(&place) && !index.has(&Place { created_at: place.created_at, uid: "uid-b2".into() }));
+        let cursor = Cursor::of(&order("c", "bert", 2));
+        assert_eq!(names(&index, Some(&cursor), &all), ["b", "a"]);
+        assert_eq!(names(&index, Some(&cursor), &anna), ["b", "a"]);
+        assert!(index.has(&cursor) && !index.has(&Cursor { created_at: cursor.created_at, uid: "uid-b2".into() }));
         index.remove("b");
         index.insert(&order("a", "anna", 4));
         assert_eq!(names(&index, None, &anna), ["a", "d"], "made again under its name");
@@ -304,7 +306,7 @@ mod tests {
             Filter { login: login("bert"), ..Filter::default() },
         ] {
             assert_eq!(names(&index, None, &filter), rare, "{filter:?}");
-            let last = Place::of(&order("order-5000", "bert", 5000));
+            let last = Cursor::of(&order("order-5000", "bert", 5000));
             assert_eq!(names(&index, Some(&last), &filter), rare[2..], "{filter:?}");
         }
         let none = Filter { login: login("anna"), state: late.clone(), ..Filter::default() };
@@ -313,11 +315,11 @@ mod tests {
         assert_eq!(names(&index, None, &times), ["order-5000", "order-4999", "order-4998"]);
         let both = Filter { state: late, ..times.clone() };
         assert_eq!(names(&index, None, &both), ["order-5000"]);
-        let place = Place::of(&order("order-4999", "anna", 4999));
-        assert_eq!(names(&index, Some(&place), &times), ["order-4998"]);
-        let newer = Place::of(&order("order-6000", "anna", 6000));
+        let cursor = Cursor::of(&order("order-4999", "anna", 4999));
+        assert_eq!(names(&index, Some(&cursor), &times), ["order-4998"]);
+        let newer = Cursor::of(&order("order-6000", "anna", 6000));
         assert_eq!(index.after(Some(&newer), &times).count(), 3);
-        let older = Place::of(&order("order-10", "anna", 10));
+        let older = Cursor::of(&order("order-10", "anna", 10));
         assert_eq!(index.after(Some(&older), &times).count(), 0);
     }
 
@@ -341,12 +343,12 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_and_a_made_up_one_does_not() {
-        let place = Place { created_at: 5, uid: "b5f0-1".into() };
-        assert_eq!(Place::try_from(place.encode()), Ok(place));
+        let cursor = Cursor { created_at: 5, uid: "b5f0-1".into() };
+        assert_eq!(Cursor::try_from(cursor.encode()), Ok(cursor));
         let encoded = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         for text in ["".into(), "AAAA".into(), "%%%".into(), encoded("order"), encoded("9223372036854775807 u"), encoded("5 a,b")]
         {
-            assert!(Place::try_from(text.clone()).is_err(), "{text}");
+            assert!(Cursor::try_from(text.clone()).is_err(), "{text}");
         }
     }
 }

@@ -9,7 +9,7 @@ use orders_api_server::{
     customers::Customers,
     orders::Orders,
     prefer::MAX_WAIT,
-    routes::{self, FrontDoor, MAX_STREAMS, Service},
+    routes::{self, AppState, MAX_STREAMS, Service},
 };
 use orders_service::{admin, server, shutdown::Shutdown, token_file::TokenFile};
 use tokio::sync::Semaphore;
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     });
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
-    let front_door = FrontDoor {
+    let app = AppState {
         orders,
         customers,
         billing: Service::new("billing", &config.billing_url, Some(TokenFile::new(config.billing_token_file)))?,
@@ -50,6 +50,6 @@ async fn main() -> anyhow::Result<()> {
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, namespace, "the API server is ready");
-    server::run(listener, server::with_bounds(routes::router(front_door), LIMITS), shutdown).await;
+    server::run(listener, server::with_bounds(routes::router(app), LIMITS), shutdown).await;
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     archive::Archive,
-    listing::{Filter, Place},
+    listing::{Filter, Cursor},
     order_id::OrderId,
     outcome::{Outcomes, State, Subscription},
 };
@@ -137,9 +137,9 @@ impl Orders {
     pub async fn page(
         &self,
         filter: &Filter,
-        after: Option<&Place>,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<(Vec<Arc<Order>>, Option<Place>), Problem> {
+    ) -> Result<(Vec<Arc<Order>>, Option<Cursor>), Problem> {
         // In this order: what leaves for the archive in between is in both.
         let mut orders = self.outcomes.page(filter, after, limit + 1);
         let mut more = orders.len() > limit;
@@ -147,14 +147,14 @@ impl Orders {
             let archived = archive.page(filter, after, limit).await?;
             more |= archived.next.is_some();
             // What is live counts as it is there.
-            let gone = archived.items.into_iter().filter(|order| !self.outcomes.is_live(&Place::of(order)));
-            let shown: HashSet<Place> = orders.iter().map(|order| Place::of(order)).collect();
-            orders.extend(gone.filter(|order| !shown.contains(&Place::of(order))).map(Arc::new));
-            orders.sort_by_cached_key(|order| Reverse(Place::of(order)));
+            let gone = archived.items.into_iter().filter(|order| !self.outcomes.is_live(&Cursor::of(order)));
+            let shown: HashSet<Cursor> = orders.iter().map(|order| Cursor::of(order)).collect();
+            orders.extend(gone.filter(|order| !shown.contains(&Cursor::of(order))).map(Arc::new));
+            orders.sort_by_cached_key(|order| Reverse(Cursor::of(order)));
         }
         more |= orders.len() > limit;
         orders.truncate(limit);
-        let next = orders.last().filter(|_| more).map(|order| Place::of(order));
+        let next = orders.last().filter(|_| more).map(|order| Cursor::of(order));
         Ok((orders, next))
     }
 

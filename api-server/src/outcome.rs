@@ -14,7 +14,7 @@ use kube::{
 use orders_crds::{Order, Outcome};
 use tokio::{sync::watch, time::Instant};
 
-use crate::listing::{Filter, Index, Place};
+use crate::listing::{Filter, Index, Cursor};
 
 /// Without news for this long, a waiter looks for itself: a watch can go silent.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub enum State {
     Undecided,
     /// Decided.
     Decided {
-        /// How; never [`Outcome::Undecided`].
+        /// Its outcome, which is known: neither [`Outcome::Undecided`] nor [`Outcome::Unknown`].
         outcome: Outcome,
         /// Whether the message was sent, or never can be.
         message_done: bool,
@@ -46,7 +46,7 @@ impl State {
     /// What an order's status says.
     pub fn of(order: &Order) -> Self {
         match &order.status {
-            Some(status) if status.outcome() != Outcome::Undecided => State::Decided {
+            Some(status) if !matches!(status.outcome(), Outcome::Undecided | Outcome::Unknown) => State::Decided {
                 outcome: status.outcome(),
                 message_done: status.is_notification_final(),
                 attempt: status.attempt(),
@@ -129,7 +129,7 @@ impl Outcomes {
     }
 
     /// Up to `limit` live orders that pass the filter, after this place, newest first.
-    pub fn page(&self, filter: &Filter, after: Option<&Place>, limit: usize) -> Vec<Arc<Order>> {
+    pub fn page(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Vec<Arc<Order>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let orders = index.after(after, filter).filter_map(|name| self.seen(name));
         // The index may lag behind the store by a change.
@@ -137,7 +137,7 @@ impl Outcomes {
     }
 
     /// Whether the order at this place is live.
-    pub fn is_live(&self, place: &Place) -> bool {
+    pub fn is_live(&self, place: &Cursor) -> bool {
         self.index.read().unwrap_or_else(PoisonError::into_inner).has(place)
     }
 

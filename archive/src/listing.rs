@@ -1,8 +1,9 @@
-//! Which part of the listing a page is: newest first, from a place on.
+//! Which part of the listing a page is: newest first, from a cursor on.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use orders_crds::Login;
+use serde::Deserialize;
 
 use crate::entry::is_column;
 
@@ -27,13 +28,14 @@ pub struct Listing {
     pub to: Option<i64>,
     /// Orders on the page, at most.
     pub limit: u16,
-    /// Only orders that come after this place.
-    pub before: Option<Place>,
+    /// Only orders that come after this cursor.
+    pub before: Option<Cursor>,
 }
 
-/// An order's place in the listing, written `MICROSECONDS,UID`. The newest order has the largest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+/// An order's cursor in the listing, written `MICROSECONDS,UID`. The newest order has the largest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Cursor {
     /// When the order was created, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
     /// The order's UID, which sets orders of the same time apart.
@@ -52,29 +54,29 @@ impl Listing {
         self.from.unwrap_or(i64::MIN)
     }
 
-    /// The place that all of the page comes after. One bound of the two that were
+    /// The cursor that all of the page comes after. One bound of the two that were
     /// asked for: a database seeks to one, and would read all between it and the other.
-    pub fn start(&self) -> Place {
-        // No text is smaller than the empty one: all orders of that time are before this place in the listing.
-        let at = |created_at| Place { created_at, uid: String::new() };
+    pub fn start(&self) -> Cursor {
+        // No text is smaller than the empty one: all orders of that time are before this cursor in the listing.
+        let at = |created_at| Cursor { created_at, uid: String::new() };
         let to = at(self.to.unwrap_or(i64::MAX));
         self.before.clone().map_or(to.clone(), |before| before.min(to))
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{}", self.created_at, self.uid)
     }
 }
 
-impl FromStr for Place {
-    type Err = &'static str;
+impl TryFrom<String> for Cursor {
+    type Error = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
         let read = || {
             let (created_at, uid) = text.split_once(',')?;
-            is_column(uid).then_some(Place { created_at: created_at.parse().ok()?, uid: uid.to_owned() })
+            is_column(uid).then_some(Cursor { created_at: created_at.parse().ok()?, uid: uid.to_owned() })
         };
         read().ok_or("use `next` of the page before")
     }
@@ -84,26 +86,26 @@ impl FromStr for Place {
 mod tests {
     use super::*;
 
-    fn place(created_at: i64, uid: &str) -> Place {
-        Place { created_at, uid: uid.to_owned() }
+    fn cursor(created_at: i64, uid: &str) -> Cursor {
+        Cursor { created_at, uid: uid.to_owned() }
     }
 
     #[test]
     fn a_place_reads_back_and_a_made_up_one_does_not() {
-        let there = place(1_737_957_687_000_000, "b5f0c1d2-0000-4000-8000-000000000001");
-        assert_eq!(there.to_string().parse(), Ok(there));
+        let there = cursor(1_737_957_687_000_000, "b5f0c1d2-0000-4000-8000-000000000001");
+        assert_eq!(Cursor::try_from(there.to_string()), Ok(there));
         for text in ["", ",", "5", "5,", ",a", "five,a", "5,a\0", "5 ,a", "9223372036854775808,a"] {
-            assert!(text.parse::<Place>().is_err(), "{text:?}");
+            assert!(Cursor::try_from(text.to_owned()).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn a_page_starts_at_the_earlier_of_its_two_bounds() {
-        let start = |before: Option<Place>, to| Listing { before, to, ..Listing::of("shop") }.start();
-        assert_eq!(start(None, None), place(i64::MAX, ""));
-        assert_eq!(start(None, Some(7)), place(7, ""));
-        assert_eq!(start(Some(place(5, "b")), None), place(5, "b"));
-        assert_eq!(start(Some(place(5, "b")), Some(7)), place(5, "b"));
-        assert_eq!(start(Some(place(7, "b")), Some(7)), place(7, ""));
+        let start = |before: Option<Cursor>, to| Listing { before, to, ..Listing::of("shop") }.start();
+        assert_eq!(start(None, None), cursor(i64::MAX, ""));
+        assert_eq!(start(None, Some(7)), cursor(7, ""));
+        assert_eq!(start(Some(cursor(5, "b")), None), cursor(5, "b"));
+        assert_eq!(start(Some(cursor(5, "b")), Some(7)), cursor(5, "b"));
+        assert_eq!(start(Some(cursor(7, "b")), Some(7)), cursor(7, ""));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     entry::{Entry, is_column},
     error::ArchiveError,
     history,
-    listing::{Listing, Place},
+    listing::{Listing, Cursor},
 };
 
 /// The schema of the archive's database.
@@ -63,7 +63,7 @@ pub struct Page {
     /// The resources, newest first, as JSON.
     pub resources: Vec<String>,
     /// Where the next page begins; none after the last one.
-    pub next: Option<Place>,
+    pub next: Option<Cursor>,
 }
 
 /// The archive's database.
@@ -181,7 +181,7 @@ impl Store {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if more => Some(Place { created_at: last.try_get("created_at")?, uid: last.try_get("uid")? }),
+            Some(last) if more => Some(Cursor { created_at: last.try_get("created_at")?, uid: last.try_get("uid")? }),
             _ => None,
         };
         let resources = rows.iter().map(|row| row.try_get("resource")).collect::<Result<_, sqlx::Error>>()?;

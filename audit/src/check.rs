@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use orders_crds::{Money, Outcome, Reason};
+use orders_contracts::{billing::ExportedTransaction as Transaction, notify::KeyedEntry as Message};
+use orders_crds::{Money, Outcome};
 use serde::Serialize;
+use strum::EnumIter;
 
-use crate::collect::{Message, OrderFacts, Snapshot, Transaction};
+use crate::collect::{OrderFacts, Snapshot};
 
 /// A promise of the order service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, EnumIter)]
 pub enum Rule {
     /// The postings of the whole ledger, and of each transaction, sum to zero.
     PostingsSumToZero,
@@ -31,19 +33,6 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Every rule.
-    pub const ALL: [Rule; 9] = [
-        Rule::PostingsSumToZero,
-        Rule::PostingsMatchTransaction,
-        Rule::BalanceIsSumOfPostings,
-        Rule::NoNegativeBalance,
-        Rule::PaidOrderHasOneCharge,
-        Rule::RefusedOrderHasNoCharge,
-        Rule::ChargeHasOrder,
-        Rule::RefundWithinCharge,
-        Rule::OrderHasOneMessage,
-    ];
-
     /// The promise in words.
     pub const fn in_words(self) -> &'static str {
         match self {
@@ -150,7 +139,8 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
     let (given_back, done): (Vec<&Transaction>, Vec<&Transaction>) =
         charges.partition(|charge| ledger.refunded(&charge.key) >= charge.amount);
     match order.outcome {
-        Outcome::Undecided => return,
+        // Billing may hold a charge or none: the order does not say.
+        Outcome::Undecided | Outcome::Unknown => return,
         Outcome::Paid => match &*done {
             [charge] if Some(charge.amount) == order.amount && charge.login == order.login => {}
             [charge] => found(
@@ -168,11 +158,11 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
             [] if order.cancel_requested && given_back.len() == 1 => {}
             charges => found(Rule::PaidOrderHasOneCharge, Some(order), format!("UID {}: {} charges", order.uid, charges.len())),
         },
-        Outcome::Refused(reason) => {
+        Outcome::Refused(refusal) => {
             let outstanding: i64 = done.iter().map(|charge| charge.amount.minor() - ledger.refunded(&charge.key).minor()).sum();
             // Charged again since it was looked at.
             if outstanding > 0 && !order.retry_requested {
-                let reason = reason.map_or("of an unknown reason", Reason::as_str);
+                let reason = refusal.reason();
                 found(
                     Rule::RefusedOrderHasNoCharge,
                     Some(order),
@@ -183,18 +173,22 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
     }
     if order.notified {
         match ledger.messages.get(&*order.message_key).map(Vec::as_slice).unwrap_or_default() {
-            [message] if message.is_sended && message.login == order.login && message.email == order.email => {}
+            [message] if sent_to(message, order) => {}
             [message] => found(
                 Rule::OrderHasOneMessage,
                 Some(order),
                 format!(
                     "UID {}: message {} to {} <{}>, sent: {}",
-                    order.uid, message.id, message.login, message.email, message.is_sended
+                    order.uid, message.entry.id, message.entry.login, message.entry.email, message.entry.is_sended
                 ),
             ),
             messages => found(Rule::OrderHasOneMessage, Some(order), format!("UID {}: {} messages", order.uid, messages.len())),
         }
     }
+}
+
+fn sent_to(message: &Message, order: &OrderFacts) -> bool {
+    message.entry.is_sended && message.entry.login == order.login && message.entry.email == order.email
 }
 
 /// The UID of the order that a charge's key belongs to: see [`orders_crds::order::charge_key`].
@@ -245,10 +239,13 @@ impl<'a> Index<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use orders_crds::order::message_key;
+    use orders_contracts::{
+        billing::{ExportedAccount as Account, ExportedPosting as Posting, Summary},
+        notify::LogEntry,
+    };
+    use orders_crds::{Refusal, order::message_key};
 
-    use crate::collect::{Account, Posting, Summary};
+    use super::*;
 
     fn money(text: &str) -> Money {
         text.parse().unwrap()
@@ -290,7 +287,15 @@ mod tests {
     }
 
     fn message(id: i64, key: &str) -> Message {
-        Message { id, key: key.to_owned(), login: "anna".to_owned(), email: "anna@example.com".to_owned(), is_sended: true }
+        let entry = LogEntry {
+            id,
+            login: "anna".to_owned(),
+            email: "anna@example.com".to_owned(),
+            dtime: String::new(),
+            text: String::new(),
+            is_sended: true,
+        };
+        Message { entry, key: key.to_owned() }
     }
 
     /// One order paid, one refused, one not decided.
@@ -298,7 +303,7 @@ mod tests {
         let waiting = OrderFacts { notified: false, ..order("waiting", "1.00", Outcome::Undecided) };
         let orders = vec![
             order("paid", "100.00", Outcome::Paid),
-            order("refused", "1000.00", Outcome::Refused(Some(Reason::InsufficientFunds))),
+            order("refused", "1000.00", Outcome::Refused(Refusal::InsufficientFunds)),
             waiting,
         ];
         Snapshot {
@@ -311,7 +316,7 @@ mod tests {
                 transaction(4, "charge", "waiting", "1.00", "done"),
             ],
             accounts: vec![Account { login: "anna".to_owned(), balance: money("799.00"), posted: money("799.00") }],
-            summary: Summary { sum: Money::ZERO },
+            summary: Summary { transactions: 4, postings: 6, sum: Money::ZERO },
             messages: vec![message(1, "paid"), message(2, "refused")],
         }
     }
@@ -351,7 +356,7 @@ mod tests {
         assert_eq!(broken(|s| s.transactions.push(transaction(9, "charge", "nobody", "5.00", "done"))), [ChargeHasOrder]);
         assert_eq!(broken(|s| drop(s.messages.remove(0))), [OrderHasOneMessage]);
         assert_eq!(broken(|s| s.messages.push(message(9, "refused"))), [OrderHasOneMessage]);
-        assert_eq!(broken(|s| s.messages[1].is_sended = false), [OrderHasOneMessage]);
+        assert_eq!(broken(|s| s.messages[1].entry.is_sended = false), [OrderHasOneMessage]);
 
         let mut snapshot = sound();
         snapshot.transactions.remove(1);

@@ -4,9 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use orders_contracts::{
+    billing::{ExportedAccount, ExportedTransaction, Summary},
+    notify::KeyedEntry,
+};
 use orders_crds::{
     Money, Order, Outcome,
-    money::json_number,
     order::{ATTEMPT_ANNOTATION, charge_key, message_key},
 };
 use orders_service::{http_client, token_file::TokenFile};
@@ -44,74 +47,6 @@ pub struct OrderFacts {
     pub retry_requested: bool,
 }
 
-/// A transaction of the ledger.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Transaction {
-    /// Number in order of recording.
-    pub id: i64,
-    /// `refill`, `charge` or `refund`.
-    pub kind: String,
-    /// Its key; of a charge the order's UID.
-    pub key: String,
-    /// Of a refund: the charge's key.
-    pub charge_key: Option<String>,
-    /// The customer.
-    pub login: String,
-    /// How much was asked for.
-    #[serde(with = "json_number")]
-    pub amount: Money,
-    /// `done`, or why not.
-    pub outcome: String,
-    /// Its legs.
-    pub postings: Vec<Posting>,
-}
-
-/// One leg of a transaction.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Posting {
-    /// `customer:LOGIN`, `cash` or `revenue`.
-    pub account: String,
-    /// What the account changed by.
-    #[serde(with = "json_number")]
-    pub amount: Money,
-}
-
-/// An account of the ledger.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Account {
-    /// The customer.
-    pub login: String,
-    /// The kept balance.
-    #[serde(with = "json_number")]
-    pub balance: Money,
-    /// The sum of its postings.
-    #[serde(with = "json_number")]
-    pub posted: Money,
-}
-
-/// The whole ledger in one number.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Summary {
-    /// The sum of all postings.
-    #[serde(with = "json_number")]
-    pub sum: Money,
-}
-
-/// A message of the log.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Message {
-    /// Number in order of arrival.
-    pub id: i64,
-    /// Its key: the order's UID.
-    pub key: String,
-    /// The customer.
-    pub login: String,
-    /// Where it goes.
-    pub email: String,
-    /// Whether the mail server accepted it.
-    pub is_sended: bool,
-}
-
 /// Everything that is compared.
 ///
 /// Read while the installation works on, so the order of reading matters: the
@@ -125,13 +60,13 @@ pub struct Snapshot {
     /// UIDs of all orders, live or archived, also of those that came during the reading.
     pub known: BTreeSet<String>,
     /// The ledger.
-    pub transactions: Vec<Transaction>,
+    pub transactions: Vec<ExportedTransaction>,
     /// Its accounts.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<ExportedAccount>,
     /// Its sum.
     pub summary: Summary,
     /// The message log.
-    pub messages: Vec<Message>,
+    pub messages: Vec<KeyedEntry>,
 }
 
 /// A service to read from.
@@ -166,10 +101,10 @@ pub async fn snapshot(
     let archived = archived(archive).await?;
     let archived: Vec<OrderFacts> = archived.iter().filter(of_interest).map(|order| facts(&order.resource)).collect();
     first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
-    let transactions = billing.pages("/billing/ledger/transactions", |last: &Transaction| last.id.to_string()).await?;
-    let accounts = billing.pages("/billing/ledger/accounts", |last: &Account| last.login.clone()).await?;
+    let transactions = billing.pages("/billing/ledger/transactions", |last: &ExportedTransaction| last.id.to_string()).await?;
+    let accounts = billing.pages("/billing/ledger/accounts", |last: &ExportedAccount| last.login.clone()).await?;
     let summary = billing.read("/billing/ledger/summary").await?;
-    let messages = notify.pages("/notify/messages", |last: &Message| last.id.to_string()).await?;
+    let messages = notify.pages("/notify/messages", |last: &KeyedEntry| last.entry.id.to_string()).await?;
     let mut known: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
     let now = list(&orders).await?;
     known.extend(now.iter().map(|order| order.uid.clone()));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use orders_crds::Outcome;
 use serde::Serialize;
+use strum::IntoEnumIterator;
 
 use crate::{
     check::{Rule, Violation},
@@ -29,13 +30,18 @@ pub struct Report {
     pub violations: Vec<Violation>,
 }
 
+/// Whether nothing can be concluded from the order's outcome.
+fn is_undecided(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Undecided | Outcome::Unknown)
+}
+
 impl Report {
     /// Puts together what was read and what was found in it.
     pub fn new(snapshot: &Snapshot, violations: Vec<Violation>) -> Self {
         Report {
             holds: violations.is_empty(),
             orders: snapshot.orders.len(),
-            undecided: snapshot.orders.iter().filter(|order| order.outcome == Outcome::Undecided).count(),
+            undecided: snapshot.orders.iter().filter(|order| is_undecided(order.outcome)).count(),
             transactions: snapshot.transactions.len(),
             accounts: snapshot.accounts.len(),
             messages: snapshot.messages.len(),
@@ -43,13 +49,13 @@ impl Report {
         }
     }
 
-    /// The report for people.
+    /// The report as text.
     pub fn to_text(&self) -> String {
         let mut text = format!(
             "{} orders ({} not decided yet), {} transactions, {} accounts, {} messages\n",
             self.orders, self.undecided, self.transactions, self.accounts, self.messages
         );
-        for rule in Rule::ALL {
+        for rule in Rule::iter() {
             let broken: Vec<&Violation> = self.violations.iter().filter(|violation| violation.rule == rule).collect();
             let mark = if broken.is_empty() { "ok  " } else { "FAIL" };
             let _ = writeln!(text, "{mark} {}", rule.in_words());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use orders_broker::BrokerArgs;
+use orders_service::broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 use secrecy::SecretString;
 

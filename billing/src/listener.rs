@@ -1,34 +1,35 @@
-//! Billing over the broker: requests come in, outcomes go out by way of the outbox.
+//! Billing over the broker: handles requests, and publishes outcomes from the outbox.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use orders_broker::{
-    Broker, Received, Undealt,
-    messages::{self, CloseRequested, Decided, PaymentRequested, RefundRequested, Refunded},
-    publish::Unpublished,
+use orders_contracts::{
+    events::{CloseRequested, Decided, PaymentRequested, RefundRequested, Refunded},
     topology::{self, CLOSE_REQUESTED, PAYMENT_DECIDED, PAYMENT_REFUNDED, REFUND_REQUESTED},
 };
 use orders_crds::Money;
-use orders_service::shutdown::Shutdown;
+use orders_service::{
+    broker::{Broker, HandlerError, Received, publish::Unpublished},
+    shutdown::Shutdown,
+};
 use tokio::sync::Notify;
 
 use crate::{
     error::LedgerError,
-    ledger::{Kind, Ledger, Movement, Outcome, Recorded, Refund, Untold},
+    ledger::{Kind, Ledger, Movement, OutboxEntry, Recorded, Refund},
 };
 
-/// Outcomes told at once.
+/// Outcomes published at once.
 const BATCH: i64 = 64;
 
-/// How often the outbox is looked through for what was left over: another
-/// replica's, a crash's, or what the broker did not take.
+/// How often the outbox is read for entries that were left over: by another replica, by a
+/// crash, or because the broker did not take them.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Deals with requests and tells outcomes until shutdown.
+/// Handles requests and publishes outcomes until shutdown.
 pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
     let news = Arc::new(Notify::new());
-    let deal = |received: Received| {
+    let handle = |received: Received| {
         let (ledger, news) = (ledger.clone(), news.clone());
         async move {
             match &*received.subject {
@@ -40,103 +41,97 @@ pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
             Ok(())
         }
     };
-    let telling = tell(&broker, &ledger, &news);
-    let dealing = broker.consume(&topology::BILLING, deal, shutdown.requested());
-    tokio::select! { () = dealing => {}, () = telling => {} }
-    // What was dealt with last is told now, or by whoever runs next.
-    if let Err(error) = tell_all(&broker, &ledger).await {
-        tracing::warn!(error, "outcomes are left to tell");
+    let publishing = publish_outbox(&broker, &ledger, &news);
+    let handling = broker.consume(&topology::BILLING, handle, shutdown.requested());
+    tokio::select! { () = handling => {}, () = publishing => {} }
+    // The last outcomes are published now, or by the next process.
+    if let Err(error) = publish_all(&broker, &ledger).await {
+        tracing::warn!(error, "outcomes are left in the outbox");
     }
 }
 
-/// Moves the money and notes that the outcome is to be told, in one database transaction.
-async fn charge(ledger: &Ledger, request: PaymentRequested) -> Result<(), Undealt> {
+/// Moves the money and adds the outcome to the outbox, in one database transaction.
+async fn charge(ledger: &Ledger, request: PaymentRequested) -> Result<(), HandlerError> {
     let amount = positive(request.amount)?;
     let movement = Movement { kind: Kind::Charge, key: &request.key, login: request.login.as_ref(), amount, charge_key: None };
-    dealt_with(ledger.record_to_tell(&movement, request.email.as_ref()).await)
+    handled(ledger.record_with_outbox(&movement, request.email.as_ref()).await)
 }
 
-/// Sees to it that a charge cannot land any more, if it has not.
-async fn close(ledger: &Ledger, request: CloseRequested) -> Result<(), Undealt> {
+/// Closes a charge, so that it can no longer be made.
+async fn close(ledger: &Ledger, request: CloseRequested) -> Result<(), HandlerError> {
     let amount = positive(request.amount)?;
-    dealt_with(ledger.close_to_tell(&request.key, request.login.as_ref(), amount, request.email.as_ref()).await)
+    handled(ledger.close_with_outbox(&request.key, request.login.as_ref(), amount, request.email.as_ref()).await)
 }
 
-/// Gives a charge back.
-async fn refund(ledger: &Ledger, request: RefundRequested) -> Result<(), Undealt> {
+/// Refunds a charge.
+async fn refund(ledger: &Ledger, request: RefundRequested) -> Result<(), HandlerError> {
     let amount = positive(request.amount)?;
     let refund = Refund { key: &request.key, charge_key: &request.key, login: request.login.as_ref(), amount };
-    dealt_with(ledger.refund_to_tell(&refund).await)
+    handled(ledger.refund_with_outbox(&refund).await)
 }
 
-fn positive(amount: Money) -> Result<Money, Undealt> {
-    amount.require_positive().map_err(|error| Undealt::Never(format!("amount: {error}")))
+fn positive(amount: Money) -> Result<Money, HandlerError> {
+    amount.require_positive().map_err(|error| HandlerError::Reject(format!("amount: {error}")))
 }
 
-fn dealt_with(recorded: Result<Recorded, LedgerError>) -> Result<(), Undealt> {
+fn handled(recorded: Result<Recorded, LedgerError>) -> Result<(), HandlerError> {
     match recorded {
         Ok(_) => Ok(()),
-        Err(LedgerError::Database(error)) => Err(Undealt::Later(format!("database: {error}"))),
-        Err(error) => Err(Undealt::Never(error.to_string())),
+        Err(LedgerError::Database(error)) => Err(HandlerError::Retry(format!("database: {error}"))),
+        Err(error) => Err(HandlerError::Reject(error.to_string())),
     }
 }
 
-/// Tells what there is to tell, for ever.
-async fn tell(broker: &Broker, ledger: &Ledger, news: &Notify) {
+/// Publishes the entries of the outbox; never ends.
+async fn publish_outbox(broker: &Broker, ledger: &Ledger, news: &Notify) {
     loop {
-        if let Err(error) = tell_all(broker, ledger).await {
-            tracing::warn!(error, "outcomes are left to tell; trying again");
+        if let Err(error) = publish_all(broker, ledger).await {
+            tracing::warn!(error, "outcomes are left in the outbox; trying again");
             tokio::time::sleep(INTERVAL).await;
         }
         let _ = tokio::time::timeout(INTERVAL, news.notified()).await;
     }
 }
 
-async fn tell_all(broker: &Broker, ledger: &Ledger) -> Result<(), String> {
+async fn publish_all(broker: &Broker, ledger: &Ledger) -> Result<(), String> {
     loop {
-        let untold = ledger.untold(BATCH).await.map_err(|error| error.to_string())?;
-        let told = join_all(untold.iter().map(|outcome| tell_one(broker, ledger, outcome))).await;
-        told.into_iter().collect::<Result<(), String>>()?;
-        if (untold.len() as i64) < BATCH {
+        let entries = ledger.outbox(BATCH).await.map_err(|error| error.to_string())?;
+        let published = join_all(entries.iter().map(|entry| publish_one(broker, ledger, entry))).await;
+        published.into_iter().collect::<Result<(), String>>()?;
+        if (entries.len() as i64) < BATCH {
             return Ok(());
         }
     }
 }
 
-async fn tell_one(broker: &Broker, ledger: &Ledger, untold: &Untold) -> Result<(), String> {
+async fn publish_one(broker: &Broker, ledger: &Ledger, entry: &OutboxEntry) -> Result<(), String> {
     // The broker knows a repeat of this row by its id.
-    let id = format!("{}-{}", untold.key, untold.id);
-    let told: Result<(), Unpublished> = match untold.kind {
-        Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded(untold)?).await,
-        Kind::Charge | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided(untold)?).await,
+    let id = format!("{}-{}", entry.key, entry.id);
+    let published: Result<(), Unpublished> = match entry.kind {
+        Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded(entry)?).await,
+        Kind::Charge | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided(entry)?).await,
     };
-    told.map_err(|error| error.to_string())?;
-    ledger.told(untold.id).await.map_err(|error| error.to_string())
+    published.map_err(|error| error.to_string())?;
+    ledger.sent(entry.id).await.map_err(|error| error.to_string())
 }
 
-fn refunded(untold: &Untold) -> Result<Refunded, String> {
+fn refunded(entry: &OutboxEntry) -> Result<Refunded, String> {
     Ok(Refunded {
-        key: untold.key.clone(),
-        login: untold.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
-        amount: untold.amount,
-        balance: untold.balance.ok_or("a refund leaves a balance")?,
+        key: entry.key.clone(),
+        login: entry.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
+        amount: entry.amount,
+        balance: entry.balance.ok_or("a refund leaves a balance")?,
     })
 }
 
-fn decided(untold: &Untold) -> Result<Decided, String> {
+fn decided(entry: &OutboxEntry) -> Result<Decided, String> {
     Ok(Decided {
-        key: untold.key.clone(),
-        login: untold.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
-        email: untold.email.clone().try_into().map_err(|error| format!("email: {error}"))?,
-        amount: untold.amount,
-        outcome: match untold.outcome {
-            Outcome::Done => messages::Outcome::Charged,
-            Outcome::InsufficientFunds => messages::Outcome::InsufficientFunds,
-            Outcome::AccountNotFound => messages::Outcome::AccountNotFound,
-            Outcome::Closed => messages::Outcome::Closed,
-            Outcome::BalanceLimit => return Err("a charge cannot raise a balance".to_owned()),
-        },
-        balance: untold.balance,
+        key: entry.key.clone(),
+        login: entry.login.clone().try_into().map_err(|error| format!("login: {error}"))?,
+        email: entry.email.clone().try_into().map_err(|error| format!("email: {error}"))?,
+        amount: entry.amount,
+        outcome: entry.outcome.of_charge().ok_or("a charge cannot raise a balance")?,
+        balance: entry.balance,
         resends: 0,
     })
 }

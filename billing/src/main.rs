@@ -9,7 +9,7 @@ use orders_billing::{
     listener,
     routes::{self, Billing, Callers},
 };
-use orders_broker::topology::Service;
+use orders_contracts::topology::Service;
 use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 

@@ -3,13 +3,12 @@
 //! The rules are those of the Kubernetes API conventions ("Typical status
 //! properties"): a condition's transition time moves only with its status.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-/// The conditions that an `Order` has, and the one of a `Customer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The conditions of an `Order`, and the one of a `Customer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr)]
 pub enum ConditionType {
     /// The outcome: Unknown while working, then True (paid) or False for good.
     Succeeded,
@@ -21,9 +20,9 @@ pub enum ConditionType {
     AccountOpened,
 }
 
-/// Why a condition has the status it has: a closed set, shown in the STATUS and
-/// MAIL columns and as the reason of Events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Why a condition has its status: a closed set, shown in the STATUS and MAIL columns and
+/// as the reason of Events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 pub enum Reason {
     /// `Succeeded=Unknown`: the order is being worked on.
     Processing,
@@ -33,13 +32,13 @@ pub enum Reason {
     InsufficientFunds,
     /// `Succeeded=False`, `Paid=False`: there is no account with this login.
     AccountNotFound,
-    /// `Succeeded=False`, `Paid=False`: the charge was closed before it could land.
+    /// `Succeeded=False`, `Paid=False`: the charge was closed before it was made.
     Cancelled,
     /// `Succeeded=False`, `Paid=False`: the deadline passed before the charge was begun.
     DeadlineExceeded,
     /// `Succeeded=True`: charged, and cancelled since; the refund is being tried.
     RefundPending,
-    /// `Succeeded=False`, `Paid=False`: charged, cancelled, and given back.
+    /// `Succeeded=False`, `Paid=False`: charged, cancelled, and refunded.
     Refunded,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
@@ -51,9 +50,9 @@ pub enum Reason {
     Delivering,
     /// `Notified=Unknown`: the notify service did not take the message; it is asked again.
     NotifyUnavailable,
-    /// `Notified=False`: the message can never be delivered as it is.
+    /// `Notified=False`: the message cannot be delivered to this address.
     Undeliverable,
-    /// `Notified=False`: the message was tried often enough in vain; it can be sent again on request.
+    /// `Notified=False`: the delivery failed too often and was given up; the message is sent again on request.
     DeadLettered,
     /// `AccountOpened=True`: the account was opened for this customer.
     Opened,
@@ -65,78 +64,15 @@ pub enum Reason {
 
 impl ConditionType {
     /// As it stands in `status.conditions[].type`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ConditionType::Succeeded => "Succeeded",
-            ConditionType::Paid => "Paid",
-            ConditionType::Notified => "Notified",
-            ConditionType::AccountOpened => "AccountOpened",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
 impl Reason {
-    /// Every reason there is.
-    pub const ALL: [Reason; 18] = [
-        Reason::Processing,
-        Reason::Paid,
-        Reason::InsufficientFunds,
-        Reason::AccountNotFound,
-        Reason::Cancelled,
-        Reason::DeadlineExceeded,
-        Reason::RefundPending,
-        Reason::Refunded,
-        Reason::InvalidOrder,
-        Reason::PaymentUnknown,
-        Reason::Sent,
-        Reason::Delivering,
-        Reason::NotifyUnavailable,
-        Reason::Undeliverable,
-        Reason::DeadLettered,
-        Reason::Opened,
-        Reason::AlreadyOpen,
-        Reason::BillingUnavailable,
-    ];
-
     /// As it stands in `status.conditions[].reason`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::Processing => "Processing",
-            Reason::Paid => "Paid",
-            Reason::InsufficientFunds => "InsufficientFunds",
-            Reason::AccountNotFound => "AccountNotFound",
-            Reason::Cancelled => "Cancelled",
-            Reason::DeadlineExceeded => "DeadlineExceeded",
-            Reason::RefundPending => "RefundPending",
-            Reason::Refunded => "Refunded",
-            Reason::InvalidOrder => "InvalidOrder",
-            Reason::PaymentUnknown => "PaymentUnknown",
-            Reason::Sent => "Sent",
-            Reason::Delivering => "Delivering",
-            Reason::NotifyUnavailable => "NotifyUnavailable",
-            Reason::Undeliverable => "Undeliverable",
-            Reason::DeadLettered => "DeadLettered",
-            Reason::Opened => "Opened",
-            Reason::AlreadyOpen => "AlreadyOpen",
-            Reason::BillingUnavailable => "BillingUnavailable",
-        }
-    }
-
-    /// Reads a reason back; `None` for one this version does not know.
-    pub fn parse(text: &str) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| reason.as_str() == text)
-    }
-}
-
-impl fmt::Display for ConditionType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -187,6 +123,8 @@ pub fn set(
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -224,16 +162,16 @@ mod tests {
     fn types_and_reasons_are_shown_as_they_are_stored() {
         let types = [ConditionType::Succeeded, ConditionType::Paid, ConditionType::Notified, ConditionType::AccountOpened];
         assert_eq!(types.map(|kind| kind.to_string()), ["Succeeded", "Paid", "Notified", "AccountOpened"]);
-        for reason in Reason::ALL {
-            assert_eq!(reason.to_string(), format!("{reason:?}"));
+        for reason in Reason::iter() {
+            assert_eq!((reason.to_string(), reason.as_str()), (format!("{reason:?}"), &*format!("{reason:?}")));
         }
     }
 
     #[test]
     fn every_reason_reads_back() {
-        for reason in Reason::ALL {
-            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        for reason in Reason::iter() {
+            assert_eq!(reason.as_str().parse(), Ok(reason));
         }
-        assert_eq!(Reason::parse("Elsewhere"), None);
+        assert!("Elsewhere".parse::<Reason>().is_err());
     }
 }

@@ -3,20 +3,21 @@
 //! This crate does no I/O and knows no Kubernetes client: what it says about an
 //! order is true wherever the order came from.
 
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::wildcard_enum_match_arm)]
 
 pub mod conditions;
 pub mod customer;
 pub mod identity;
 pub mod money;
 pub mod order;
-pub mod texts;
+pub mod outcome;
 
 pub use conditions::{ConditionType, Reason};
 pub use customer::{Customer, CustomerSpec, CustomerStatus};
 pub use identity::{EMail, Login};
 pub use money::Money;
-pub use order::{Charge, HistoryEntry, Order, OrderSpec, OrderStatus, Outcome, Retry, RetryStep};
+pub use order::{Charge, HistoryEntry, Order, OrderSpec, OrderStatus, Retry, RetryStep};
+pub use outcome::{Outcome, Refusal};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

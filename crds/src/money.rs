@@ -220,8 +220,7 @@ mod tests {
 
     #[test]
     fn text_has_two_places_or_as_few_as_say_it() {
-        for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")]
-        {
+        for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")] {
             assert_eq!((Money(minor).to_string(), Money(minor).to_short_string()), (full.to_owned(), short.to_owned()));
         }
         assert_eq!(serde_json::to_string(&Money(9_995)).unwrap(), r#""99.95""#);

@@ -11,6 +11,7 @@ use crate::{
     conditions::{self, ConditionType, Reason},
     identity::{EMAIL_PATTERN, LOGIN_PATTERN},
     money::Money,
+    outcome::{Outcome, Refusal},
 };
 
 /// What was ordered, by whom, for how much. It cannot be changed once the order
@@ -239,28 +240,7 @@ pub enum RetryStep {
     Notification,
 }
 
-/// An order's outcome, read off its `Succeeded` condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Not decided yet. Never to be reported as refused.
-    Undecided,
-    /// Charged.
-    Paid,
-    /// Not charged, or given back, with the reason if this version knows it.
-    Refused(Option<Reason>),
-}
-
 impl OrderStatus {
-    /// The outcome that the `Succeeded` condition tells. It can change after it was
-    /// told: a paid order may be refunded, a refused one charged again.
-    pub fn outcome(&self) -> Outcome {
-        match conditions::find(&self.conditions, ConditionType::Succeeded) {
-            Some(condition) if condition.status == "True" => Outcome::Paid,
-            Some(condition) if condition.status == "False" => Outcome::Refused(Reason::parse(&condition.reason)),
-            _ => Outcome::Undecided,
-        }
-    }
-
     /// Whether the mail server has the customer's message.
     pub fn is_notified(&self) -> bool {
         conditions::find(&self.conditions, ConditionType::Notified).is_some_and(|condition| condition.status == "True")
@@ -278,17 +258,21 @@ impl OrderStatus {
             .is_some_and(|condition| finals.contains(&condition.reason.as_str()))
     }
 
-    /// Whether the account may be charged without the order's saying so, or is to get its money back.
+    /// Whether billing may hold a charge that the status does not show, or owes a refund.
     pub fn is_charge_open(&self) -> bool {
-        self.outcome() == Outcome::Undecided
+        matches!(self.outcome(), Outcome::Undecided | Outcome::Unknown)
             || conditions::find(&self.conditions, ConditionType::Succeeded)
                 .is_some_and(|condition| condition.reason == Reason::RefundPending.as_str())
     }
 
-    /// Whether the customer has yet to be told the outcome. Of an order that cannot be read there is nobody to tell.
+    /// Whether the customer is still to be notified of the outcome. An order that cannot be read has no customer to notify.
     pub fn is_message_open(&self) -> bool {
-        !matches!(self.outcome(), Outcome::Undecided | Outcome::Refused(Some(Reason::InvalidOrder)))
-            && !self.is_notification_final()
+        let is_notified_of = match self.outcome() {
+            Outcome::Paid => true,
+            Outcome::Refused(refusal) => refusal != Refusal::InvalidOrder,
+            Outcome::Undecided | Outcome::Unknown => false,
+        };
+        is_notified_of && !self.is_notification_final()
     }
 
     /// The number of the attempt to charge, from 1.
@@ -315,26 +299,23 @@ pub fn charge_key(uid: &str, attempt: i32) -> String {
 /// what became of the charge, another for its refund.
 pub fn message_key(charge_key: &str, outcome: Outcome) -> String {
     match outcome {
-        Outcome::Refused(Some(Reason::Refunded)) => format!("{charge_key}.refunded"),
-        _ => charge_key.to_owned(),
-    }
-}
-
-impl Order {
-    /// The outcome so far; an order without a status is undecided.
-    pub fn outcome(&self) -> Outcome {
-        self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
+        Outcome::Refused(Refusal::Refunded) => format!("{charge_key}.refunded"),
+        Outcome::Paid
+        | Outcome::Refused(
+            Refusal::InsufficientFunds
+            | Refusal::AccountNotFound
+            | Refusal::Cancelled
+            | Refusal::DeadlineExceeded
+            | Refusal::InvalidOrder,
+        )
+        | Outcome::Undecided
+        | Outcome::Unknown => charge_key.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_order_without_status_is_undecided() {
-        assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
-    }
 
     fn status(conditions: &[(ConditionType, Option<bool>, Reason)]) -> OrderStatus {
         let mut status = OrderStatus::default();
@@ -372,7 +353,7 @@ mod tests {
             ),
             (
                 vec![(Succeeded, Some(false), Reason::InsufficientFunds), (Notified, Some(false), Reason::DeadLettered)],
-                Outcome::Refused(Some(Reason::InsufficientFunds)),
+                Outcome::Refused(Refusal::InsufficientFunds),
                 false,
                 false,
                 false,
@@ -380,7 +361,7 @@ mod tests {
             ),
             (
                 vec![(Succeeded, Some(false), Reason::Cancelled), (Notified, Some(false), Reason::Undeliverable)],
-                Outcome::Refused(Some(Reason::Cancelled)),
+                Outcome::Refused(Refusal::Cancelled),
                 false,
                 false,
                 false,
@@ -388,7 +369,7 @@ mod tests {
             ),
             (
                 vec![(Succeeded, Some(false), Reason::InvalidOrder)],
-                Outcome::Refused(Some(Reason::InvalidOrder)),
+                Outcome::Refused(Refusal::InvalidOrder),
                 false,
                 false,
                 false,
@@ -425,8 +406,8 @@ mod tests {
     fn keys_follow_from_the_order_its_attempt_and_its_outcome() {
         assert_eq!([0, 1, 2, 11].map(|attempt| charge_key("uid", attempt)), ["uid", "uid", "uid.2", "uid.11"]);
         assert_eq!(message_key("uid.2", Outcome::Paid), "uid.2");
-        assert_eq!(message_key("uid", Outcome::Refused(Some(Reason::InsufficientFunds))), "uid");
-        assert_eq!(message_key("uid", Outcome::Refused(Some(Reason::Refunded))), "uid.refunded");
+        assert_eq!(message_key("uid", Outcome::Refused(Refusal::InsufficientFunds)), "uid");
+        assert_eq!(message_key("uid", Outcome::Refused(Refusal::Refunded)), "uid.refunded");
         assert_eq!(OrderStatus::default().attempt(), 1);
         assert_eq!(OrderStatus { attempt: Some(3), ..OrderStatus::default() }.attempt(), 3);
     }

@@ -91,8 +91,7 @@ impl Scenario {
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
         let expected_to_hold = seeded_bug.is_none();
-        let shop =
-            Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
+        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
         let played = match self {
             Scenario::UnseenChange => views::unseen_change(&shop).await,
             Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,

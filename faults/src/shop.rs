@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream;
 use futures::TryStreamExt;
 use kube::{Api, Client};
-use orders_broker::topology::Stream;
+use orders_contracts::topology::Stream;
 use orders_crds::Order;
 use orders_testbed::{Audit, Cluster, Database, Inbox, Interaction, Nats, PATIENCE, Postgres, Stack, StackOptions, wait_for};
 use tempfile::TempDir;

@@ -8,8 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use orders_broker::Broker;
-use orders_service::shutdown::Shutdown;
+use orders_service::{broker::Broker, shutdown::Shutdown};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
@@ -19,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
-    in_hand::InHand,
+    in_flight::InFlight,
     listener::announce,
     log::{Log, Message, NewMessage, State},
     mailer::{Mailer, SMTP_TIMEOUT},
@@ -48,7 +47,7 @@ pub struct Delivery {
     connections: Arc<Semaphore>,
     max_attempts: u32,
     attempts: TaskTracker,
-    in_hand: InHand,
+    in_flight: InFlight,
     lease: Duration,
     broker: Option<Broker>,
 }
@@ -64,7 +63,7 @@ impl Delivery {
             connections,
             max_attempts,
             attempts: TaskTracker::new(),
-            in_hand: InHand::default(),
+            in_flight: InFlight::default(),
             lease: LEASE,
             broker: None,
         }
@@ -205,7 +204,7 @@ impl Delivery {
     async fn sweep(&self) -> Result<(), NotifyError> {
         // The connection first: the lease is for the attempt, not for waiting in line.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
-            let Some(message) = self.log.claim_due(1, self.lease, &self.in_hand.ids()).await?.pop() else { return Ok(()) };
+            let Some(message) = self.log.claim_due(1, self.lease, &self.in_flight.ids()).await?.pop() else { return Ok(()) };
             self.begin(message, connection);
         }
         Ok(())
@@ -214,7 +213,7 @@ impl Delivery {
     /// Begins an attempt, which goes on whether or not anybody waits for it. Ends with
     /// the message after it, if that is known.
     fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
-        let (delivery, held) = (self.clone(), self.in_hand.take(message.id));
+        let (delivery, held) = (self.clone(), self.in_flight.take(message.id));
         self.attempts.spawn(async move {
             let ended = delivery.attempt(&message).await;
             drop((connection, held));

@@ -6,7 +6,7 @@ pub mod config;
 pub mod delivery;
 pub mod error;
 mod group_commit;
-mod in_hand;
+mod in_flight;
 pub mod listener;
 pub mod log;
 pub mod mailer;

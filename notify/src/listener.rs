@@ -1,12 +1,15 @@
-//! Notify over the broker: outcomes come in, customers are told, how that stands goes out.
+//! Notify over the broker: receives outcomes, notifies customers, and publishes how their messages stand.
 
-use orders_broker::{
-    Broker, Received, Undealt,
-    messages::{self, Decided, NotificationChanged, NotificationState},
+use orders_contracts::{
+    events::{Decided, NotificationChanged, NotificationState},
+    texts,
     topology::{self, NOTIFICATION_CHANGED, PAYMENT_DECIDED},
 };
-use orders_crds::texts;
-use orders_service::shutdown::Shutdown;
+use orders_crds::{Outcome, Refusal};
+use orders_service::{
+    broker::{Broker, HandlerError, Received},
+    shutdown::Shutdown,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -15,28 +18,28 @@ use crate::{
     log::{Message, NewMessage, State},
 };
 
-/// Has customers told until shutdown.
+/// Notifies customers until shutdown.
 pub async fn listen(broker: Broker, delivery: Delivery, shutdown: Shutdown) {
-    let deal = |received: Received| {
+    let handle = |received: Received| {
         let (broker, delivery) = (broker.clone(), delivery.clone());
         async move {
             let decided: Decided = received.data()?;
-            // Why a charge was closed, only the operator knows: it tells.
-            if received.subject == PAYMENT_DECIDED && decided.outcome == messages::Outcome::Closed {
+            // Why a charge was closed, only the operator knows: it publishes that outcome itself.
+            if received.subject == PAYMENT_DECIDED && decided.outcome == Outcome::Refused(Refusal::Cancelled) {
                 return Ok(());
             }
-            tell(&broker, &delivery, decided).await
+            store(&broker, &delivery, decided).await
         }
     };
-    broker.consume(&topology::NOTIFY, deal, shutdown.requested()).await;
+    broker.consume(&topology::NOTIFY, handle, shutdown.requested()).await;
 }
 
-async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<(), Undealt> {
-    let text = texts::for_outcome(decided.outcome(), &decided.login, decided.amount, decided.balance)
-        .ok_or_else(|| Undealt::Never("nothing to tell of this outcome".to_owned()))?;
+async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<(), HandlerError> {
+    let text = texts::for_outcome(decided.outcome, &decided.login, decided.amount, decided.balance)
+        .ok_or_else(|| HandlerError::Reject("this version knows no message for the outcome".to_owned()))?;
     if let Err(error) = decided.email.as_ref().parse::<lettre::Address>() {
         let why = Some(format!("email: {error}"));
-        say(broker, NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 })
+        publish(broker, NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 })
             .await;
         return Ok(());
     }
@@ -52,11 +55,11 @@ async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<
         let key = orders_service::seeded_bugs::another(&decided.key);
         let _ = delivery.accept(NewMessage { key, ..new.clone() }).await;
     }
-    // The attempt announces by itself how it ends; only one who asks again is told how it stands.
+    // The attempt announces by itself how it ends; only a repeat is answered with how the message stands.
     let (message, is_new) = match delivery.accept(new).await {
         Ok(accepted) => accepted,
-        Err(NotifyError::Database(error)) => return Err(Undealt::Later(format!("database: {error}"))),
-        Err(error) => return Err(Undealt::Never(error.to_string())),
+        Err(NotifyError::Database(error)) => return Err(HandlerError::Retry(format!("database: {error}"))),
+        Err(error) => return Err(HandlerError::Reject(error.to_string())),
     };
     if !is_new {
         announce(broker, &message, message.state(), message.last_error.clone()).await;
@@ -64,7 +67,7 @@ async fn tell(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<
     Ok(())
 }
 
-/// Says how a message stands now. If that is lost, the operator asks.
+/// Publishes how a message stands. If that is lost, the operator asks again.
 pub async fn announce(broker: &Broker, message: &Message, state: State, error: Option<String>) {
     let state = match state {
         State::Sent => NotificationState::Sent,
@@ -72,10 +75,10 @@ pub async fn announce(broker: &Broker, message: &Message, state: State, error: O
         State::DeadLettered => NotificationState::DeadLettered,
     };
     let resends = i32::try_from(message.resends).unwrap_or(i32::MAX);
-    say(broker, NotificationChanged { key: message.key.clone(), state, error, resends }).await;
+    publish(broker, NotificationChanged { key: message.key.clone(), state, error, resends }).await;
 }
 
-async fn say(broker: &Broker, changed: NotificationChanged) {
+async fn publish(broker: &Broker, changed: NotificationChanged) {
     let key = changed.key.clone();
     if let Err(error) = broker.publish(NOTIFICATION_CHANGED, Uuid::new_v4().to_string(), changed).await {
         tracing::warn!(key, %error, "not announced");

@@ -190,12 +190,12 @@ impl Log {
         Ok(page.fetch_all(&self.database.pool).await?)
     }
 
-    /// Takes up to `limit` messages that are due, but for those with the numbers `in_hand`,
+    /// Takes up to `limit` messages that are due, but for those with the numbers `in_flight`,
     /// for `lease`: nobody else gets them before it is over.
     ///
     /// # Errors
     /// The database's.
-    pub async fn claim_due(&self, limit: i64, lease: Duration, in_hand: &[i64]) -> Result<Vec<Message>, NotifyError> {
+    pub async fn claim_due(&self, limit: i64, lease: Duration, in_flight: &[i64]) -> Result<Vec<Message>, NotifyError> {
         let sql = match self.database.kind {
             // The outer condition is looked at again for a row that another replica just took.
             Kind::Postgres => {
@@ -220,7 +220,7 @@ impl Log {
             .bind(now.as_microsecond())
             .bind((now + lease).as_microsecond())
             .bind(limit)
-            .bind(json(&in_hand)?)
+            .bind(json(&in_flight)?)
             .fetch_all(&self.database.pool)
             .await?;
         Ok(claimed)

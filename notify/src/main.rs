@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
-use orders_broker::topology::Service;
+use orders_contracts::topology::Service;
 use orders_notify::{
     config::Config,
     delivery::Delivery,

@@ -8,10 +8,11 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use jiff::{Timestamp, tz::TimeZone};
-use orders_crds::{EMail, Login};
+use orders_contracts::notify::{Delivered, KeyedEntry, LogEntry, NotifyRequest};
+use orders_crds::Login;
 use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator, problem::ServiceCallProblems, problem_examples};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -101,77 +102,29 @@ impl FromRequestParts<Notify> for Auditor {
     }
 }
 
-/// A message to deliver.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NotifyRequest {
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    #[schema(value_type = String, format = Email, example = "Gage_Lind@gmail.com")]
-    email: EMail,
-    /// 1 to 2000 characters, no control characters but line feeds.
-    #[schema(example = "Заказ успешно оформлен")]
-    text: String,
-    /// How often it was asked to be sent again after it had been given up: it is tried anew if it was not asked so often before.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 100)]
-    resends: u8,
-}
-
-/// A message and how its delivery stands.
-#[derive(Serialize, ToSchema)]
-struct Delivered {
-    #[serde(flatten)]
-    entry: LogEntry,
-    key: String,
-    /// Failed attempts so far.
-    attempts: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_error: Option<String>,
-    /// Whether it was given up after too many failed attempts; `POST /notify/messages/{id}/resend` tries it anew.
-    dead_lettered: bool,
-}
-
-impl From<Message> for Delivered {
-    fn from(message: Message) -> Self {
-        Delivered {
-            key: message.key.clone(),
-            attempts: message.attempts,
-            last_error: message.last_error.clone(),
-            dead_lettered: message.state() == log_entry::State::DeadLettered,
-            entry: message.into(),
-        }
+fn delivered(message: Message) -> Delivered {
+    Delivered {
+        key: message.key.clone(),
+        attempts: message.attempts,
+        last_error: message.last_error.clone(),
+        dead_lettered: message.state() == log_entry::State::DeadLettered,
+        entry: shown(message),
     }
 }
 
-/// A message as the log shows it.
-#[derive(Serialize, ToSchema)]
-struct LogEntry {
-    id: i64,
-    login: String,
-    email: String,
-    /// When it was stored: UTC without a zone, microseconds.
-    dtime: String,
-    text: String,
-    /// Whether the mail server accepted it.
-    is_sended: bool,
-}
-
-impl From<Message> for LogEntry {
-    fn from(message: Message) -> Self {
-        let created_at = Timestamp::from_microsecond(message.created_at).unwrap_or_default();
-        LogEntry {
-            id: message.id,
-            login: message.login,
-            email: message.email,
-            dtime: created_at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string(),
-            text: message.text,
-            is_sended: message.sent_at.is_some(),
-        }
+fn shown(message: Message) -> LogEntry {
+    let created_at = Timestamp::from_microsecond(message.created_at).unwrap_or_default();
+    LogEntry {
+        id: message.id,
+        login: message.login,
+        email: message.email,
+        dtime: created_at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string(),
+        text: message.text,
+        is_sended: message.sent_at.is_some(),
     }
 }
 
-/// Have a customer told, once for the key.
+/// Notify a customer, once for the key.
 ///
 /// Answers when the mail server accepted the message, or after half a second as it stands;
 /// delivery goes on either way.
@@ -213,10 +166,10 @@ async fn send(
             .deliver(NewMessage { key: orders_service::seeded_bugs::another(key.as_str()), ..new.clone() }, PATIENCE)
             .await?;
     }
-    Ok(Json(notify.delivery.deliver(new, PATIENCE).await?.into()))
+    Ok(Json(delivered(notify.delivery.deliver(new, PATIENCE).await?)))
 }
 
-/// Send a message again that was given up.
+/// Send a message again whose delivery was given up.
 ///
 /// It is tried as often as a new one. A message that is still being tried is left as it is.
 #[utoipa::path(
@@ -237,7 +190,7 @@ async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) 
     if message.state() == log_entry::State::Sent {
         return Err(Problem::new(StatusCode::CONFLICT, "the mail server has accepted this message already"));
     }
-    Ok(Json(notify.delivery.resend(message, PATIENCE).await?.into()))
+    Ok(Json(delivered(notify.delivery.resend(message, PATIENCE).await?)))
 }
 
 fn check_text(text: &str) -> Result<(), Problem> {
@@ -265,7 +218,7 @@ fn check_text(text: &str) -> Result<(), Problem> {
 async fn log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<Json<Vec<LogEntry>>, Problem> {
     let login = Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))?;
     let messages = notify.log.of_login(login.as_ref()).await?;
-    Ok(Json(messages.into_iter().map(LogEntry::from).collect()))
+    Ok(Json(messages.into_iter().map(shown).collect()))
 }
 
 /// Where a page of messages begins.
@@ -275,14 +228,6 @@ struct After {
     /// The last `id` of the page before; 0 for the first page.
     #[serde(default)]
     after: i64,
-}
-
-/// A message with its key, for the audit.
-#[derive(Serialize, ToSchema)]
-struct KeyedEntry {
-    #[serde(flatten)]
-    entry: LogEntry,
-    key: String,
 }
 
 /// List all messages.
@@ -304,7 +249,7 @@ async fn all(
     Query(After { after }): Query<After>,
 ) -> Result<Json<Vec<KeyedEntry>>, Problem> {
     let messages = notify.log.page(after, PAGE).await?;
-    let keyed = |message: Message| KeyedEntry { key: message.key.clone(), entry: message.into() };
+    let keyed = |message: Message| KeyedEntry { key: message.key.clone(), entry: shown(message) };
     Ok(Json(messages.into_iter().map(keyed).collect()))
 }
 
@@ -328,6 +273,6 @@ mod tests {
             dead_at: None,
             resends: 0,
         };
-        assert_eq!(LogEntry::from(message).dtime, "2025-01-27T06:01:27.018191");
+        assert_eq!(shown(message).dtime, "2025-01-27T06:01:27.018191");
     }
 }

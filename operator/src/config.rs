@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use orders_broker::BrokerArgs;
+use orders_service::broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 
-use crate::interaction::Interaction;
+use crate::ports::interaction::Interaction;
 
 /// The operator: charges each Order once, has the customer told, writes the outcome; opens each Customer's account.
 #[derive(Debug, Parser)]

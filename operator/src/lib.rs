@@ -1,29 +1,17 @@
 //! The operator: the life of an `Order`.
 //!
-//! [`decide`] says what an order needs next, without any I/O; [`carry_out`] does
-//! it through [`clients`]; [`status`] turns what came back into conditions;
-//! [`controller`] writes them, once, last; [`queue`] says whose turn it is.
-//! [`customers`] sees to the accounts of `Customer`s.
+//! [`order`] and [`customer`] are the kinds, each with its controller. [`kube`] is the
+//! Kubernetes API as they use it, [`ports`] the other services. [`tasks`] runs all of it
+//! while this replica is the [`leader`].
 
 #![deny(missing_docs)]
 
-pub mod carry_out;
-pub mod clients;
 pub mod config;
-pub mod controller;
-pub mod customers;
-pub mod decide;
-pub mod deletion;
-pub mod events;
-pub mod guarded;
-pub mod interaction;
-pub mod late;
+pub mod customer;
+pub mod kube;
 pub mod leader;
-pub mod purchase;
-pub mod queue;
-pub mod retention;
+pub mod order;
+pub mod ports;
 #[cfg(debug_assertions)]
 pub mod seeded_bugs;
-pub mod status;
-pub mod wanted;
-pub mod watched;
+pub mod tasks;

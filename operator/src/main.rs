@@ -1,19 +1,19 @@
 //! The operator.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use orders_operator::{
-    clients::{accounts::Accounts, archive::Archive},
     config::Config,
-    controller::{self, Context},
-    customers::Customers,
-    deletion::Deletion,
-    events::Publisher,
-    interaction::{Clients, hear},
+    customer::controller::Customers,
+    kube::events::Publisher,
     leader::{self, Election},
-    retention::Retention,
-    watched::Watched,
+    order::{context::Context, deletion::Deletion, removal::Removal, watch_echo::WatchEcho},
+    ports::{
+        http::{accounts::Accounts, archive::Archive},
+        interaction::Clients,
+    },
+    tasks::Tasks,
 };
 use orders_service::{admin, shutdown::Shutdown, token_file::TokenFile};
 
@@ -29,12 +29,12 @@ async fn main() -> anyhow::Result<()> {
 
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(debug_assertions)]
-    let billing = Box::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
-    let retention = match &config.archive_url {
+    let billing = Arc::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
+    let removal = match &config.archive_url {
         Some(url) => {
             let archive = Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?;
             let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
-            Some(Retention::new(archive, client.clone(), ttl))
+            Some(Removal::new(archive, client.clone(), ttl))
         }
         None => None,
     };
@@ -42,23 +42,17 @@ async fn main() -> anyhow::Result<()> {
     let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
+        deletion: Deletion::new(billing.clone(), notify.clone(), removal.clone()),
         billing,
         notify,
         events,
-        watched: Watched::default(),
+        echo: WatchEcho::default(),
         customers: customers.clone(),
         client: client.clone(),
-        deletion: Deletion::default(),
-        retention,
     });
-    let work = async || {
-        let orders = controller::run(context.clone(), config.namespace.as_deref(), config.concurrency, shutdown.clone());
-        let accounts = async {
-            customers.clone().run(config.namespace.as_deref(), shutdown.clone()).await;
-            pending().await
-        };
-        tokio::select! { () = orders => {}, () = accounts => {}, () = hear(listener.as_ref()) => {} }
-    };
+    let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
+    let tasks = Tasks { context, removal, customers, listener, namespace, concurrency };
+    let work = async || tasks.run(shutdown.clone()).await;
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {
         work().await;

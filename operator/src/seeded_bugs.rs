@@ -1,31 +1,31 @@
 //! Seeded bugs of the operator, as a billing client that is used wrongly.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
-use orders_crds::{Money, Order, OrderStatus, Reason, RetryStep};
+use orders_crds::{Money, Order, OrderStatus, Refusal, RetryStep};
 use orders_service::seeded_bugs;
 use serde_json::json;
 
 use crate::{
-    clients::{Billing, NoAnswer, Payment},
-    late::LateAnswer,
-    purchase::Purchase,
-    status::Progress,
+    order::status::StatusBuilder,
+    ports::{Billing, LateReply, NoAnswer, Payment, Purchase},
 };
 
 /// A billing client with the fault that `SEEDED_BUG` names.
 pub struct SeededBilling {
-    billing: Box<dyn Billing>,
+    billing: Arc<dyn Billing>,
     client: Client,
 }
 
 impl SeededBilling {
     /// Wraps this client.
-    pub fn new(billing: Box<dyn Billing>, client: Client) -> Self {
+    pub fn new(billing: Arc<dyn Billing>, client: Client) -> Self {
         SeededBilling { billing, client }
     }
 
@@ -37,10 +37,10 @@ impl SeededBilling {
     /// Writes that the order is paid, and only then has it paid.
     async fn write_status_first(&self, purchase: &Purchase) -> Option<()> {
         let order = self.order(purchase).await?;
-        let mut progress = Progress::new(OrderStatus::default(), order.metadata.generation);
-        progress.paid(purchase, Ok(Payment::Charged { balance: Money::ZERO }), jiff::Timestamp::now());
+        let mut builder = StatusBuilder::new(OrderStatus::default(), order.metadata.generation);
+        builder.paid(purchase, Ok(Payment::Charged { balance: Money::ZERO }), jiff::Timestamp::now());
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace()?);
-        let patch = Patch::Merge(json!({ "status": progress.status }));
+        let patch = Patch::Merge(json!({ "status": builder.status }));
         orders.patch_status(&order.name_any(), &PatchParams::default(), &patch).await.ok().map(drop)
     }
 
@@ -75,7 +75,7 @@ impl Billing for SeededBilling {
         }
         match self.billing.charge(purchase).await {
             Err(_) if seeded_bugs::is_on("timeout-as-refusal") => {
-                Ok(Payment::Refused { reason: Reason::InsufficientFunds, balance: Some(Money::ZERO) })
+                Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(Money::ZERO) })
             }
             Err(_) if seeded_bugs::is_on("new-key-per-retry") => {
                 let again = Purchase { key: seeded_bugs::another(&purchase.key), ..purchase.clone() };
@@ -93,7 +93,7 @@ impl Billing for SeededBilling {
         self.billing.refund(purchase).await
     }
 
-    fn late(&self, step: RetryStep, purchase: &Purchase) -> Option<LateAnswer> {
-        self.billing.late(step, purchase)
+    fn late_reply(&self, step: RetryStep, purchase: &Purchase) -> Option<LateReply> {
+        self.billing.late_reply(step, purchase)
     }
 }

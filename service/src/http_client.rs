@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::AUTHORIZATION};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderMap},
+};
 
 use crate::token_file::TokenFile;
 
@@ -40,38 +43,50 @@ pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
         .build()
 }
 
-/// Another service of ours: where it is, what it is shown, and the bounds of each call.
+/// Another service: its URL, the token for it, and the bounds of each call.
 #[derive(Clone, Debug)]
 pub struct Peer {
     client: Client,
     url: String,
-    token: TokenFile,
+    token: Option<TokenFile>,
     max_answer: usize,
 }
 
 impl Peer {
-    /// The service at this URL, shown this token. `timeout` bounds each call, and
-    /// `max_answer` its answer, in bytes.
+    /// The service at this URL. Each call carries the token, if there is one. `timeout` bounds each call, and `max_answer`
+    /// its answer, in bytes.
     ///
     /// # Errors
     /// If no HTTP client can be made.
-    pub fn new(url: &str, token: TokenFile, timeout: Duration, max_answer: usize) -> Result<Self, reqwest::Error> {
+    pub fn new(url: &str, token: Option<TokenFile>, timeout: Duration, max_answer: usize) -> Result<Self, reqwest::Error> {
         Ok(Peer { client: client(timeout)?, url: url.trim_end_matches('/').to_owned(), token, max_answer })
     }
 
-    /// A request to this path, for [`Self::send`].
+    /// A request to this path, for [`Self::send`] or [`Self::exchange`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Sends it with the token; the answer's status and body.
+    /// Sends a request; the answer's status and body.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Bytes), CallError> {
-        let response = request.header(AUTHORIZATION, self.token.bearer().await?).send().await?;
-        let status = response.status();
-        Ok((status, body(response, self.max_answer).await?))
+        let (status, _, body) = self.exchange(request).await?;
+        Ok((status, body))
+    }
+
+    /// Sends a request; the answer's status, headers and body.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn exchange(&self, mut request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Bytes), CallError> {
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.bearer().await?);
+        }
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok((status, headers, body(response, self.max_answer).await?))
     }
 }
 

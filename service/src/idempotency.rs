@@ -8,7 +8,7 @@ use axum::{
 use crate::Problem;
 
 /// The header's name.
-pub const HEADER: &str = "idempotency-key";
+pub use orders_contracts::IDEMPOTENCY_KEY as HEADER;
 
 /// A key that makes a repeat of a request have its first effect only:
 /// 1 to 255 visible ASCII characters. Surrounding double quotes are dropped.

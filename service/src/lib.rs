@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod broker;
 pub mod database;
 pub mod group_commit;
 pub mod http_client;

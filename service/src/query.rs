@@ -1,76 +1,107 @@
-//! Parameters of a URL, for lists whose parameters are few and checked one by one.
+//! The query string of a request as a struct of the handler's.
 
 use std::collections::HashSet;
 
-use axum::{
-    extract::{FromRequestParts, Query},
-    http::{StatusCode, request::Parts},
-};
+use axum::{extract::FromRequestParts, http::request::Parts};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::Problem;
 
-/// The longest name of a parameter that is repeated to the client, in characters.
+/// The longest name of a parameter that a problem repeats, in characters.
 const MAX_NAME: usize = 64;
 
-/// The parameters in their order, each at most once.
+/// The parameters as a `T`, each at most once. `T` has `#[serde(deny_unknown_fields)]`, so that a
+/// misspelt parameter is refused and not ignored.
 ///
-/// # Errors
-/// 422, naming the parameter that is there twice.
-pub async fn parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Vec<(String, String)>, Problem> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-        .await
-        .map_err(|rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.body_text()))?;
-    let mut seen = HashSet::new();
-    match pairs.iter().find(|(name, _)| !seen.insert(name.as_str())) {
-        Some((name, _)) => Err(invalid(name, &"give each parameter once")),
-        None => Ok(pairs),
+/// The rejection is 422 and names the parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        read(parts.uri.query().unwrap_or_default()).map(Query)
     }
 }
 
-/// A parameter that is wrong: 422, with its name and why.
-pub fn invalid(name: &str, why: &dyn std::fmt::Display) -> Problem {
+/// Reads a query string.
+///
+/// # Errors
+/// 422, naming the parameter that is missing, unknown, invalid, or there twice.
+pub fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let mut seen = HashSet::new();
+    if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !seen.insert(name.clone())) {
+        return Err(invalid(&name, "give each parameter once"));
+    }
+    let parameters = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(parameters).map_err(|error| {
+        let (name, why) = (error.path().to_string(), error.inner().to_string());
+        // A parameter that is missing has no path: serde names it in the message.
+        let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        match missing {
+            Some(name) => invalid(name, &format!("give it, as ?{name}=…")),
+            None => invalid(&name, &why),
+        }
+    })
+}
+
+fn invalid(name: &str, why: &str) -> Problem {
     let name: String = name.chars().take(MAX_NAME).collect();
+    let why: String = why.chars().take(200).collect();
     Problem::invalid(name.clone(), format!("{name}: {why}"))
 }
 
-/// The number of rows on a page, from 1 to `max`.
-///
-/// # Errors
-/// 422 if it is no such number.
-pub fn limit(name: &str, value: &str, max: u16) -> Result<u16, Problem> {
-    let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
-    limit.ok_or_else(|| invalid(name, &format!("must be a number between 1 and {max}")))
+/// The number of rows on a page, from 1 to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit<const MAX: u16>(pub u16);
+
+impl<'de, const MAX: u16> Deserialize<'de> for Limit<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let limit = text.parse().ok().filter(|limit| (1..=MAX).contains(limit));
+        limit.map(Limit).ok_or_else(|| serde::de::Error::custom(format!("must be a number between 1 and {MAX}")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Request;
-
     use super::*;
 
-    async fn read(query: &str) -> Result<Vec<(String, String)>, Problem> {
-        let request = Request::builder().uri(format!("/?{query}")).body(()).unwrap();
-        parameters(&mut request.into_parts().0, &()).await
-    }
-
-    #[tokio::test]
-    async fn each_parameter_may_be_there_once() {
-        assert_eq!(read("a=1&b=%20").await.unwrap(), [("a".into(), "1".into()), ("b".into(), " ".into())]);
-        let problem = read("a=1&b=2&a=1").await.unwrap_err();
-        assert_eq!((problem.status, problem.field.as_deref()), (422, Some("a")));
-        assert_eq!(read("").await.unwrap(), []);
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        #[serde(default)]
+        a: Option<i64>,
+        #[serde(default)]
+        limit: Option<Limit<100>>,
+        name: String,
     }
 
     #[test]
-    fn a_page_has_one_row_at_least_and_no_more_than_the_bound() {
-        assert_eq!(["1", "100"].map(|text| limit("limit", text, 100).unwrap()), [1, 100]);
-        for text in ["", "0", "-1", "101", "1.0", "9999999999999999999999"] {
-            assert_eq!(limit("limit", text, 100).unwrap_err().field.as_deref(), Some("limit"), "{text}");
+    fn parameters_are_read() {
+        let read_back: Parameters = read("name=%20x&a=-5&limit=100").unwrap();
+        assert_eq!(read_back, Parameters { a: Some(-5), limit: Some(Limit(100)), name: " x".into() });
+        assert_eq!(read::<Parameters>("name=").unwrap(), Parameters::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (query, field) in [
+            ("", "name"),
+            ("name=a&name=b", "name"),
+            ("name=a&a=1.5", "a"),
+            ("name=a&a=1&a=1", "a"),
+            ("name=a&sort=b", "sort"),
+            ("name=a&limit=0", "limit"),
+            ("name=a&limit=101", "limit"),
+            ("name=a&limit=", "limit"),
+            ("name=a&limit=9999999999999999999999", "limit"),
+        ] {
+            let problem = read::<Parameters>(query).unwrap_err();
+            assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{query}: {problem:?}");
         }
-    }
-
-    #[test]
-    fn a_long_name_is_not_repeated_whole() {
-        assert_eq!(invalid(&"x".repeat(1000), &"no").field.unwrap().len(), MAX_NAME);
+        let long = read::<Parameters>(&format!("name=a&{}=1", "x".repeat(1000))).unwrap_err();
+        assert!(long.field.is_some_and(|field| field.len() == MAX_NAME) && long.detail.len() < 300);
     }
 }

@@ -296,12 +296,7 @@ async fn build(cache: &Cache, what: What) -> Result<()> {
 
 impl Load {
     async fn run(self, cache: &Cache) -> Result<()> {
-        let options = images::Options {
-            repository: repository(self.repository)?,
-            targets: self.only,
-            tag: self.tag,
-            profile: self.profile,
-        };
+        let options = images::Options { repository: repository(self.repository)?, targets: self.only, tag: self.tag, profile: self.profile };
         match Target::from_environment()? {
             Target::Kind => other::load_kind(&options).await,
             Target::Context(_) => {

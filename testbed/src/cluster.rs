@@ -135,7 +135,10 @@ impl Cluster {
             Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
-        wait_for("the namespace's default service account", PATIENCE, || async { accounts.get("default").await.ok() }).await?;
+        wait_for("the namespace's default service account", PATIENCE, || async {
+            accounts.get("default").await.ok()
+        })
+        .await?;
         Ok(name)
     }
 

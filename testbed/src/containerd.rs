@@ -64,7 +64,9 @@ impl Containerd {
             .env("PATH", path)
             .recorded(&self.directory)
             .spawn()?;
-        process.wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() }).await?;
+        process
+            .wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() })
+            .await?;
         Ok(())
     }
 

@@ -136,7 +136,9 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
         builder = builder.arg("--with-kubectl");
     }
     let process = builder.recorded(directory).spawn()?;
-    let outcome = process.wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() }).await;
+    let outcome = process
+        .wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() })
+        .await;
     if let Err(error) = outcome {
         process.kill()?;
         bail!(error);

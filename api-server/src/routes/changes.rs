@@ -9,7 +9,7 @@ use orders_service::{Json, Problem};
 use tokio::time::Instant;
 
 use super::{
-    FrontDoor,
+    AppState,
     orders::{OrderView, read_id},
 };
 use crate::{
@@ -40,12 +40,12 @@ use crate::{
     )
 )]
 pub(super) async fn cancel(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&front_door, id, front_door.orders.cancel(id).await?, prefer).await
+    answer(&app, id, app.orders.cancel(id).await?, prefer).await
 }
 
 /// Charge a refused order again.
@@ -69,12 +69,12 @@ pub(super) async fn cancel(
     )
 )]
 pub(super) async fn retry(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&front_door, id, front_door.orders.retry(id).await?, prefer).await
+    answer(&app, id, app.orders.retry(id).await?, prefer).await
 }
 
 /// Send the customer's message again.
@@ -97,25 +97,25 @@ pub(super) async fn retry(
     )
 )]
 pub(super) async fn resend(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&front_door, id, front_door.orders.resend(id).await?, prefer).await
+    answer(&app, id, app.orders.resend(id).await?, prefer).await
 }
 
 /// The order once the change is done, or as it stands when the wait ends.
-async fn answer(front_door: &FrontDoor, id: OrderId, asked: Asked, prefer: Prefer) -> Result<Response, Problem> {
+async fn answer(app: &AppState, id: OrderId, asked: Asked, prefer: Prefer) -> Result<Response, Problem> {
     let (subscription, awaited) = match asked {
         Asked::Done(order) => return Ok(Json(OrderView::from(&*order)).into_response()),
         Asked::Underway { subscription, awaited } => (subscription, awaited),
     };
     if !prefer.respond_async {
-        let deadline = Instant::now() + prefer.wait.unwrap_or(front_door.wait);
-        subscription.wait_for(|state| awaited.is(state), deadline, front_door.mail_wait).await;
+        let deadline = Instant::now() + prefer.wait.unwrap_or(app.wait);
+        subscription.wait_for(|state| awaited.is(state), deadline, app.mail_wait).await;
     }
-    let order = front_door.orders.get(id).await?;
+    let order = app.orders.get(id).await?;
     let code = status_code(awaited, outcome::State::of(&order));
     Ok((code, Json(OrderView::from(&order))).into_response())
 }

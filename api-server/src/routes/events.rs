@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    FrontDoor,
+    AppState,
     orders::{OrderView, read_id},
 };
 use crate::{order_id::OrderId, outcome::Subscription};
@@ -34,7 +34,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// What one stream goes on from.
 struct Following {
-    front_door: FrontDoor,
+    app: AppState,
     id: OrderId,
     subscription: Subscription,
     /// The state that the client has.
@@ -63,31 +63,31 @@ struct Following {
     )
 )]
 pub(super) async fn events(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let id = read_id(id)?;
-    let permit = front_door.streams.clone().try_acquire_owned();
+    let permit = app.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("too many clients follow orders already; try again later"))?;
     // Before the order is looked at, so that no change falls in between.
-    let subscription = front_door.orders.outcomes.subscribe(&id.resource_name());
-    front_door.orders.get(id).await?;
+    let subscription = app.orders.outcomes.subscribe(&id.resource_name());
+    app.orders.get(id).await?;
     let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let following = Following { front_door, id, subscription, told, ends: Instant::now() + LONGEST, _permit: permit };
+    let following = Following { app, id, subscription, told, ends: Instant::now() + LONGEST, _permit: permit };
     Ok(Sse::new(stream::unfold(Some(following), next)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
 /// The next event, and what to go on from, if the order is not finished.
 async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>, Option<Following>)> {
     let mut following = following?;
-    let shutdown = following.front_door.shutdown.clone();
+    let shutdown = following.app.shutdown.clone();
     loop {
         if following.ends <= Instant::now() || shutdown.is_requested() {
             return None;
         }
         // An order store that does not answer now may later; the client waits meanwhile.
-        if let Ok(order) = following.front_door.orders.get(following.id).await {
+        if let Ok(order) = following.app.orders.get(following.id).await {
             let shown = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
             let (state, finished) = (digest(&shown), is_finished(&order));
             if state != following.told {

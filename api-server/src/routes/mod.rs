@@ -3,7 +3,7 @@
 mod changes;
 mod events;
 mod orders;
-mod passed_on;
+mod proxy;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -21,13 +21,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use events::MAX_STREAMS;
-pub use passed_on::Service;
+pub use proxy::Service;
 
 use crate::{customers::Customers, orders::Orders};
 
 /// What the routes work with.
 #[derive(Clone)]
-pub struct FrontDoor {
+pub struct AppState {
     /// The orders.
     pub orders: Orders,
     /// The customers.
@@ -64,7 +64,7 @@ pub struct FrontDoor {
 )]
 struct ApiDoc;
 
-fn documented() -> OpenApiRouter<FrontDoor> {
+fn documented() -> OpenApiRouter<AppState> {
     let mut router = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(orders::create))
         .routes(routes!(orders::list))
@@ -75,10 +75,10 @@ fn documented() -> OpenApiRouter<FrontDoor> {
         .routes(routes!(events::events))
         .routes(routes!(users::create))
         .routes(routes!(users::show))
-        .routes(routes!(passed_on::register))
-        .routes(routes!(passed_on::refill))
-        .routes(routes!(passed_on::account))
-        .routes(routes!(passed_on::log));
+        .routes(routes!(proxy::register))
+        .routes(routes!(proxy::refill))
+        .routes(routes!(proxy::account))
+        .routes(routes!(proxy::log));
     problem_examples::add(router.get_openapi_mut());
     router
 }
@@ -89,7 +89,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// The routes, with their documentation at `/openapi.json` and `/docs`.
-pub fn router(front_door: FrontDoor) -> Router {
+pub fn router(app: AppState) -> Router {
     let (router, openapi) = documented().split_for_parts();
     // No badge of an outside validator: it would be told this installation's address.
     let page = utoipa_swagger_ui::Config::default().validator_url("none");
@@ -99,6 +99,6 @@ pub fn router(front_door: FrontDoor) -> Router {
         .route("/orders/", get(orders::list))
         .route("/users/", post(users::create))
         .route("/", get(async |_: Uri| Redirect::temporary("/docs/")))
-        .with_state(front_door)
+        .with_state(app)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi).config(page))
 }

@@ -1,23 +1,26 @@
 //! `/orders`: placing orders and finding them.
 
 use axum::{
-    extract::{FromRequestParts, Path, State, rejection::PathRejection},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
 use orders_crds::{
-    ConditionType, EMail, Login, Money, Order, Outcome, Reason, conditions, money::json_number, order::MAX_SECONDS,
+    ConditionType, EMail, Login, Money, Order, Outcome, Reason, Refusal, conditions, money::json_number, order::MAX_SECONDS,
 };
-use orders_service::{IdempotencyKey, Json, Problem, query};
+use orders_service::{
+    IdempotencyKey, Json, Problem,
+    query::{Limit, Query},
+};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use super::FrontDoor;
+use super::AppState;
 use crate::{
-    listing::{Filter, Place},
+    listing::{Cursor, Filter},
     order_id::OrderId,
     orders::NewOrder,
     outcome,
@@ -80,7 +83,7 @@ pub(super) struct OrderAnswer {
     status: u8,
 }
 
-/// Place an order.
+/// Cursor an order.
 ///
 /// Answers once the order is decided: 200 if it was charged, 400 with `"status":0`
 /// if the balance is too small. By then the balance and the message log show the
@@ -111,12 +114,12 @@ pub(super) struct OrderAnswer {
     )
 )]
 pub(super) async fn create(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     key: Option<IdempotencyKey>,
     prefer: Prefer,
     Json(request): Json<OrderRequest>,
 ) -> Result<Response, Problem> {
-    let deadline = Instant::now() + prefer.wait.unwrap_or(front_door.wait);
+    let deadline = Instant::now() + prefer.wait.unwrap_or(app.wait);
     let new = NewOrder {
         login: request.login,
         email: request.e_mail,
@@ -124,11 +127,11 @@ pub(super) async fn create(
         amount: request.amount,
         deadline_seconds: request.deadline_seconds,
     };
-    let placed = front_door.orders.place(&new, key.as_ref()).await?;
+    let placed = app.orders.place(&new, key.as_ref()).await?;
     if prefer.respond_async {
         return Ok(answer(StatusCode::ACCEPTED, placed.id, 2));
     }
-    match placed.subscription.wait(deadline, front_door.mail_wait).await {
+    match placed.subscription.wait(deadline, app.mail_wait).await {
         outcome::State::Undecided => Ok(answer(StatusCode::ACCEPTED, placed.id, 2)),
         outcome::State::Deleted => {
             Err(Problem::new(StatusCode::GONE, "the order was deleted before it was decided").with_id(placed.id.number()))
@@ -140,8 +143,8 @@ pub(super) async fn create(
 fn decided(id: OrderId, outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Paid => Ok(answer(StatusCode::OK, id, 1)),
-        Outcome::Undecided => Ok(answer(StatusCode::ACCEPTED, id, 2)),
-        Outcome::Refused(Some(Reason::AccountNotFound)) => {
+        Outcome::Undecided | Outcome::Unknown => Ok(answer(StatusCode::ACCEPTED, id, 2)),
+        Outcome::Refused(Refusal::AccountNotFound) => {
             let problem = Problem::not_found("there is no account with this login; register it first. Nothing was charged");
             Err(Problem { field: Some("login".to_owned()), ..problem }.with_id(id.number()))
         }
@@ -230,7 +233,7 @@ impl From<&Order> for OrderView {
             status: match order.outcome() {
                 Outcome::Paid => 1,
                 Outcome::Refused(_) => 0,
-                Outcome::Undecided => 2,
+                Outcome::Undecided | Outcome::Unknown => 2,
             },
             reason: succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned(),
             message: succeeded.map_or("Waiting for the payment.", |condition| &condition.message).to_owned(),
@@ -271,10 +274,10 @@ impl From<&orders_crds::HistoryEntry> for HistoryEntry {
     )
 )]
 pub(super) async fn show(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<OrderView>, Problem> {
-    let order = front_door.orders.get(read_id(id)?).await?;
+    let order = app.orders.get(read_id(id)?).await?;
     Ok(Json(OrderView::from(&order)))
 }
 
@@ -284,14 +287,17 @@ pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<OrderId
 }
 
 /// Which orders to list.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
+pub(super) struct ListParams {
     /// Only orders of this login.
     #[param(value_type = Option<String>)]
     login: Option<Login>,
     /// Only orders with this `reason`, such as `Paid`.
-    state: Option<String>,
+    #[serde(default, deserialize_with = "reason")]
+    #[param(value_type = Option<String>)]
+    state: Option<Reason>,
     /// Only orders placed then or later (RFC 3339, such as `2026-01-31T00:00:00Z`).
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
@@ -299,11 +305,16 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
     /// Orders on a page: 1 to 100, 20 if not given.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<u16>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 100)]
+    limit: Option<Limit<MAX_LIMIT>>,
     /// Where the page begins: `next_cursor` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Place>,
+    cursor: Option<Cursor>,
+}
+
+fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reason>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom("must be a reason, such as Paid or InsufficientFunds"))
 }
 
 /// A page of orders, newest first.
@@ -315,30 +326,6 @@ pub(super) struct OrderPage {
     next_cursor: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let mut asked = ListQuery { login: None, state: None, from: None, to: None, limit: None, cursor: None };
-        for (name, value) in &query::parameters(parts, state).await? {
-            let invalid = |why: &dyn std::fmt::Display| query::invalid(name, why);
-            match name.as_str() {
-                "login" => asked.login = Some(Login::try_from(value.clone()).map_err(|error| invalid(&error))?),
-                "state" => {
-                    let known =
-                        Reason::parse(value).ok_or_else(|| invalid(&"must be a reason, such as Paid or InsufficientFunds"))?;
-                    asked.state = Some(known.as_str().to_owned());
-                }
-                "from" => asked.from = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
-                "to" => asked.to = Some(value.parse().map_err(|error: jiff::Error| invalid(&error))?),
-                "cursor" => asked.cursor = Some(Place::try_from(value.clone()).map_err(|error| invalid(&error))?),
-                "limit" => asked.limit = Some(query::limit(name, value, MAX_LIMIT)?),
-                _ => return Err(invalid(&"unknown parameter; there are login, state, from, to, limit and cursor")),
-            }
-        }
-        Ok(asked)
-    }
-}
-
 /// List orders, newest first.
 ///
 /// Live and archived ones as one list. Those made with kubectl are among them, with a null `id`. One that was just placed
@@ -348,19 +335,19 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     get,
     path = "/orders",
     tag = "orders",
-    params(ListQuery),
+    params(ListParams),
     responses(
         (status = 200, description = "A page of orders", body = OrderPage),
         (status = 422, description = "A parameter is invalid", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The archive does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn list(State(front_door): State<FrontDoor>, query: ListQuery) -> Result<Json<OrderPage>, Problem> {
-    let ListQuery { login, state, from, to, limit, cursor } = query;
-    let filter = Filter { login, state, from, to };
-    let (orders, next) = front_door.orders.page(&filter, cursor.as_ref(), limit.unwrap_or(DEFAULT_LIMIT).into()).await?;
+pub(super) async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<OrderPage>, Problem> {
+    let ListParams { login, state, from, to, limit, cursor } = params;
+    let filter = Filter { login, state: state.map(|state| state.as_str().to_owned()), from, to };
+    let (orders, next) = app.orders.page(&filter, cursor.as_ref(), limit.map_or(DEFAULT_LIMIT, |Limit(limit)| limit).into()).await?;
     let items = orders.iter().map(|order| OrderView::from(&**order)).collect();
-    Ok(Json(OrderPage { items, next_cursor: next.map(|place| place.encode()) }))
+    Ok(Json(OrderPage { items, next_cursor: next.map(|cursor| cursor.encode()) }))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use orders_service::{IdempotencyKey, Json, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FrontDoor, passed_on::read_login};
+use super::{AppState, proxy::read_login};
 use crate::{customers::has_account, prefer::Prefer};
 
 /// A request for a customer.
@@ -90,14 +90,14 @@ impl From<&Customer> for UserView {
     )
 )]
 pub(super) async fn create(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     key: Option<IdempotencyKey>,
     prefer: Prefer,
     Json(request): Json<UserRequest>,
 ) -> Result<Response, Problem> {
-    let mut customer = front_door.customers.make(&request.login, &request.e_mail, key.as_ref()).await?;
+    let mut customer = app.customers.make(&request.login, &request.e_mail, key.as_ref()).await?;
     if !has_account(&customer) && !prefer.respond_async {
-        customer = front_door.customers.with_account(customer, prefer.wait.unwrap_or(front_door.wait)).await;
+        customer = app.customers.with_account(customer, prefer.wait.unwrap_or(app.wait)).await;
     }
     let code = if has_account(&customer) { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let mut response = (code, Json(UserView::from(&customer))).into_response();
@@ -124,9 +124,9 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn show(
-    State(front_door): State<FrontDoor>,
+    State(app): State<AppState>,
     login: Result<Path<String>, PathRejection>,
 ) -> Result<Json<UserView>, Problem> {
-    let customer = front_door.customers.get(&read_login(login)?).await?;
+    let customer = app.customers.get(&read_login(login)?).await?;
     Ok(Json(UserView::from(&customer)))
 }

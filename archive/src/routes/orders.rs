@@ -1,25 +1,15 @@
 //! Orders: kept, and looked up.
 
 use axum::extract::{Path, State};
+use orders_contracts::archive::{Kept, Stored};
 use orders_service::{Json, JsonList, Problem, problem::ServiceCallProblems};
-use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 
 use super::{Archive, Reader, Resource, Writer};
 use crate::entry::{Entry, Refused};
 
 /// Orders in a batch, at most.
 const MAX_BATCH: usize = 500;
-
-/// What is kept of an order.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Kept {
-    uid: String,
-    /// Its revision. Larger than that of the request if a later one came before.
-    #[schema(example = 1042)]
-    revision: i64,
-}
 
 /// Keep an order.
 ///
@@ -50,13 +40,6 @@ pub(super) async fn put(
     }
     let revision = archive.store.put(&entry).await?;
     Ok(Json(Kept { uid, revision }))
-}
-
-/// How many orders were kept.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Stored {
-    /// As many as were sent: each is kept now, in the revision that was sent or a later one.
-    stored: usize,
 }
 
 /// Keep a batch of orders.

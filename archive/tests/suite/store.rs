@@ -5,10 +5,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::support::{Sample, kept, on_both};
 use anyhow::Result;
 use orders_archive::{
-    listing::{Listing, Place},
+    listing::{Listing, Cursor},
     store::{Archived, EXPORT_BYTES, MIGRATIONS, NEWEST_OF_NAME, Store, listing_sql},
 };
 use orders_crds::Login;
@@ -17,6 +16,7 @@ use orders_testbed::Postgres;
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::json;
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyArguments, query::Query};
+use crate::support::{Sample, kept, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_larger_revision_stays_whichever_comes_last() -> Result<()> {
@@ -249,8 +249,8 @@ fn samples(draws: &[Draw], namespace: &str, kind: &str) -> Vec<Sample> {
     draws.iter().enumerate().map(sample).collect()
 }
 
-fn place(sample: &Sample) -> Place {
-    Place { created_at: sample.created_second * 1_000_000, uid: sample.uid.clone() }
+fn place(sample: &Sample) -> Cursor {
+    Cursor { created_at: sample.created_second * 1_000_000, uid: sample.uid.clone() }
 }
 
 /// Walks through all pages, while one of the late orders comes and one of those
@@ -274,19 +274,19 @@ async fn walk(store: &Store, walk: &Walk, namespace: &str) -> Result<(), TestCas
         let Some(next) = page.next else { break };
         prop_assert!(seen.len() <= there.len() + late.len(), "the walk does not end");
         // As a caller gets it.
-        listing.before = next.to_string().parse().ok();
+        listing.before = next.to_string().try_into().ok();
         for order in coming.next().into_iter().cloned().chain(there.first().cloned().map(|order| Sample { revision: 2, ..order }))
         {
             store.put(&order.entry()).await.map_err(|error| fail(&error))?;
         }
     }
-    let mut expected: Vec<Place> = there.iter().filter(|order| walk.matches(order)).map(place).collect();
+    let mut expected: Vec<Cursor> = there.iter().filter(|order| walk.matches(order)).map(place).collect();
     expected.sort_unstable_by(|a, b| b.cmp(a));
     let unmoved: Vec<&String> = seen.iter().filter(|uid| there.iter().any(|order| order.uid == **uid)).collect();
     prop_assert_eq!(unmoved, expected.iter().map(|place| &place.uid).collect::<Vec<_>>(), "each once, newest first");
 
     let all: Vec<&Sample> = there.iter().chain(&late).collect();
-    let places: Vec<Place> =
+    let places: Vec<Cursor> =
         seen.iter().filter_map(|uid| all.iter().find(|order| order.uid == *uid)).map(|order| place(order)).collect();
     prop_assert_eq!(places.len(), seen.len(), "only what was put");
     prop_assert!(places.is_sorted_by(|a, b| a > b), "{:?}", places);
@@ -363,7 +363,7 @@ async fn a_page_is_read_off_an_index_without_sorting() -> Result<()> {
             sqlx::query("ANALYZE").execute(&database.pool).await?;
         }
 
-        let all = Listing { before: Some(Place { created_at: 2_000_000_000, uid: "u0001".into() }), ..Listing::of("shop") };
+        let all = Listing { before: Some(Cursor { created_at: 2_000_000_000, uid: "u0001".into() }), ..Listing::of("shop") };
         let login = Login::try_from("login3".to_owned()).ok();
         let refused = Some(STATES[1].to_owned());
         let bounded = Listing { from: Some(1_000_000_000), to: Some(3_000_000_000), ..all.clone() };

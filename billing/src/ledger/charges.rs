@@ -1,11 +1,11 @@
-//! What can become of a charge after it was asked for: looked up, closed, given back.
+//! Charges after they were requested: looked up, closed, refunded.
 
 use orders_crds::Money;
 use sqlx::{Any, Executor, Row, any::AnyRow};
 
 use super::{
     Kind, Ledger, Movement, Outcome, Recorded, balance_of, find, insert, move_balance,
-    outbox::{self, Tell},
+    outbox::{self, Recipient},
 };
 use crate::error::LedgerError;
 
@@ -20,11 +20,11 @@ pub struct ChargeState {
     pub outcome: Outcome,
     /// The balance right after it, or at the refusal; `None` without an account.
     pub balance: Option<Money>,
-    /// How much of it was given back.
+    /// How much of it was refunded.
     pub refunded: Money,
 }
 
-/// A request to give back a charge, in part or whole.
+/// A request to refund a charge, in part or whole.
 #[derive(Clone, Debug)]
 pub struct Refund<'a> {
     /// What makes a repeat have its first effect only.
@@ -46,17 +46,17 @@ impl Ledger {
         Ok(charge_state(&self.database.pool, key).await?)
     }
 
-    /// Closes a charge that has not landed: from now on it cannot. One that was
-    /// decided already stays as it was, which the result tells.
+    /// Closes a charge that was not made: from now on it cannot be made. A charge that was decided
+    /// already stays as it was; the result has its outcome.
     ///
     /// # Errors
     /// [`LedgerError::KeyReused`] if the key was another charge's, or the database's.
     pub async fn close(&self, key: &str, login: &str, amount: Money) -> Result<Recorded, LedgerError> {
-        self.close_and(key, login, amount, Tell::Nobody).await
+        self.close_and(key, login, amount, Recipient::Nobody).await
     }
 
-    /// The same, and has the outcome told.
-    pub(super) async fn close_and(&self, key: &str, login: &str, amount: Money, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
+    /// The same, and adds the outcome to the outbox if it has a recipient.
+    pub(super) async fn close_and(&self, key: &str, login: &str, amount: Money, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
         let charge = Movement { kind: Kind::Charge, key, login, amount, charge_key: None };
         loop {
             let mut transaction = self.database.begin_write().await?;
@@ -72,24 +72,24 @@ impl Ledger {
                     Recorded { outcome: Outcome::Closed, balance, repeated: false }
                 }
             };
-            outbox::note(&mut transaction, &charge, tell).await?;
+            outbox::note(&mut transaction, &charge, recipient).await?;
             transaction.commit().await?;
             return Ok(recorded);
         }
     }
 
-    /// Gives back a charge, once for the refund's key.
+    /// Refunds a charge, once for the refund's key.
     ///
     /// # Errors
     /// [`LedgerError::ChargeNotFound`], [`LedgerError::NotCharged`],
     /// [`LedgerError::RefundTooLarge`], [`LedgerError::KeyReused`],
     /// [`LedgerError::BalanceLimit`], or the database's. Nothing moved then.
     pub async fn refund(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
-        self.refund_and(refund, Tell::Nobody).await
+        self.refund_and(refund, Recipient::Nobody).await
     }
 
-    /// The same, and has it told.
-    pub(super) async fn refund_and(&self, refund: &Refund<'_>, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
+    /// The same, and adds the outcome to the outbox if it has a recipient.
+    pub(super) async fn refund_and(&self, refund: &Refund<'_>, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
         let movement = Movement {
             kind: Kind::Refund,
             key: refund.key,
@@ -100,7 +100,7 @@ impl Ledger {
         loop {
             let mut transaction = self.database.begin_write().await?;
             if let Some(first) = find(&mut transaction, &movement).await? {
-                outbox::note(&mut transaction, &movement, tell).await?;
+                outbox::note(&mut transaction, &movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(first);
             }
@@ -125,7 +125,7 @@ impl Ledger {
                 return Err(LedgerError::RefundTooLarge);
             }
             if insert(&mut transaction, &movement, outcome, balance).await? {
-                outbox::note(&mut transaction, &movement, tell).await?;
+                outbox::note(&mut transaction, &movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }

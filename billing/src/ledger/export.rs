@@ -1,74 +1,11 @@
 //! The ledger's rows as they are, page by page, for an audit that does its own sums.
 
-use orders_crds::{Money, money::json_number};
-use serde::Serialize;
+use orders_contracts::billing::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
+use orders_crds::Money;
 use sqlx::{Row, any::AnyRow};
-use utoipa::ToSchema;
 
 use super::Ledger;
 use crate::error::LedgerError;
-
-/// A transaction with its postings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ExportedTransaction {
-    /// Number in order of recording.
-    pub id: i64,
-    /// `refill`, `charge` or `refund`.
-    pub kind: String,
-    /// Its key.
-    pub key: String,
-    /// Of a refund: the key of the charge.
-    pub charge_key: Option<String>,
-    /// The customer.
-    pub login: String,
-    /// How much was asked for.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    pub amount: Money,
-    /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit` or `closed`.
-    pub outcome: String,
-    /// The postings.
-    pub postings: Vec<ExportedPosting>,
-}
-
-/// One leg of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ExportedPosting {
-    /// `customer:LOGIN`, `cash` or `revenue`.
-    pub account: String,
-    /// What the account changed by.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    pub amount: Money,
-}
-
-/// An account: the kept balance beside the sum of its postings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ExportedAccount {
-    /// The customer.
-    pub login: String,
-    /// The kept balance.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    pub balance: Money,
-    /// The sum of the account's postings, taken in the same statement.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    pub posted: Money,
-}
-
-/// The whole ledger in a few numbers, taken in one statement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Summary {
-    /// How many transactions there are.
-    pub transactions: i64,
-    /// How many postings there are.
-    pub postings: i64,
-    /// The sum of all postings: zero if the books balance.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    pub sum: Money,
-}
 
 impl Ledger {
     /// Up to `limit` transactions after the one numbered `after`, in order.

@@ -53,10 +53,10 @@ const MOVE: &str = "
     SELECT n, entry.balance FROM entry JOIN asked USING (kind, key)";
 
 /// Moves money if nothing is unusual, together with others; its answer is the balance right after.
-pub(super) type MoveTogether = GroupCommit<Asked, Money>;
+pub(super) type BatchedMovements = GroupCommit<Asked, Money>;
 
 /// The way to this database.
-pub(super) fn move_together(database: Database) -> MoveTogether {
+pub(super) fn batched_movements(database: Database) -> BatchedMovements {
     GroupCommit::new(move |asked| move_all(database.clone(), asked))
 }
 

@@ -11,15 +11,15 @@ mod group_commit;
 mod outbox;
 
 pub use charges::{ChargeState, Refund};
-pub use export::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
-use group_commit::{MoveTogether, move_together};
-use outbox::Tell;
-pub use outbox::Untold;
+use group_commit::{BatchedMovements, batched_movements};
+use outbox::Recipient;
+pub use outbox::OutboxEntry;
 
 use jiff::Timestamp;
 use orders_crds::Money;
 use orders_service::database::{self, Database, Migrations};
 use sqlx::{Any, Executor, Row, Transaction, any::AnyRow};
+use strum::{EnumString, IntoStaticStr};
 
 use crate::error::LedgerError;
 
@@ -28,18 +28,21 @@ pub const MIGRATIONS: Migrations =
     Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
 
 /// What a movement is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// The customer pays in: `cash` to the customer's account.
     Refill,
     /// An order is charged: the customer's account to `revenue`.
     Charge,
-    /// A charge is given back: `revenue` to the customer's account.
+    /// A charge is refunded: `revenue` to the customer's account.
     Refund,
 }
 
-/// What became of a movement. Refusals are final for their key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The outcome of a movement, as it is stored: final for its key. What the other services know of it is
+/// [`Outcome::of_charge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// The money moved.
     Done,
@@ -49,7 +52,7 @@ pub enum Outcome {
     AccountNotFound,
     /// The balance would have become larger than [`Money::MAX`].
     BalanceLimit,
-    /// The charge was closed before it could land; no money moved or ever will.
+    /// The charge was closed before it was made; no money moves under its key.
     Closed,
 }
 
@@ -64,7 +67,7 @@ pub struct Movement<'a> {
     pub login: &'a str,
     /// How much; greater than zero.
     pub amount: Money,
-    /// Of a refund: the key of the charge that is given back.
+    /// Of a refund: the key of the charge.
     pub charge_key: Option<&'a str>,
 }
 
@@ -93,14 +96,14 @@ pub struct Opened {
 pub struct Ledger {
     database: Database,
     /// On PostgreSQL.
-    together: Option<MoveTogether>,
+    batched: Option<BatchedMovements>,
 }
 
 impl Ledger {
     /// The ledger in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
     pub fn new(database: Database) -> Self {
-        let together = (database.kind == database::Kind::Postgres).then(|| move_together(database.clone()));
-        Ledger { database, together }
+        let batched = (database.kind == database::Kind::Postgres).then(|| batched_movements(database.clone()));
+        Ledger { database, batched }
     }
 
     /// Opens an account with a balance of zero. With the key that opened it, it
@@ -162,26 +165,26 @@ impl Ledger {
     /// database's: then the same key has to be asked again to learn the outcome.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
         if movement.charge_key.is_none()
-            && let Some(together) = &self.together
-            && let Some(balance) = together.ask(movement.into()).await?
+            && let Some(batched) = &self.batched
+            && let Some(balance) = batched.ask(movement.into()).await?
         {
             return Ok(Recorded { outcome: Outcome::Done, balance: Some(balance), repeated: false });
         }
-        self.record_and(movement, Tell::Nobody).await
+        self.record_and(movement, Recipient::Nobody).await
     }
 
-    /// The same, and has the outcome told.
-    async fn record_and(&self, movement: &Movement<'_>, tell: Tell<'_>) -> Result<Recorded, LedgerError> {
+    /// The same, and adds the outcome to the outbox if it has a recipient.
+    async fn record_and(&self, movement: &Movement<'_>, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
         loop {
             let mut transaction = self.database.begin_write().await?;
             if let Some(first) = find(&mut transaction, movement).await? {
-                outbox::note(&mut transaction, movement, tell).await?;
+                outbox::note(&mut transaction, movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(first);
             }
             let (outcome, balance) = move_balance(&mut transaction, movement).await?;
             if insert(&mut transaction, movement, outcome, balance).await? {
-                outbox::note(&mut transaction, movement, tell).await?;
+                outbox::note(&mut transaction, movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }
@@ -294,18 +297,12 @@ impl Movement<'_> {
 
 impl Kind {
     fn read(text: &str) -> Result<Kind, sqlx::Error> {
-        let kinds = [Kind::Refill, Kind::Charge, Kind::Refund];
-        kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            sqlx::Error::Decode(format!("transactions.kind holds {text:?}, which this version does not know").into())
-        })
+        text.parse().map_err(|_| unknown("transactions.kind", text))
     }
 
-    const fn as_str(self) -> &'static str {
-        match self {
-            Kind::Refill => "refill",
-            Kind::Charge => "charge",
-            Kind::Refund => "refund",
-        }
+    /// As it is stored.
+    fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// The account that the customer's is posted against.
@@ -318,22 +315,28 @@ impl Kind {
 }
 
 impl Outcome {
-    const ALL: [Outcome; 5] =
-        [Outcome::Done, Outcome::InsufficientFunds, Outcome::AccountNotFound, Outcome::BalanceLimit, Outcome::Closed];
+    fn read(text: &str) -> Result<Outcome, sqlx::Error> {
+        text.parse().map_err(|_| unknown("transactions.outcome", text))
+    }
 
-    const fn as_str(self) -> &'static str {
+    /// As it is stored.
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The outcome of a charge as the other services know it; `None` if it is none of a charge.
+    pub const fn of_charge(self) -> Option<orders_crds::Outcome> {
+        use orders_crds::{Outcome as Of, Refusal};
         match self {
-            Outcome::Done => "done",
-            Outcome::InsufficientFunds => "insufficient_funds",
-            Outcome::AccountNotFound => "account_not_found",
-            Outcome::BalanceLimit => "balance_limit",
-            Outcome::Closed => "closed",
+            Outcome::Done => Some(Of::Paid),
+            Outcome::InsufficientFunds => Some(Of::Refused(Refusal::InsufficientFunds)),
+            Outcome::AccountNotFound => Some(Of::Refused(Refusal::AccountNotFound)),
+            Outcome::Closed => Some(Of::Refused(Refusal::Cancelled)),
+            Outcome::BalanceLimit => None,
         }
     }
+}
 
-    fn read(text: &str) -> Result<Outcome, sqlx::Error> {
-        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(|| {
-            sqlx::Error::Decode(format!("transactions.outcome holds {text:?}, which this version does not know").into())
-        })
-    }
+fn unknown(column: &str, text: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("{column} holds {text:?}, which this version does not know").into())
 }

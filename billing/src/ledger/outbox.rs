@@ -1,4 +1,4 @@
-//! Outcomes that still have to be told: written with the charge, read by whoever tells.
+//! The outbox: outcomes that are still to be published, written in the transaction of the charge.
 
 use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
@@ -6,25 +6,25 @@ use sqlx::{Any, Row, Transaction, any::AnyRow};
 use super::{Kind, Ledger, Movement, Outcome, Recorded, Refund};
 use crate::error::LedgerError;
 
-/// Who is told an outcome.
+/// Who an outcome is published for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Tell<'a> {
-    /// Whoever asked has it in the answer.
+pub(super) enum Recipient<'a> {
+    /// Nobody: the caller has it in the answer.
     Nobody,
     /// The operator, and the customer at this address.
     Customer(&'a str),
-    /// The operator, who has the customer told.
+    /// The operator, which has the customer notified.
     Operator,
 }
 
-/// An outcome to tell.
+/// An outcome to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Untold {
+pub struct OutboxEntry {
     /// Its place in the outbox.
     pub id: i64,
     /// Of a charge or of a refund.
     pub kind: Kind,
-    /// Where the customer is to be told; empty of a refund.
+    /// Where the customer is notified; empty for a refund.
     pub email: String,
     /// The charge's key.
     pub key: String,
@@ -39,36 +39,36 @@ pub struct Untold {
 }
 
 impl Ledger {
-    /// Moves money as [`Ledger::record`] does and notes, in the same database
-    /// transaction, that the outcome is to be told; a repeat notes it again.
+    /// Moves money as [`Ledger::record`] does, and adds the outcome to the outbox in the same
+    /// database transaction. A repeat adds it again.
     ///
     /// # Errors
     /// As [`Ledger::record`].
-    pub async fn record_to_tell(&self, movement: &Movement<'_>, email: &str) -> Result<Recorded, LedgerError> {
-        self.record_and(movement, Tell::Customer(email)).await
+    pub async fn record_with_outbox(&self, movement: &Movement<'_>, email: &str) -> Result<Recorded, LedgerError> {
+        self.record_and(movement, Recipient::Customer(email)).await
     }
 
-    /// Closes a charge as [`Ledger::close`] does, and notes likewise.
+    /// Closes a charge as [`Ledger::close`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
     /// As [`Ledger::close`].
-    pub async fn close_to_tell(&self, key: &str, login: &str, amount: Money, email: &str) -> Result<Recorded, LedgerError> {
-        self.close_and(key, login, amount, Tell::Customer(email)).await
+    pub async fn close_with_outbox(&self, key: &str, login: &str, amount: Money, email: &str) -> Result<Recorded, LedgerError> {
+        self.close_and(key, login, amount, Recipient::Customer(email)).await
     }
 
-    /// Gives a charge back as [`Ledger::refund`] does, and notes likewise.
+    /// Refunds a charge as [`Ledger::refund`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
     /// As [`Ledger::refund`].
-    pub async fn refund_to_tell(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
-        self.refund_and(refund, Tell::Operator).await
+    pub async fn refund_with_outbox(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
+        self.refund_and(refund, Recipient::Operator).await
     }
 
-    /// Up to `limit` outcomes that still have to be told, oldest first.
+    /// At most `limit` entries of the outbox, oldest first.
     ///
     /// # Errors
     /// The database's.
-    pub async fn untold(&self, limit: i64) -> Result<Vec<Untold>, LedgerError> {
+    pub async fn outbox(&self, limit: i64) -> Result<Vec<OutboxEntry>, LedgerError> {
         let rows: Vec<AnyRow> = sqlx::query(
             "SELECT o.id, o.email, COALESCE(t.charge_key, t.key), t.login, t.amount, t.outcome, t.balance, t.kind
              FROM outbox o JOIN transactions t ON t.id = o.transaction_id ORDER BY o.id LIMIT $1",
@@ -76,8 +76,8 @@ impl Ledger {
         .bind(limit)
         .fetch_all(&self.database.pool)
         .await?;
-        let untold = |row: AnyRow| -> Result<Untold, sqlx::Error> {
-            Ok(Untold {
+        let entry = |row: AnyRow| -> Result<OutboxEntry, sqlx::Error> {
+            Ok(OutboxEntry {
                 id: row.try_get(0)?,
                 email: row.try_get(1)?,
                 key: row.try_get(2)?,
@@ -88,29 +88,29 @@ impl Ledger {
                 kind: Kind::read(&row.try_get::<String, _>(7)?)?,
             })
         };
-        Ok(rows.into_iter().map(untold).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().map(entry).collect::<Result<_, _>>()?)
     }
 
-    /// Notes that an outcome was told.
+    /// Removes an entry that was published.
     ///
     /// # Errors
-    /// The database's: then it is told again.
-    pub async fn told(&self, id: i64) -> Result<(), LedgerError> {
+    /// The database's: then the outcome is published again.
+    pub async fn sent(&self, id: i64) -> Result<(), LedgerError> {
         sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&self.database.pool).await?;
         Ok(())
     }
 }
 
-/// Notes that the outcome under the movement's key is to be told, if it is.
+/// Adds the outcome under the movement's key to the outbox, if it has a recipient.
 pub(super) async fn note(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
-    tell: Tell<'_>,
+    recipient: Recipient<'_>,
 ) -> Result<(), sqlx::Error> {
-    let email = match tell {
-        Tell::Nobody => return Ok(()),
-        Tell::Customer(email) => email,
-        Tell::Operator => "",
+    let email = match recipient {
+        Recipient::Nobody => return Ok(()),
+        Recipient::Customer(email) => email,
+        Recipient::Operator => "",
     };
     sqlx::query("INSERT INTO outbox (transaction_id, email) SELECT id, $3 FROM transactions WHERE kind = $1 AND key = $2")
         .bind(movement.kind.as_str())

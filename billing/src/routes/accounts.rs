@@ -5,28 +5,16 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use orders_crds::{Login, Money, money::json_number};
+use orders_contracts::billing::{Account, OpenAccount, Refill};
+use orders_crds::{Login, Money};
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Deserialize;
 
 use super::{ApiServer, Billing, Operator, answer, positive, read_login};
 use crate::{
     error::LedgerError,
     ledger::{Kind, Movement, Opened, Outcome},
 };
-
-/// An account as clients see it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Account {
-    /// Its login.
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    /// Its balance.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64, example = 900.0)]
-    balance: Money,
-}
 
 /// `?login=`, checked.
 pub(super) struct LoginQuery(Login);
@@ -73,21 +61,7 @@ pub(super) async fn register(
     Ok(answer(Account { login, balance: Money::ZERO }, repeated))
 }
 
-/// An account that there is now.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OpenAccount {
-    /// Its login.
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    /// Its balance now.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64, example = 900.0)]
-    balance: Money,
-    /// Whether this key opened it; false if it was there before.
-    opened: bool,
-}
-
-/// See to it that there is an account.
+/// Open an account unless there is one.
 ///
 /// Opened with a balance of zero if there was none. Repeating it changes nothing. For the operator's account only.
 #[utoipa::path(
@@ -99,7 +73,7 @@ pub(super) struct OpenAccount {
         ("Idempotency-Key" = String, Header, description = "The customer's UID: tells whether the account was opened for this customer")
     ),
     responses(
-        (status = 200, description = "There is one", body = OpenAccount),
+        (status = 200, description = "The account exists", body = OpenAccount),
         (status = 400, description = "There is no Idempotency-Key", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
@@ -114,18 +88,6 @@ pub(super) async fn open(
     let login = read_login(login)?;
     let Opened { balance, by_key } = billing.ledger.open(login.as_ref(), key.as_str()).await?;
     Ok(Json(OpenAccount { login, balance, opened: by_key }))
-}
-
-/// An amount to add to a balance.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Refill {
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    /// The amount to add.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64, example = 900)]
-    balance: Money,
 }
 
 /// Add to a balance.

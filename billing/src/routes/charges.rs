@@ -1,72 +1,22 @@
-//! Charges: made, looked up, closed, given back.
+//! Charges: made, looked up, closed, refunded.
 
 use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::Response,
 };
-use orders_crds::{Login, Money, money::json_number};
+use orders_contracts::{
+    Amount,
+    billing::{Charge, ChargeState, Refund, RefundRequest, Withdrawal},
+};
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::{Amount, Billing, Operator, answer, positive};
-use crate::ledger::{Kind, Movement, Outcome, Recorded, Refund};
+use super::{Billing, Operator, answer, positive};
+use crate::ledger::{self, Kind, Movement, Outcome, Recorded};
 
-/// An amount to charge.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Withdrawal {
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    /// The amount to charge.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64, example = 100)]
-    balance: Money,
-}
-
-/// What became of a charge. Refusals are answers, too, with status 200.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Charge {
-    #[schema(value_type = String)]
-    login: Login,
-    /// The balance right after the charge or at the refusal; null without an account.
-    #[schema(value_type = Option<f64>)]
-    balance: Option<Amount>,
-    /// The charge's key.
-    key: String,
-    /// The amount that was to be charged.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    amount: Money,
-    outcome: ChargeOutcome,
-    /// Whether this key was decided by an earlier call.
-    repeated: bool,
-}
-
-/// What became of a charge: final for its key.
-#[derive(Serialize, ToSchema)]
-pub(super) enum ChargeOutcome {
-    /// The money moved.
-    Charged,
-    /// The balance was less than the amount.
-    InsufficientFunds,
-    /// There was no such account.
-    AccountNotFound,
-    /// It was closed before it could land.
-    Closed,
-}
-
-impl ChargeOutcome {
-    fn of(outcome: Outcome) -> Result<Self, Problem> {
-        match outcome {
-            Outcome::Done => Ok(ChargeOutcome::Charged),
-            Outcome::InsufficientFunds => Ok(ChargeOutcome::InsufficientFunds),
-            Outcome::AccountNotFound => Ok(ChargeOutcome::AccountNotFound),
-            Outcome::Closed => Ok(ChargeOutcome::Closed),
-            Outcome::BalanceLimit => Err(Problem::internal(&"a charge cannot raise a balance")),
-        }
-    }
+/// The outcome of a charge, as the ledger recorded it.
+fn outcome_of(recorded: Outcome) -> Result<orders_crds::Outcome, Problem> {
+    recorded.of_charge().ok_or_else(|| Problem::internal(&"a charge cannot raise a balance"))
 }
 
 fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Response, Problem> {
@@ -75,7 +25,7 @@ fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Respo
         key: key.to_owned(),
         login: withdrawal.login,
         amount: withdrawal.balance,
-        outcome: ChargeOutcome::of(recorded.outcome)?,
+        outcome: outcome_of(recorded.outcome)?,
         repeated: recorded.repeated,
     };
     Ok(answer(charge, recorded.repeated))
@@ -116,27 +66,7 @@ pub(super) async fn withdraw(
     charge(key.as_str(), withdrawal, recorded)
 }
 
-/// A charge as it stands.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ChargeState {
-    login: String,
-    /// The balance right after the charge or at the refusal; null without an account.
-    #[schema(value_type = Option<f64>)]
-    balance: Option<Amount>,
-    /// The charge's key.
-    key: String,
-    /// The amount that was to be charged.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    amount: Money,
-    outcome: ChargeOutcome,
-    /// How much of it was given back.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    refunded: Money,
-}
-
-/// Show what became of a charge.
+/// Show the outcome of a charge.
 ///
 /// The outcome is final; `refunded` grows with each refund.
 #[utoipa::path(
@@ -146,7 +76,7 @@ pub(super) struct ChargeState {
     params(("key" = String, Path, description = "The charge's key")),
     responses(
         (status = 200, description = "Charged, refused or closed", body = ChargeState),
-        (status = 404, description = "Unknown to billing: it may still come", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown to billing: the charge may still be made", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -156,25 +86,25 @@ pub(super) async fn state(
     Path(key): Path<String>,
 ) -> Result<Json<ChargeState>, Problem> {
     let found = billing.ledger.charge(&key).await?;
-    let charge = found.ok_or_else(|| Problem::not_found("no charge with this key is known; it may still come"))?;
+    let charge = found.ok_or_else(|| Problem::not_found("no charge with this key is known; it may still be made"))?;
     Ok(Json(ChargeState {
         login: charge.login,
         balance: charge.balance.map(Amount),
         key,
         amount: charge.amount,
-        outcome: ChargeOutcome::of(charge.outcome)?,
+        outcome: outcome_of(charge.outcome)?,
         refunded: charge.refunded,
     }))
 }
 
-/// Close a charge, so that it cannot land any more.
+/// Close a charge, so that it can no longer be made.
 ///
-/// A charge that was decided already stays as it was; the answer tells.
+/// A charge that was decided already stays as it was; the answer has its outcome.
 #[utoipa::path(
     post,
     path = "/billing/charges/{key}/close",
     tag = "charges",
-    params(("key" = String, Path, description = "The charge's key; it makes a repeat harmless")),
+    params(("key" = String, Path, description = "The charge's key; a repeat has no further effect")),
     request_body = Withdrawal,
     responses(
         (status = 200, description = "Closed, or decided before", body = Charge),
@@ -195,42 +125,7 @@ pub(super) async fn close(
     charge(key.as_str(), withdrawal, recorded)
 }
 
-/// A charge to give back, in part or whole.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RefundRequest {
-    /// The charge's key.
-    charge: String,
-    #[schema(value_type = String, example = "Aurore56")]
-    login: Login,
-    /// The amount to give back; with earlier refunds at most the charge.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64, example = 100)]
-    balance: Money,
-}
-
-/// A refund that was made.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RefundAnswer {
-    #[schema(value_type = String)]
-    login: Login,
-    /// The balance right after the refund.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    balance: Money,
-    /// The refund's key.
-    key: String,
-    /// The charge's key.
-    charge: String,
-    /// The amount given back.
-    #[serde(with = "json_number")]
-    #[schema(value_type = f64)]
-    amount: Money,
-    /// Whether this key was decided by an earlier call.
-    repeated: bool,
-}
-
-/// Give back a charge, once for the key.
+/// Refund a charge, once for the key.
 ///
 /// In part or whole; all refunds of a charge together are at most the charge.
 #[utoipa::path(
@@ -240,11 +135,11 @@ pub(super) struct RefundAnswer {
     params(("Idempotency-Key" = String, Header, description = "The refund's key")),
     request_body = RefundRequest,
     responses(
-        (status = 200, description = "Given back", body = RefundAnswer),
+        (status = 200, description = "Refunded", body = Refund),
         (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "This login has no such charge", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The charge was refused or closed", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is invalid, more than the charge would be given back, or the key was used for another refund", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is invalid, the refund would exceed the charge, or the key was used for another refund", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -255,9 +150,9 @@ pub(super) async fn refund(
     Json(request): Json<RefundRequest>,
 ) -> Result<Response, Problem> {
     let amount = positive(request.balance)?;
-    let refund = Refund { key: key.as_str(), charge_key: &request.charge, login: request.login.as_ref(), amount };
+    let refund = ledger::Refund { key: key.as_str(), charge_key: &request.charge, login: request.login.as_ref(), amount };
     let recorded = billing.ledger.refund(&refund).await?;
-    let body = RefundAnswer {
+    let body = Refund {
         balance: recorded.balance.unwrap_or_default(),
         key: key.as_str().to_owned(),
         charge: request.charge,

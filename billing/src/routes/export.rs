@@ -1,12 +1,12 @@
 //! The ledger's rows for an audit, page by page.
 
 use axum::extract::{Query, State};
+use orders_contracts::billing::{ExportedAccount, ExportedTransaction, Summary};
 use orders_service::{Json, Problem, problem::ServiceCallProblems};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Auditor, Billing};
-use crate::ledger::{ExportedAccount, ExportedTransaction, Summary};
 
 /// Rows on a page, at most.
 const PAGE: i64 = 1000;

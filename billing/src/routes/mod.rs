@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, Response},
 };
-use orders_crds::{Login, Money, money::json_number};
+use orders_crds::{Login, Money};
 use orders_service::{Json, Problem, auth::Authenticator, problem_examples};
 use serde::Serialize;
 use utoipa::OpenApi;
@@ -119,10 +119,6 @@ impl FromRequestParts<Billing> for Auditor {
         billing.authenticator.require(&parts.headers, &[operator, audit.as_deref().unwrap_or(operator)]).await.map(|()| Auditor)
     }
 }
-
-/// An amount as the public bodies have it.
-#[derive(Debug, Serialize)]
-struct Amount(#[serde(with = "json_number")] Money);
 
 fn read_login(login: String) -> Result<Login, Problem> {
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))

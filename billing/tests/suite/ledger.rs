@@ -349,20 +349,20 @@ async fn registering_again_is_a_repeat_only_with_the_key_that_opened_the_account
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_is_noted_with_its_movement_until_it_was_told_and_again_for_a_repeat() -> Result<()> {
+async fn an_outcome_is_in_the_outbox_with_its_movement_until_it_was_published_and_again_for_a_repeat() -> Result<()> {
     on_both(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
-        assert_eq!(ledger.untold(10).await?, [], "one who asks has the outcome in the answer");
-        ledger.record_to_tell(&charge("k", "a", 60), "a@b.cd").await?;
-        ledger.record_to_tell(&charge("dear", "a", 60), "a@b.cd").await?;
-        ledger.close_to_tell("closed", "a", Money::from_minor(5), "c@d.ef").await?;
-        ledger.refund_to_tell(&refund("f", "k", "a", 60)).await?;
-        ledger.record_to_tell(&charge("nobody's", "nobody", 1), "n@o.bo").await?;
+        assert_eq!(ledger.outbox(10).await?, [], "the caller has the outcome in the answer");
+        ledger.record_with_outbox(&charge("k", "a", 60), "a@b.cd").await?;
+        ledger.record_with_outbox(&charge("dear", "a", 60), "a@b.cd").await?;
+        ledger.close_with_outbox("closed", "a", Money::from_minor(5), "c@d.ef").await?;
+        ledger.refund_with_outbox(&refund("f", "k", "a", 60)).await?;
+        ledger.record_with_outbox(&charge("nobody's", "nobody", 1), "n@o.bo").await?;
 
-        let untold = ledger.untold(10).await?;
-        let seen: Vec<_> = untold
+        let entries = ledger.outbox(10).await?;
+        let seen: Vec<_> = entries
             .iter()
             .map(|u| (u.kind, &*u.key, &*u.login, &*u.email, u.amount.minor(), u.outcome, u.balance.map(Money::minor)))
             .collect();
@@ -377,18 +377,18 @@ async fn an_outcome_is_noted_with_its_movement_until_it_was_told_and_again_for_a
                 (Kind::Charge, "nobody's", "nobody", "n@o.bo", 1, Outcome::AccountNotFound, None),
             ]
         );
-        assert_eq!(ledger.untold(2).await?, untold[..2], "the oldest first");
-        ledger.told(untold[0].id).await?;
-        assert_eq!(ledger.untold(10).await?, untold[1..]);
-        for told in &untold[1..] {
-            ledger.told(told.id).await?;
+        assert_eq!(ledger.outbox(2).await?, entries[..2], "the oldest first");
+        ledger.sent(entries[0].id).await?;
+        assert_eq!(ledger.outbox(10).await?, entries[1..]);
+        for entry in &entries[1..] {
+            ledger.sent(entry.id).await?;
         }
-        assert_eq!(ledger.untold(10).await?, []);
-        // Whoever asks again has not heard of it.
-        ledger.record_to_tell(&charge("k", "a", 60), "a@b.cd").await?;
-        ledger.close_to_tell("closed", "a", Money::from_minor(5), "c@d.ef").await?;
-        ledger.refund_to_tell(&refund("f", "k", "a", 60)).await?;
-        let again: Vec<_> = ledger.untold(10).await?.into_iter().map(|untold| (untold.kind, untold.key)).collect();
+        assert_eq!(ledger.outbox(10).await?, []);
+        // A caller that repeats a request has not received the outcome.
+        ledger.record_with_outbox(&charge("k", "a", 60), "a@b.cd").await?;
+        ledger.close_with_outbox("closed", "a", Money::from_minor(5), "c@d.ef").await?;
+        ledger.refund_with_outbox(&refund("f", "k", "a", 60)).await?;
+        let again: Vec<_> = ledger.outbox(10).await?.into_iter().map(|entry| (entry.kind, entry.key)).collect();
         assert_eq!(again, [(Kind::Charge, "k".to_owned()), (Kind::Charge, "closed".to_owned()), (Kind::Refund, "k".to_owned())]);
         assert_books_balance(&database).await
     })
@@ -448,7 +448,7 @@ async fn the_export_has_every_row_over_all_pages() -> Result<()> {
         ledger.record(&charge("dear", "b", 1)).await?;
         let mut transactions = Vec::new();
         while let page = ledger
-            .transactions(transactions.last().map_or(0, |last: &orders_billing::ledger::ExportedTransaction| last.id), 2)
+            .transactions(transactions.last().map_or(0, |last: &orders_contracts::billing::ExportedTransaction| last.id), 2)
             .await?
             && !page.is_empty()
         {

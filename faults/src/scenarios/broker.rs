@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::{self, stream::DiscardPolicy};
-use orders_broker::topology::{NOTIFY, Stream};
+use orders_contracts::topology::{NOTIFY, Stream};
+use orders_service::broker::streams::stream_config;
 use orders_crds::Outcome;
 use orders_testbed::wait_for;
 
@@ -114,7 +115,7 @@ pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     let resize = async |max_bytes: i64| -> Result<()> {
         for stream in Stream::READ {
             let config = jetstream.get_stream(stream.name()).await?.get_info().await?.config;
-            let discard = if max_bytes == 1 { DiscardPolicy::New } else { stream.config().discard };
+            let discard = if max_bytes == 1 { DiscardPolicy::New } else { stream_config(stream).discard };
             jetstream.update_stream(jetstream::stream::Config { max_bytes, discard, ..config }).await?;
         }
         Ok(())
@@ -123,7 +124,7 @@ pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     let mut ids = place(shop, 1, ORDERS).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
     held_up(shop, &ids).await?;
-    resize(Stream::Payments.config().max_bytes).await?;
+    resize(stream_config(Stream::Payments).max_bytes).await?;
     ids.extend(first);
     all_paid(shop, &ids).await
 }
@@ -138,6 +139,7 @@ pub(super) async fn garbage(shop: &Shop) -> Result<()> {
         "{}",
         r#"{"specversion":"9","id":"1","source":"/","type":"t","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
         r#"{"specversion":"1.0","id":"1","source":"/","type":"homework.arch.orders.decided.v1","subject":"a\nb","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{"key":"a\nb","login":"a","email":"a@b.cd","amount":"1.00","outcome":"Charged","balance":"0.00"}}"#,
+        r#"{"specversion":"1.0","id":"1","source":"/","type":"homework.arch.orders.decided.v1","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{"key":"k","login":"a","email":"a@b.cd","amount":"1.00","outcome":"AccountFrozen","balance":"0.00"}}"#,
         r#"{"specversion":"1.0","id":"1","source":"/","type":"unknown.v7","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
     ];
     // What is said while nobody listens is kept for nobody.

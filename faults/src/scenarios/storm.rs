@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use orders_crds::{Order, Outcome, Reason};
+use orders_crds::{Order, Outcome, Refusal};
 
 use super::same;
 use crate::{
@@ -44,7 +44,7 @@ pub(super) async fn storm(shop: &Shop, seed: u64) -> Result<()> {
     shop.board.rest(Duration::from_millis(500), SETTLE_LIMIT).await?;
     println!("  {faults} faults in {} effects", shop.board.seen().len());
     let paid = orders.iter().filter(|order| order.outcome() == Outcome::Paid).count();
-    let refused = orders.iter().filter(|order| order.outcome() == Outcome::Refused(Some(Reason::InsufficientFunds))).count();
+    let refused = orders.iter().filter(|order| order.outcome() == Outcome::Refused(Refusal::InsufficientFunds)).count();
     ensure!(refused <= 10, "{refused} were refused, where there was money for all but ten");
     customer::assert_balance(shop, LOGIN, balance - 10 * paid).await?;
     same("orders that came to another end", orders.iter().filter(|order| !is_expected(order)).count(), 0)?;
@@ -61,10 +61,10 @@ async fn unpaid(shop: &Shop, id: i64) -> Result<Order> {
 }
 
 fn is_expected(order: &Order) -> bool {
-    let reasons = [Reason::InsufficientFunds, Reason::Cancelled, Reason::Refunded];
+    let refusals = [Refusal::InsufficientFunds, Refusal::Cancelled, Refusal::Refunded];
     match order.outcome() {
         Outcome::Paid => order.spec.cancel_requested.is_none(),
-        Outcome::Refused(Some(reason)) => reasons.contains(&reason),
-        Outcome::Refused(None) | Outcome::Undecided => false,
+        Outcome::Refused(refusal) => refusals.contains(&refusal),
+        Outcome::Undecided | Outcome::Unknown => false,
     }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use orders_crds::{ConditionType, Order, Outcome, Reason, conditions};
+use orders_crds::{ConditionType, Order, Outcome, Reason, Refusal, conditions};
 use orders_testbed::wait_for;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -126,14 +126,14 @@ async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Res
     release.expose()?;
     let expected = [
         (paid, Outcome::Paid),
-        (refused, Outcome::Refused(Some(Reason::InsufficientFunds))),
-        (given_back, Outcome::Refused(Some(Reason::Refunded))),
-        (to_give_back, Outcome::Refused(Some(Reason::Refunded))),
+        (refused, Outcome::Refused(Refusal::InsufficientFunds)),
+        (given_back, Outcome::Refused(Refusal::Refunded)),
+        (to_give_back, Outcome::Refused(Refusal::Refunded)),
         (untold, Outcome::Paid),
         (unknown, Outcome::Paid),
-        (unknown_cancelled, Outcome::Refused(Some(Reason::Cancelled))),
+        (unknown_cancelled, Outcome::Refused(Refusal::Cancelled)),
         (untouched, Outcome::Paid),
-        (untouched_cancelled, Outcome::Refused(Some(Reason::Cancelled))),
+        (untouched_cancelled, Outcome::Refused(Refusal::Cancelled)),
     ];
     let left = async || {
         let orders = release.orders_of(LOGIN).await?;

@@ -22,10 +22,7 @@ async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
     let pool = AnyPool::connect(&url).await?;
     for statement in statements {
         let done = sqlx::query(AssertSqlSafe(*statement)).execute(&pool).await.with_context(|| (*statement).to_owned())?;
-        assert!(
-            statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0,
-            "{statement} changed nothing"
-        );
+        assert!(statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0, "{statement} changed nothing");
     }
     pool.close().await;
     Ok(())
@@ -65,7 +62,18 @@ async fn the_audit_passes_on_a_sound_shop_and_names_what_was_tampered_with() -> 
         Database::Sqlite => ["DROP TRIGGER postings_no_delete", "DROP TRIGGER transactions_no_delete"],
         Database::Postgres => ["ALTER TABLE postings DISABLE TRIGGER USER", "ALTER TABLE transactions DISABLE TRIGGER USER"],
     };
-    tamper(&shop, "billing", &[unguarded[0], unguarded[1], &of_charge, &charge, "UPDATE accounts SET balance = 100000"]).await?;
+    tamper(
+        &shop,
+        "billing",
+        &[
+            unguarded[0],
+            unguarded[1],
+            &of_charge,
+            &charge,
+            "UPDATE accounts SET balance = 100000",
+        ],
+    )
+    .await?;
     tamper(&shop, "notify", &["DELETE FROM messages WHERE text LIKE 'Недостаточно%'"]).await?;
     let report: Value = serde_json::from_str(&audit(&shop, &["--output", "json"]).await?.output)?;
     let named = |rule: &str| {

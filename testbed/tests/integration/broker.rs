@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_nats::{ConnectOptions, jetstream};
 use futures::StreamExt;
-use orders_broker::{asyncapi, dead_letters::DeadLetters, topology};
+use orders_contracts::{asyncapi, topology};
 use orders_crds::{ConditionType, Order, Outcome, conditions};
+use orders_service::broker::dead_letters::DeadLetters;
 use orders_testbed::{Cluster, Interaction, Nats, Signal, Stack, StackOptions, wait_for};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
-use orders_crds::{Order, Outcome, Reason, order::FINALIZER};
+use orders_crds::{Order, Outcome, Refusal, order::FINALIZER};
 use orders_testbed::{Cluster, Signal, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn actions(shown: &Value) -> Vec<String> {
     actions.filter(|action| !SLOW_NOTIFY.contains(&&**action)).collect()
 }
 
-fn is_refused_as(order: &Order, reason: Reason) -> bool {
-    order.outcome() == Outcome::Refused(Some(reason)) && order.status.as_ref().is_some_and(|status| status.is_notified())
+fn is_refused_as(order: &Order, refusal: Refusal) -> bool {
+    order.outcome() == Outcome::Refused(refusal) && order.status.as_ref().is_some_and(|status| status.is_notified())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn a_paid_order_that_is_cancelled_ten_times_at_once_is_given_back_once() -
         assert_eq!((answer.status, &answer.json()["reason"]), (200, &json!("Refunded")), "{answer:?}");
     }
     assert_eq!(shop.balance("carl").await?, "500.0");
-    let order = shop.wait_order(&name(id), "given back", |order| is_refused_as(order, Reason::Refunded)).await?;
+    let order = shop.wait_order(&name(id), "given back", |order| is_refused_as(order, Refusal::Refunded)).await?;
     assert_eq!(reasons(&order), ["Refunded", "Refunded", "Sent"]);
     assert_eq!(shop.texts("carl").await?, ["Заказ успешно оформлен", "Заказ отменён, деньги возвращены: 100.0"]);
     let shown = shop.get(&format!("/orders/{id}")).await?.json();
@@ -90,7 +90,7 @@ async fn kubectl_patch_cancels_and_deleting_a_paid_order_does_not() -> Result<()
     shop.customer("kate", json!(500)).await?;
     let (cancelled, deleted) = (shop.order("kate", json!(100)).await?.id(), shop.order("kate", json!(50)).await?.id());
     shop.patch_spec(cancelled, json!({"cancelRequested": true})).await?;
-    shop.wait_order(&name(cancelled), "given back", |order| is_refused_as(order, Reason::Refunded)).await?;
+    shop.wait_order(&name(cancelled), "given back", |order| is_refused_as(order, Refusal::Refunded)).await?;
     shop.orders().delete(&name(deleted), &DeleteParams::default()).await?;
     // The operator has seen all there is once a later order is paid.
     assert_eq!(shop.order("kate", json!(1)).await?.status, 200);
@@ -111,7 +111,7 @@ async fn a_cancellation_finds_out_first_what_became_of_the_charge() -> Result<()
 
     shop.stack.billing.start_again().await?;
     shop.wait_order(&name(id), "cancelled or given back, and free to go", |order| {
-        (is_refused_as(order, Reason::Cancelled) || is_refused_as(order, Reason::Refunded)) && order.finalizers().is_empty()
+        (is_refused_as(order, Refusal::Cancelled) || is_refused_as(order, Refusal::Refunded)) && order.finalizers().is_empty()
     })
     .await?;
     assert_eq!(shop.balance("uma").await?, "500.0");
@@ -239,7 +239,7 @@ async fn a_charge_is_not_begun_after_the_deadline() -> Result<()> {
     })
     .await?;
     shop.stack.operators[0].start_again().await?;
-    shop.wait_order(&name(late), "too late", |order| is_refused_as(order, Reason::DeadlineExceeded)).await?;
+    shop.wait_order(&name(late), "too late", |order| is_refused_as(order, Refusal::DeadlineExceeded)).await?;
     shop.wait_order(&name(in_time), "paid", |order| order.outcome() == Outcome::Paid).await?;
     assert_eq!(shop.balance("dora").await?, "400.0");
     assert!(shop.texts("dora").await?.contains(&"Заказ не оформлен: истёк срок оплаты.".to_owned()));

@@ -21,3 +21,4 @@ mod resource;
 mod scale;
 mod servers;
 mod shop;
+mod unknown;

@@ -12,7 +12,9 @@ use kube::api::{ObjectMeta, PostParams};
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::PoolConfig;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use orders_broker::topology;
+use orders_contracts::topology;
+use orders_service::broker::streams;
+use strum::IntoEnumIterator;
 use orders_testbed::{Cluster, Inbox, Nats, NatsOptions, Postgres, service_account_token};
 
 #[tokio::test]
@@ -176,15 +178,15 @@ async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result
         let refused = jetstream::ContextBuilder::new().timeout(Duration::from_secs(1)).build(client.clone());
         let context = jetstream::new(client);
         assert!(refused.create_stream(stream_config("OTHER", &["other"])).await.is_err(), "{user} makes a stream of its own");
-        for stream in topology::Stream::ALL {
+        for stream in topology::Stream::iter() {
             // Whoever comes first makes the streams, whoever comes later brings them up to date.
             let name = stream.name();
-            context.create_or_update_stream(stream.config()).await?;
+            context.create_or_update_stream(streams::stream_config(stream)).await?;
             let filters = own.iter().find(|own| (own.service.name(), own.stream) == (user, stream)).map(|own| own.subjects);
             let mut config = pull::Config { durable_name: Some(user.to_owned()), ..pull::Config::default() };
             // One filter and several are asked for over different subjects.
             match filters {
-                None => config.filter_subject = stream.config().subjects.swap_remove(0),
+                None => config.filter_subject = stream.subjects()[0].to_owned(),
                 Some([one]) => config.filter_subject = (*one).to_owned(),
                 Some(all) => config.filter_subjects = all.iter().map(|subject| (*subject).to_owned()).collect(),
             }

@@ -1,0 +1,188 @@
+//! `/billing` and `/notify`: proxied to their services. Only these calls are: the calls that
+//! the services make to each other have no way in here.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use orders_contracts::{
+    IDEMPOTENCY_KEY,
+    billing::{Account, Refill},
+    notify::LogEntry,
+};
+use orders_crds::Login;
+use orders_service::{Problem, http_client::Peer, problem::CONTENT_TYPE, token_file::TokenFile};
+use reqwest::Method;
+
+use super::AppState;
+
+/// How long a service may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Larger than any right answer, in bytes: a thousand messages of the longest kind.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// What a client's request and a service's answer may carry besides their bodies.
+const REQUEST_HEADERS: [&str; 2] = ["content-type", IDEMPOTENCY_KEY];
+const ANSWER_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// A service whose calls are proxied.
+#[derive(Clone)]
+pub struct Service {
+    name: &'static str,
+    peer: Peer,
+}
+
+struct Call<'a> {
+    method: Method,
+    path: String,
+    headers: &'a HeaderMap,
+    body: Bytes,
+}
+
+impl Service {
+    /// The service of this name at this URL. Each call carries the token, if there is one.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn new(name: &'static str, url: &str, token: Option<TokenFile>) -> Result<Self, reqwest::Error> {
+        Ok(Service { name, peer: Peer::new(url, token, TIMEOUT, MAX_ANSWER)? })
+    }
+
+    async fn forward(&self, call: Call<'_>) -> Result<Response, Problem> {
+        let mut request = self.peer.request(call.method, &call.path).body(call.body);
+        for name in REQUEST_HEADERS {
+            for value in call.headers.get_all(name) {
+                request = request.header(name, value);
+            }
+        }
+        let (status, headers, body) = self.peer.exchange(request).await.map_err(|error| {
+            tracing::warn!(service = self.name, %error, "no answer");
+            Problem::unavailable(format!(
+                "the {} service does not answer now; whether the call had its effect is not known. Repeat it with the same Idempotency-Key, or look first",
+                self.name
+            ))
+        })?;
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            // It refuses this process, not the client.
+            tracing::error!(service = self.name, %status, "the service refuses the token of the api-server");
+            return Err(Problem::unavailable(format!("the {} service cannot be used now; see the log", self.name)));
+        }
+        let mut answer = Response::builder().status(status);
+        for name in ANSWER_HEADERS {
+            if let Some(value) = headers.get(&name) {
+                answer = answer.header(name, value);
+            }
+        }
+        answer.body(Body::from(body)).map_err(|error| Problem::internal(&error))
+    }
+}
+
+/// Open an account.
+///
+/// Its balance is zero. A login that is registered already is answered 409; its balance is unchanged.
+#[utoipa::path(
+    post,
+    path = "/billing/register",
+    tag = "billing",
+    params(("login" = String, Query, description = "Login of the account: 1 to 64 letters, digits, '.', '_', '@' or '-'")),
+    responses(
+        (status = 200, description = "Opened", body = Account),
+        (status = 409, description = "Registered already", body = Problem, content_type = CONTENT_TYPE),
+        (status = 422, description = "The login is invalid", body = Problem, content_type = CONTENT_TYPE),
+        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+    )
+)]
+pub(super) async fn register(
+    State(app): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let path = format!("/billing/register?{}", query.unwrap_or_default());
+    app.billing.forward(Call { method: Method::POST, path, headers: &headers, body: Bytes::new() }).await
+}
+
+/// Add to a balance.
+///
+/// With an `Idempotency-Key`, a refill sent twice adds once; without, one whose answer was lost cannot be repeated safely.
+/// A refusal is recorded under its key as well: after a 404, register the login and refill with a new key.
+#[utoipa::path(
+    post,
+    path = "/billing/refill",
+    tag = "billing",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request have its first effect only")),
+    request_body = Refill,
+    responses(
+        (status = 200, description = "The new balance", body = Account),
+        (status = 404, description = "No such account", body = Problem, content_type = CONTENT_TYPE),
+        (status = 422, description = "A field is invalid, or the Idempotency-Key was used for another request", body = Problem, content_type = CONTENT_TYPE),
+        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+    )
+)]
+pub(super) async fn refill(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let path = "/billing/refill".to_owned();
+    app.billing.forward(Call { method: Method::POST, path, headers: &headers, body }).await
+}
+
+/// Show a balance.
+///
+/// Once an order is answered, its charge is in it.
+#[utoipa::path(
+    get,
+    path = "/billing/account/{login}",
+    tag = "billing",
+    params(("login" = String, Path, description = "Login of the account")),
+    responses(
+        (status = 200, description = "The account", body = Account),
+        (status = 404, description = "No such account", body = Problem, content_type = CONTENT_TYPE),
+        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+    )
+)]
+pub(super) async fn account(
+    State(app): State<AppState>,
+    login: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let path = format!("/billing/account/{}", read_login(login)?);
+    app.billing.forward(get(path)).await
+}
+
+/// Show a customer's messages.
+///
+/// The latest 1000, oldest first.
+#[utoipa::path(
+    get,
+    path = "/notify/log/{login}",
+    tag = "notify",
+    params(("login" = String, Path, description = "Login of the account")),
+    responses(
+        (status = 200, description = "The messages", body = Vec<LogEntry>),
+        (status = 503, description = "Notify does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+    )
+)]
+pub(super) async fn log(
+    State(app): State<AppState>,
+    login: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let path = format!("/notify/log/{}", read_login(login)?);
+    app.notify.forward(get(path)).await
+}
+
+fn get(path: String) -> Call<'static> {
+    static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+    Call { method: Method::GET, path, headers: &NO_HEADERS, body: Bytes::new() }
+}
+
+/// A login is safe in a path as it is.
+pub(super) fn read_login(login: Result<Path<String>, PathRejection>) -> Result<Login, Problem> {
+    let Path(login) = login.map_err(|_| Problem::invalid("login", "login: is not UTF-8"))?;
+    Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
+}

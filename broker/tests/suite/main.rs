@@ -1,3 +1,0 @@
-//! The messages over the broker.
-
-mod generated;

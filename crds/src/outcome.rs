@@ -1,0 +1,140 @@
+//! The outcome of an order, as its conditions show it.
+
+use strum::EnumIter;
+
+use crate::{
+    conditions::{self, ConditionType, Reason},
+    order::{Order, OrderStatus},
+};
+
+/// The outcome of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Not decided yet. Never reported as refused.
+    Undecided,
+    /// Charged.
+    Paid,
+    /// Not charged, or refunded, for this reason.
+    Refused(Refusal),
+    /// Decided by a newer version, for a reason that this version does not know. Never reported as
+    /// refused; no customer is notified of it.
+    Unknown,
+}
+
+/// Why an order was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter)]
+pub enum Refusal {
+    /// The balance was less than the amount.
+    InsufficientFunds,
+    /// There was no account with the login.
+    AccountNotFound,
+    /// The order was cancelled before it was charged.
+    Cancelled,
+    /// The deadline passed before the charge was begun.
+    DeadlineExceeded,
+    /// The order was charged, cancelled, and refunded.
+    Refunded,
+    /// The resource cannot be read as an order.
+    InvalidOrder,
+}
+
+impl Refusal {
+    /// The reason of the condition `Succeeded`.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Refusal::InsufficientFunds => Reason::InsufficientFunds,
+            Refusal::AccountNotFound => Reason::AccountNotFound,
+            Refusal::Cancelled => Reason::Cancelled,
+            Refusal::DeadlineExceeded => Reason::DeadlineExceeded,
+            Refusal::Refunded => Reason::Refunded,
+            Refusal::InvalidOrder => Reason::InvalidOrder,
+        }
+    }
+
+    /// The refusal with this reason; `None` if it is the reason of something else.
+    pub const fn of(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::InsufficientFunds => Some(Refusal::InsufficientFunds),
+            Reason::AccountNotFound => Some(Refusal::AccountNotFound),
+            Reason::Cancelled => Some(Refusal::Cancelled),
+            Reason::DeadlineExceeded => Some(Refusal::DeadlineExceeded),
+            Reason::Refunded => Some(Refusal::Refunded),
+            Reason::InvalidOrder => Some(Refusal::InvalidOrder),
+            Reason::Processing
+            | Reason::Paid
+            | Reason::RefundPending
+            | Reason::PaymentUnknown
+            | Reason::Sent
+            | Reason::Delivering
+            | Reason::NotifyUnavailable
+            | Reason::Undeliverable
+            | Reason::DeadLettered
+            | Reason::Opened
+            | Reason::AlreadyOpen
+            | Reason::BillingUnavailable => None,
+        }
+    }
+}
+
+impl OrderStatus {
+    /// The outcome that the condition `Succeeded` shows. It can change after the customer was
+    /// notified: a paid order may be refunded, a refused one charged again.
+    pub fn outcome(&self) -> Outcome {
+        let Some(condition) = conditions::find(&self.conditions, ConditionType::Succeeded) else { return Outcome::Undecided };
+        match &*condition.status {
+            "True" => Outcome::Paid,
+            "False" => match condition.reason.parse().ok().and_then(Refusal::of) {
+                Some(refusal) => Outcome::Refused(refusal),
+                None => Outcome::Unknown,
+            },
+            _ => Outcome::Undecided,
+        }
+    }
+}
+
+impl Order {
+    /// The outcome so far; an order without a status is undecided.
+    pub fn outcome(&self) -> Outcome {
+        self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    fn outcome(status: &str, reason: &str) -> Outcome {
+        let condition = Condition {
+            type_: "Succeeded".to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        OrderStatus { conditions: vec![condition], ..OrderStatus::default() }.outcome()
+    }
+
+    #[test]
+    fn each_refusal_reads_back_from_its_reason() {
+        for refusal in Refusal::iter() {
+            assert_eq!(Refusal::of(refusal.reason()), Some(refusal));
+            assert_eq!(outcome("False", refusal.reason().as_str()), Outcome::Refused(refusal));
+        }
+        assert_eq!(Reason::iter().filter_map(Refusal::of).count(), Refusal::iter().count(), "one reason each");
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_version_is_unknown_and_no_refusal() {
+        assert_eq!(outcome("False", "AccountFrozen"), Outcome::Unknown);
+        assert_eq!(outcome("False", "Sent"), Outcome::Unknown, "the reason of another condition");
+        assert_eq!(outcome("True", "PaidByVoucher"), Outcome::Paid);
+        for status in ["Unknown", "", "false"] {
+            assert_eq!(outcome(status, "InsufficientFunds"), Outcome::Undecided, "{status}");
+        }
+        assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
+    }
+}

@@ -1,0 +1,112 @@
+//! Watches the customers, and reconciles each that changed or whose balance did.
+//!
+//! A balance changes with each order. Writing it into the customer each time would be a
+//! third write an order. So changes are collected for a while; then billing is asked for the
+//! balance.
+
+use std::{
+    collections::HashSet,
+    future::ready,
+    mem::take,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{
+        Controller, PredicateConfig, WatchStreamExt,
+        controller::{Action, Config as ControllerConfig},
+        predicates,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use orders_service::shutdown::Shutdown;
+
+use super::{
+    CustomerGuard,
+    reconcile::{PAUSE, reconcile},
+};
+use crate::{
+    kube::{KubeError, events::Publisher},
+    ports::http::accounts::Accounts,
+};
+
+/// How long changes of balances are collected: a customer is written so often at most.
+const COLLECTED: Duration = Duration::from_secs(5);
+
+/// Customers worked on at once: few, since orders come first.
+const CONCURRENCY: u16 = 4;
+
+/// What reconciling a customer needs, and the logins whose balance changed.
+pub struct Customers {
+    pub(super) client: Client,
+    pub(super) accounts: Accounts,
+    pub(super) events: Publisher,
+    changed: Mutex<HashSet<String>>,
+}
+
+impl Customers {
+    /// Their accounts are in this billing service.
+    pub fn new(client: Client, accounts: Accounts, events: Publisher) -> Arc<Self> {
+        Arc::new(Customers { client, accounts, events, changed: Mutex::default() })
+    }
+
+    /// Notes that the balance of this login's account changed.
+    pub fn balance_changed(&self, login: &str) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(login.to_owned());
+    }
+
+    /// Runs until shutdown. Each customer is looked at once at the start, for what changed unseen.
+    pub async fn run(self: Arc<Self>, namespace: Option<&str>, shutdown: Shutdown) {
+        let customers: Api<CustomerGuard> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let (store, writer) = reflector::store();
+        let changed = watcher(customers, watcher::Config::default())
+            .default_backoff()
+            .modify(|customer| customer.managed_fields_mut().clear())
+            .reflect(writer)
+            .applied_objects()
+            // Not what this operator writes itself.
+            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let balances = self.clone().changed(store.clone());
+        Controller::for_stream(changed, store)
+            .reconcile_on(balances)
+            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+            .graceful_shutdown_on(shutdown.requested())
+            .run(reconcile, retry_later, self)
+            .for_each(|_| ready(()))
+            .await;
+    }
+
+    /// The customers whose balance changed, every now and then.
+    fn changed(self: Arc<Self>, customers: Store<CustomerGuard>) -> impl Stream<Item = ObjectRef<CustomerGuard>> + use<> {
+        let rounds = stream::unfold((self, customers), async |(this, customers)| {
+            tokio::time::sleep(COLLECTED).await;
+            let logins = take(&mut *this.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            Some((stream::iter(of_logins(&logins, &customers)), (this, customers)))
+        });
+        rounds.flatten()
+    }
+}
+
+fn of_logins(logins: &HashSet<String>, customers: &Store<CustomerGuard>) -> Vec<ObjectRef<CustomerGuard>> {
+    if logins.is_empty() {
+        return Vec::new();
+    }
+    let is_of = |customer: &CustomerGuard| customer.0.as_ref().is_ok_and(|customer| logins.contains(&customer.spec.login));
+    customers.state().iter().filter(|customer| is_of(customer)).map(|customer| ObjectRef::from_obj(&**customer)).collect()
+}
+
+/// A status that could not be written: billing is asked again, and says the same.
+fn retry_later(customer: Arc<CustomerGuard>, error: &KubeError, _: Arc<Customers>) -> Action {
+    // A conflict is somebody's change, which the watch brings.
+    if !error.is_conflict() {
+        tracing::warn!(customer = customer.name_any(), %error, "the account is not shown; trying again");
+    }
+    Action::requeue(PAUSE)
+}

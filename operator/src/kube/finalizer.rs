@@ -1,0 +1,66 @@
+//! The finalizer of an order whose charge is not known.
+//!
+//! A finalizer on every order would cost two more writes each. An order has one only
+//! from a pass that ends with its charge unknown or a refund pending, until that is
+//! settled and the customer is notified.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use orders_crds::{OrderStatus, order::FINALIZER};
+use serde_json::json;
+
+use super::{
+    CALL_TIMEOUT, FIELD_MANAGER, KubeError, OrderGuard,
+    status_patch::{Written, written},
+};
+
+/// How long a deleted order is kept for its charge to become known and its customer to be
+/// notified. After that it is let go, so that a namespace can be removed whose billing
+/// service never comes back.
+pub const LIMIT: Duration = Duration::from_secs(600);
+
+/// Whether the order has the finalizer.
+pub fn has_finalizer(order: &OrderGuard) -> bool {
+    order.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Whether the order should have it: its charge was begun and is not known, or the order is
+/// being deleted and its customer is still to be notified. Kubernetes does not let a
+/// finalizer be added to an order that is being deleted.
+pub fn needs_finalizer(order: &OrderGuard, status: &OrderStatus) -> bool {
+    let charge_open = !status.conditions.is_empty() && status.is_charge_open();
+    match order.meta().deletion_timestamp {
+        None => charge_open,
+        Some(_) => has_finalizer(order) && (charge_open || status.is_message_open()),
+    }
+}
+
+/// Whether the order has been kept for longer than [`LIMIT`] since its deletion.
+pub fn is_overdue(order: &OrderGuard, now: Timestamp) -> bool {
+    order.meta().deletion_timestamp.as_ref().is_some_and(|deleted| deleted.0 + LIMIT < now)
+}
+
+/// Adds or removes the finalizer, if the order still has this resource version.
+///
+/// # Errors
+/// [`KubeError`]; a conflict if another client changed the order.
+pub async fn set_finalizer(
+    order: &OrderGuard,
+    version: Option<String>,
+    needed: bool,
+    client: &Client,
+) -> Result<Written, KubeError> {
+    let mut finalizers: Vec<&str> = order.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
+    if needed {
+        finalizers.push(FINALIZER);
+    }
+    let orders: Api<OrderGuard> = Api::namespaced(client.clone(), &order.namespace().unwrap_or_default());
+    let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } }));
+    let (name, params) = (order.name_any(), PatchParams::apply(FIELD_MANAGER));
+    written(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch(&name, &params, &patch)).await?).await
+}

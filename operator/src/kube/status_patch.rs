@@ -1,0 +1,82 @@
+//! Writing the status of an order, or of what else belongs to it, only if it is
+//! still the version that was read.
+
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use orders_crds::OrderStatus;
+use serde_json::{Value, json};
+
+use super::{CALL_TIMEOUT, FIELD_MANAGER, KubeError, OrderGuard};
+
+/// What became of a write to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The order has this resource version now.
+    Version(Option<String>),
+    /// The order is gone, or another one has its name.
+    Gone,
+}
+
+/// Writes the status of an order if it is still the version that was read.
+///
+/// # Errors
+/// [`KubeError`]; a conflict if another client changed the order.
+pub async fn write_status(order: &OrderGuard, status: &OrderStatus, client: &Client) -> Result<Written, KubeError> {
+    let orders: Api<OrderGuard> = Api::namespaced(client.clone(), &order.namespace().unwrap_or_default());
+    let patch = Patch::Merge(status_patch(order.resource_version(), status));
+    let (name, params) = (order.name_any(), PatchParams::apply(FIELD_MANAGER));
+    written(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await?).await
+}
+
+/// Reads the result of a write. After a conflict the order is looked up: if it is gone,
+/// no later pass takes care of its charge.
+pub(super) async fn written(
+    order: &OrderGuard,
+    orders: &Api<OrderGuard>,
+    result: kube::Result<OrderGuard>,
+) -> Result<Written, KubeError> {
+    match result {
+        Ok(new) => Ok(Written::Version(new.resource_version())),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            tracing::info!(order = order.name_any(), "the order was deleted meanwhile");
+            Ok(Written::Gone)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() => {
+            let now = tokio::time::timeout(CALL_TIMEOUT, orders.get_opt(&order.name_any())).await??;
+            if now.is_some_and(|now| now.meta().uid == order.meta().uid) {
+                Err(kube::Error::Api(status).into())
+            } else {
+                Ok(Written::Gone)
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A merge patch (RFC 7396) that applies only to this resource version. Null removes a
+/// field that the status no longer has.
+fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value {
+    let mut fields = json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null });
+    if let (Value::Object(fields), Ok(Value::Object(set))) = (&mut fields, serde_json::to_value(status)) {
+        fields.extend(set);
+    }
+    #[cfg(debug_assertions)]
+    if orders_service::seeded_bugs::is_on("status-without-version") {
+        return json!({ "status": fields });
+    }
+    json!({ "metadata": { "resourceVersion": resource_version }, "status": fields })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_the_status_no_longer_has_is_removed() {
+        let patch = status_patch(Some("7".into()), &OrderStatus::default());
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        assert_eq!(patch["status"], json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null }));
+    }
+}

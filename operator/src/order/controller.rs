@@ -1,0 +1,130 @@
+//! Watches the orders, and has a pass made over each that needs one.
+
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher,
+    },
+};
+use orders_service::shutdown::Shutdown;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    context::Context,
+    late_replies, queue,
+    reconcile::{Requeue, reconcile},
+    work::needs_pass,
+};
+use crate::kube::{KubeError, OrderGuard};
+
+/// Works on the orders of these namespaces until shutdown; then finishes the passes in progress.
+/// `writer` fills the store that `store` reads.
+pub async fn run(
+    context: Arc<Context>,
+    orders: Api<OrderGuard>,
+    (store, writer): (Store<OrderGuard>, Writer<OrderGuard>),
+    concurrency: u16,
+    shutdown: Shutdown,
+) {
+    let (seen, listed) = (context.clone(), store.clone());
+    let changed = watcher(orders, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .inspect_ok(move |event| {
+            seen.echo.saw(event);
+            if let watcher::Event::Delete(order) = event {
+                seen.deletion.saw(order);
+            }
+        })
+        .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
+        .flat_map(move |event| stream::iter(event.map(|event| to_queue(event, &listed)).unwrap_or_default()));
+    let (late, replied_late) = late_replies::channel();
+    let pass = |key: ObjectRef<OrderGuard>| {
+        let (order, context, late) = (store.get(&key), context.clone(), late.clone());
+        // A task of its own, so that it goes on where its connections are served.
+        let pass = AbortOnDropHandle::new(tokio::spawn(async move {
+            let order = order?;
+            let requeue = reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))?;
+            if let Some(reply) = requeue.late {
+                late.queue_on(reply, key, requeue.after);
+            }
+            Some(requeue.after)
+        }));
+        async { pass.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) }
+    };
+    queue::run(stream::select(changed, replied_late), pass, concurrency.into(), shutdown.requested()).await;
+    context.deletion.finish().await;
+}
+
+/// The orders that an event of the watch brings into the queue. Orders that are listed, at the
+/// start or after the watch expired, are in the store only when the list is complete; then the
+/// oldest comes first.
+fn to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Vec<ObjectRef<OrderGuard>> {
+    let now = Timestamp::now();
+    match event {
+        watcher::Event::Apply(order) if needs_pass(&order, now) => vec![ObjectRef::from(&order)],
+        watcher::Event::InitDone => {
+            let mut orders = orders.state();
+            orders.retain(|order| needs_pass(order, now));
+            orders.sort_by_key(|order| order.creation_timestamp());
+            orders.iter().map(|order| ObjectRef::from(&**order)).collect()
+        }
+        watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitApply(_) => Vec::new(),
+    }
+}
+
+/// When to try again after a write that failed. The order is unchanged, so everything is asked
+/// for again, under the same keys.
+fn retry_after(order: &OrderGuard, error: &KubeError) -> Requeue {
+    if error.is_conflict() {
+        // Another client changed it; the watch brings the new version.
+        return Requeue { after: Duration::from_millis(200), late: None };
+    }
+    metrics::counter!("orders_reconcile_errors_total").increment(1);
+    tracing::warn!(order = order.name_any(), %error, "the pass over the order failed; trying again");
+    Requeue { after: Duration::from_secs(1), late: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use orders_crds::{Order, OrderSpec};
+
+    use super::*;
+
+    fn created(name: &str, second: i64) -> OrderGuard {
+        let mut order = Order::new(name, OrderSpec::default());
+        order.metadata.namespace = Some("shop".to_owned());
+        order.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+        OrderGuard(Ok(order))
+    }
+
+    #[tokio::test]
+    async fn an_order_created_while_the_watch_was_away_is_queued_once_it_is_in_the_store() {
+        use watcher::Event::{Apply, Init, InitApply, InitDone};
+        let (store, writer) = kube::runtime::reflector::store();
+        let events = [
+            Init,
+            InitApply(created("a", 1)),
+            InitDone,
+            Apply(created("b", 2)),
+            Init,
+            InitApply(created("d", 4)),
+            InitApply(created("c", 3)),
+            InitDone,
+        ];
+        let events = stream::iter(events.map(Ok::<_, watcher::Error>)).reflect(writer);
+        let turns = events.flat_map(|event| stream::iter(to_queue(event.unwrap(), &store)));
+        let turns: Vec<_> = turns.map(|order| (order.name.clone(), store.get(&order).is_some())).collect().await;
+        let names: Vec<&str> = turns.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["a", "b", "c", "d"], "the oldest order comes first");
+        assert!(turns.iter().all(|(_, is_stored)| *is_stored), "{turns:?}");
+    }
+}

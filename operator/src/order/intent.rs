@@ -1,0 +1,90 @@
+//! What users ask of an order besides that it be paid: read from spec, annotations and deletion.
+
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orders_crds::{
+    OrderSpec, OrderStatus,
+    order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, asked_for},
+};
+
+/// What users ask of an order, besides that it be paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// Cancel it: do not charge it, or give the charge back.
+    pub cancel: bool,
+    /// Do not begin the charge after this time.
+    pub deadline: Option<Timestamp>,
+    /// Charge it again if it was refused: the number of the attempt, from 1; 0 if not asked for.
+    pub attempt: i32,
+    /// Send its message again if it was given up: how often that was asked for so far.
+    pub resends: i32,
+}
+
+impl Intent {
+    /// Reads it from an order. The deletion of an undecided order cancels it, that of a decided
+    /// order does not. An order that is being deleted is neither charged nor notified again.
+    pub fn of(metadata: &ObjectMeta, spec: Option<&OrderSpec>, status: &OrderStatus) -> Self {
+        let asked = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
+        let deleted = metadata.deletion_timestamp.is_some();
+        let number = |annotation| if deleted { 0 } else { asked_for(metadata, annotation) };
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let deadline = created.zip(spec.and_then(|spec| spec.deadline_seconds));
+        Intent {
+            cancel: asked || (deleted && status.is_charge_open()),
+            // One that is too far away to be a time is none.
+            deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
+            attempt: number(ATTEMPT_ANNOTATION),
+            resends: number(RESEND_ANNOTATION),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use orders_crds::{ConditionType, Reason, conditions};
+
+    use super::*;
+
+    fn status(succeeded: Option<bool>, reason: Reason) -> OrderStatus {
+        let mut status = OrderStatus::default();
+        let kind = ConditionType::Succeeded;
+        conditions::set(&mut status.conditions, kind, succeeded, reason, String::new(), None, Timestamp::UNIX_EPOCH);
+        status
+    }
+
+    #[test]
+    fn deletion_cancels_only_what_is_not_decided() {
+        let deleted = ObjectMeta { deletion_timestamp: Some(Time(Timestamp::UNIX_EPOCH)), ..ObjectMeta::default() };
+        let cancels = |status: &OrderStatus| Intent::of(&deleted, None, status).cancel;
+        assert!(cancels(&OrderStatus::default()));
+        assert!(cancels(&status(None, Reason::Processing)));
+        assert!(cancels(&status(Some(true), Reason::RefundPending)), "a refund that was begun is finished");
+        assert!(!cancels(&status(Some(true), Reason::Paid)));
+        assert!(!cancels(&status(Some(false), Reason::InsufficientFunds)));
+    }
+
+    fn with_annotation(annotation: &str, text: &str) -> ObjectMeta {
+        ObjectMeta { annotations: Some([(annotation.to_owned(), text.to_owned())].into()), ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn what_is_no_number_of_ours_asks_for_nothing() {
+        for text in ["", "-1", "101", "2.0", "two", "99999999999"] {
+            let metadata = with_annotation(ATTEMPT_ANNOTATION, text);
+            assert_eq!(Intent::of(&metadata, None, &OrderStatus::default()).attempt, 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_being_deleted_is_neither_charged_again_nor_told_again() {
+        let refused = status(Some(false), Reason::InsufficientFunds);
+        for annotation in [ATTEMPT_ANNOTATION, RESEND_ANNOTATION] {
+            let mut metadata = with_annotation(annotation, "2");
+            let intent = Intent::of(&metadata, None, &refused);
+            assert_eq!(intent.attempt + intent.resends, 2);
+            metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            assert_eq!(Intent::of(&metadata, None, &refused), Intent::default(), "{annotation}");
+        }
+    }
+}

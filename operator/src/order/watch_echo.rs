@@ -1,0 +1,103 @@
+//! The operator's own writes, as its watch brings them.
+//!
+//! A client that waits for an order waits until a watch brings its status. Events that are
+//! written at once compete with that for the API server. So a pass waits for its own watch
+//! first: when that has the status, the other watches have it as well.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::runtime::{reflector::ObjectRef, watcher};
+use tokio::sync::oneshot;
+
+use crate::kube::OrderGuard;
+
+/// How long a pass waits for its write: many times what the watch takes, and short enough not to matter while the watch is
+/// away.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The writes that passes wait for. There is one pass over an order at a time, so at most one waits for it.
+#[derive(Debug, Default)]
+pub struct WatchEcho(Mutex<Waiting>);
+
+type Waiting = HashMap<ObjectRef<OrderGuard>, oneshot::Sender<()>>;
+
+impl WatchEcho {
+    /// Expects the next change of an order; to be called before the write.
+    pub fn expect(&self, order: &OrderGuard) -> Echo<'_> {
+        let (sender, came) = oneshot::channel();
+        let order = ObjectRef::from(order);
+        self.waiting().insert(order.clone(), sender);
+        Echo { echoes: self, order, came }
+    }
+
+    /// Resolves the echo of the order that this event is about.
+    pub fn saw(&self, event: &watcher::Event<OrderGuard>) {
+        if let watcher::Event::Apply(order) | watcher::Event::InitApply(order) | watcher::Event::Delete(order) = event
+            && let Some(waiting) = self.waiting().remove(&ObjectRef::from(order))
+        {
+            let _ = waiting.send(());
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write that the watch is to bring.
+#[derive(Debug)]
+pub struct Echo<'a> {
+    echoes: &'a WatchEcho,
+    order: ObjectRef<OrderGuard>,
+    came: oneshot::Receiver<()>,
+}
+
+impl Echo<'_> {
+    /// Waits until the watch has brought the change, at most 100 ms.
+    pub async fn arrives(mut self) {
+        let _ = tokio::time::timeout(PATIENCE, &mut self.came).await;
+    }
+}
+
+impl Drop for Echo<'_> {
+    fn drop(&mut self) {
+        self.echoes.waiting().remove(&self.order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use orders_crds::{Order, OrderSpec};
+
+    use super::*;
+
+    fn order(name: &str) -> OrderGuard {
+        OrderGuard(Ok(Order::new(name, OrderSpec::default())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_waited_for_until_it_comes_but_not_for_long() {
+        let echoes = WatchEcho::default();
+        let next = echoes.expect(&order("a"));
+        echoes.saw(&watcher::Event::Apply(order("b")));
+        echoes.saw(&watcher::Event::InitDone);
+        let mut came = Box::pin(next.arrives());
+        assert!((&mut came).now_or_never().is_none());
+        echoes.saw(&watcher::Event::Apply(order("a")));
+        assert!(came.now_or_never().is_some());
+
+        let next = echoes.expect(&order("a"));
+        echoes.saw(&watcher::Event::Delete(order("a")));
+        assert!(next.arrives().now_or_never().is_some(), "what came before anybody asked has come");
+
+        let never = echoes.expect(&order("a")).arrives();
+        assert!(tokio::time::timeout(2 * PATIENCE, never).await.is_ok());
+        drop(echoes.expect(&order("a")));
+        assert!(echoes.waiting().is_empty(), "nobody waits any more");
+    }
+}

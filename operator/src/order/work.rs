@@ -1,0 +1,70 @@
+//! Whether an order needs anything: the one place that answers it.
+
+use jiff::Timestamp;
+use kube::Resource;
+use orders_crds::{Order, OrderStatus};
+
+use super::{
+    decide::{Step, decide},
+    intent::Intent,
+};
+use crate::kube::{
+    OrderGuard,
+    finalizer::{has_finalizer, needs_finalizer},
+};
+
+/// The next step of an order.
+pub fn next_step(order: &Order, now: Timestamp) -> Step {
+    let none = OrderStatus::default();
+    let status = order.status.as_ref().unwrap_or(&none);
+    decide(status, &Intent::of(order.meta(), Some(&order.spec), status), now)
+}
+
+/// Whether a pass over the order has anything to do, now or later. An order that cannot be
+/// parsed is looked at.
+pub fn needs_pass(order: &OrderGuard, now: Timestamp) -> bool {
+    let Ok(readable) = &order.0 else { return true };
+    let status = readable.status.clone().unwrap_or_default();
+    next_step(readable, now) != Step::Done || has_finalizer(order) != needs_finalizer(order, &status)
+}
+
+/// Whether the order is finished, so that it can be archived and removed: decided, settled,
+/// its customer notified, and nothing asked for that is not done.
+pub fn is_finished(order: &Order, now: Timestamp) -> bool {
+    order.status.as_ref().is_some_and(|status| !status.is_charge_open())
+        && next_step(order, now) == Step::Done
+        && order.meta().deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use orders_crds::{ConditionType, OrderSpec, Reason, conditions};
+
+    use super::*;
+
+    fn order(succeeded: Option<bool>, notified: Option<Reason>) -> Order {
+        let mut status = OrderStatus::default();
+        let mut set = |kind, state, reason| {
+            conditions::set(&mut status.conditions, kind, state, reason, String::new(), None, Timestamp::UNIX_EPOCH);
+        };
+        set(ConditionType::Succeeded, succeeded, if succeeded == Some(true) { Reason::Paid } else { Reason::InsufficientFunds });
+        if let Some(reason) = notified {
+            set(ConditionType::Notified, Some(reason == Reason::Sent), reason);
+        }
+        Order { status: Some(status), ..Order::new("order-1", OrderSpec::default()) }
+    }
+
+    #[test]
+    fn an_order_is_finished_once_it_is_decided_and_its_message_sent_or_given_up() {
+        let is_finished = |order: &Order| is_finished(order, Timestamp::UNIX_EPOCH);
+        assert!(is_finished(&order(Some(true), Some(Reason::Sent))));
+        assert!(is_finished(&order(Some(false), Some(Reason::DeadLettered))));
+        assert!(!is_finished(&order(Some(true), Some(Reason::Delivering))));
+        assert!(!is_finished(&order(Some(true), None)));
+        assert!(!is_finished(&order(None, None)));
+        assert!(!is_finished(&Order::new("order-1", OrderSpec::default())));
+        let mut cancelled = order(Some(true), Some(Reason::Sent));
+        cancelled.spec.cancel_requested = Some(true);
+        assert!(!is_finished(&cancelled), "its money is to be given back");
+    }
+}

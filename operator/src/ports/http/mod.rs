@@ -1,0 +1,6 @@
+//! Billing, notify and the archive over HTTP.
+
+pub mod accounts;
+pub mod archive;
+pub mod billing;
+pub mod notify;

@@ -1,0 +1,80 @@
+//! Which style of interaction this operator runs with: the one place that knows.
+
+use std::{future::pending, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use orders_contracts::topology::Service;
+use orders_service::{broker::Broker, token_file::TokenFile};
+
+use super::{
+    Billing, Notify,
+    http::{billing::HttpBilling, notify::HttpNotify},
+    nats::{self, Listener},
+};
+use crate::config::Config;
+
+/// How the services talk about an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interaction {
+    /// Billing and notify over HTTP.
+    Http,
+    /// Billing over HTTP; the outcome is published, and notify consumes it.
+    NotifyBroker,
+    /// Requests, outcomes and notifications over the broker, none over HTTP.
+    Broker,
+}
+
+/// Billing and notify as this style reaches them.
+pub struct Clients {
+    /// Charges.
+    pub billing: Arc<dyn Billing>,
+    /// Notifies customers.
+    pub notify: Arc<dyn Notify>,
+    /// Receives their replies, in the styles with a broker.
+    pub listener: Option<Listener>,
+}
+
+impl Clients {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// If something that the style needs is not configured; the message names it.
+    pub async fn new(config: &Config) -> Result<Self> {
+        Ok(match config.interaction {
+            Interaction::Http => {
+                Clients { billing: Arc::new(http_billing(config)?), notify: Arc::new(http_notify(config)?), listener: None }
+            }
+            Interaction::NotifyBroker => {
+                let (notify, listener) = nats::notify_only(connect(config).await?);
+                Clients { billing: Arc::new(http_billing(config)?), notify: Arc::new(notify), listener: Some(listener) }
+            }
+            Interaction::Broker => {
+                let (billing, notify, listener) = nats::everything(connect(config).await?);
+                Clients { billing: Arc::new(billing), notify: Arc::new(notify), listener: Some(listener) }
+            }
+        })
+    }
+}
+
+/// Receives the replies of billing and notify, if the style has a broker; never ends.
+pub async fn receive(listener: Option<&Listener>) {
+    match listener {
+        Some(listener) => listener.run().await,
+        None => pending().await,
+    }
+}
+
+fn http_billing(config: &Config) -> Result<HttpBilling> {
+    Ok(HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?)
+}
+
+fn http_notify(config: &Config) -> Result<HttpNotify> {
+    let url = config.notify_url.as_ref().context("NOTIFY_URL is not set; INTERACTION=http needs it")?;
+    Ok(HttpNotify::new(url, TokenFile::new(config.notify_token_file.clone()))?)
+}
+
+async fn connect(config: &Config) -> Result<Broker> {
+    let broker = config.broker.connect(Service::Operator).await?;
+    broker.context("NATS_URL is not set; INTERACTION=notify-broker and broker need it")
+}

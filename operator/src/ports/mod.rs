@@ -1,0 +1,162 @@
+//! How the operator reaches billing and notify: one trait each, so that another style of
+//! interaction is another implementation and not another controller. [`interaction`] chooses
+//! the implementation; [`http`] and [`nats`] are the ways.
+
+pub mod http;
+pub mod interaction;
+pub mod nats;
+pub mod purchase;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use orders_crds::{Login, Money, OrderStatus, Outcome, Refusal, RetryStep};
+
+pub use purchase::Purchase;
+
+/// A reply that may arrive after its timeout. Resolves to `true` when one is available, to `false`
+/// if another caller starts waiting for the same key.
+pub type LateReply = BoxFuture<'static, bool>;
+
+/// Billing's definite answer about a charge. A refusal is an answer, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payment {
+    /// The account was charged, now or when this key was first seen.
+    Charged {
+        /// The balance right after.
+        balance: Money,
+    },
+    /// The account was not and will not be charged for this key.
+    Refused {
+        /// [`Refusal::InsufficientFunds`], [`Refusal::AccountNotFound`] or [`Refusal::Cancelled`].
+        refusal: Refusal,
+        /// The balance at the refusal, if there is an account.
+        balance: Option<Money>,
+    },
+}
+
+/// How a message stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The mail server accepted it.
+    Sent,
+    /// It is stored and being tried.
+    Underway {
+        /// Why the last attempt failed, if one did.
+        last_error: Option<String>,
+    },
+    /// It was refused; another attempt would fail as well.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// Its delivery failed too often and was given up; it is sent again on request.
+    DeadLettered {
+        /// Why the last attempt failed.
+        why: String,
+    },
+}
+
+/// What a customer is notified of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The outcome of the order.
+    pub outcome: Outcome,
+    /// The balance right after the charge or at the refusal.
+    pub balance: Option<Money>,
+    /// How often the message was requested again after its delivery had been given up.
+    pub resends: i32,
+}
+
+impl Notice {
+    /// The notice of an order with this status; `None` while its outcome is not known.
+    pub fn of(status: &OrderStatus) -> Option<Self> {
+        let outcome = status.outcome();
+        match outcome {
+            Outcome::Undecided | Outcome::Unknown => None,
+            Outcome::Paid | Outcome::Refused(_) => {
+                Some(Notice { outcome, balance: status.balance, resends: status.resends.unwrap_or(0) })
+            }
+        }
+    }
+}
+
+/// No definite answer: the effect may or may not have happened. Ask again with the same key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoAnswer(pub String);
+
+/// The billing service, as the operator needs it.
+#[async_trait]
+pub trait Billing: Send + Sync {
+    /// Charges a purchase, once for its key.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which the charge is unknown.
+    async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+
+    /// Closes the charge of a purchase, so that it can no longer be made, and returns its
+    /// outcome: a charge that was decided before stays as it is.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which the charge is unknown.
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+
+    /// Refunds the charge of a purchase as a whole, once, and returns the balance right after.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which the refund is unknown.
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer>;
+
+    /// The reply to this step, which timed out, if it may still arrive; `None` where replies never arrive late. The next
+    /// call for the step takes the reply.
+    fn late_reply(&self, _step: RetryStep, _purchase: &Purchase) -> Option<LateReply> {
+        None
+    }
+}
+
+/// The notify service, as the operator needs it.
+#[async_trait]
+pub trait Notify: Send + Sync {
+    /// Has the customer notified, once for the message's key, and returns how the message stands.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], after which it is unknown whether the message is stored.
+    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer>;
+
+    /// As [`Billing::late_reply`], of a message that was sent or given up.
+    fn late_reply(&self, _purchase: &Purchase, _notice: &Notice) -> Option<LateReply> {
+        None
+    }
+}
+
+impl Payment {
+    /// The payment with this outcome and balance.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if the outcome is none of a charge, or is not known to this version.
+    fn new(outcome: Outcome, balance: Option<Money>) -> Result<Self, NoAnswer> {
+        match (outcome, balance) {
+            (Outcome::Paid, Some(balance)) => Ok(Payment::Charged { balance }),
+            (Outcome::Paid, None) => Err(NoAnswer("billing's answer has no balance".to_owned())),
+            (
+                Outcome::Refused(
+                    refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled),
+                ),
+                balance,
+            ) => Ok(Payment::Refused { refusal, balance }),
+            (Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder), _)
+            | (Outcome::Undecided, _) => Err(NoAnswer("billing's answer is the outcome of no charge".to_owned())),
+            (Outcome::Unknown, _) => {
+                Err(NoAnswer("billing's answer is an outcome that this version of the operator does not know".to_owned()))
+            }
+        }
+    }
+}
+
+/// An answer counts only if it is about this purchase.
+fn is_of(purchase: &Purchase, key: &str, login: &Login, amount: Money) -> Result<(), NoAnswer> {
+    if key == purchase.key && *login == purchase.login && amount == purchase.amount {
+        return Ok(());
+    }
+    Err(NoAnswer("billing's answer is about another charge".to_owned()))
+}

@@ -1,0 +1,61 @@
+//! Everything that a leader runs: the one place where the tasks are put together.
+
+use std::{future::pending, sync::Arc};
+
+use kube::{Api, runtime::reflector};
+use orders_service::shutdown::Shutdown;
+
+use crate::{
+    customer::controller::Customers,
+    order::{context::Context, controller, removal::Removal},
+    ports::{interaction::receive, nats::Listener},
+};
+
+/// What a leader works with.
+pub struct Tasks {
+    /// What a pass over an order needs.
+    pub context: Arc<Context>,
+    /// Archives and removes finished orders, if there is an archive.
+    pub removal: Option<Removal>,
+    /// The customers.
+    pub customers: Arc<Customers>,
+    /// Receives the replies of billing and notify, in the styles with a broker.
+    pub listener: Option<Listener>,
+    /// The namespace of the orders and customers; `None` for all.
+    pub namespace: Option<String>,
+    /// Passes over orders at once.
+    pub concurrency: u16,
+}
+
+impl Tasks {
+    /// Runs all of them until shutdown; then finishes the passes in progress.
+    pub async fn run(&self, shutdown: Shutdown) {
+        let (store, writer) = reflector::store();
+        let orders = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.context.client.clone(), namespace),
+            None => Api::all(self.context.client.clone()),
+        };
+        let passes =
+            controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
+        // The others end with the passes, not before.
+        let removal = async {
+            match &self.removal {
+                Some(removal) => removal.run(store).await,
+                None => pending().await,
+            }
+        };
+        let customers = async {
+            self.customers.clone().run(self.namespace.as_deref(), shutdown.clone()).await;
+            pending().await
+        };
+        tokio::select! {
+            () = passes => {}
+            () = removal => {}
+            () = customers => {}
+            () = receive(self.listener.as_ref()) => {}
+            () = shutdown.clone().out_of_time() => {
+                tracing::warn!("stopped with passes in progress; the next leader goes on with their orders");
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Lists the dead letters and replays them.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use orders_service::broker::dead_letters::DeadLetters;
+use secrecy::SecretString;
+
+/// The dead letters: messages that a service could not handle.
+#[derive(Debug, Parser)]
+#[command(name = "orders-dead-letters", version)]
+struct Cli {
+    /// The broker, as in nats://localhost:4222
+    #[arg(long, env = "NATS_URL")]
+    nats_url: String,
+
+    /// Password of the broker's user admin
+    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
+    nats_password: SecretString,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show them, oldest first, each with its number, why it is one, and itself
+    List,
+    /// Publish them again on their subjects
+    Replay {
+        /// Its number
+        #[arg(required_unless_present = "all")]
+        number: Option<u64>,
+        /// All of them
+        #[arg(long, conflicts_with = "number")]
+        all: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let letters = DeadLetters::connect(&cli.nats_url, &cli.nats_password).await.context("cannot reach the broker")?;
+    let all = letters.list().await?;
+    match cli.command {
+        Command::List => {
+            for letter in &all {
+                println!(
+                    "{}\t{} to {}, delivered {} times: {}\n\t{}",
+                    letter.sequence,
+                    letter.subject,
+                    letter.service,
+                    letter.deliveries,
+                    letter.why,
+                    String::from_utf8_lossy(&letter.payload)
+                );
+            }
+            println!("{} dead letters", all.len());
+        }
+        Command::Replay { number, .. } => {
+            let chosen: Vec<_> = all.iter().filter(|letter| number.is_none_or(|number| letter.sequence == number)).collect();
+            anyhow::ensure!(number.is_none() || !chosen.is_empty(), "there is no dead letter with this number; see `list`");
+            for letter in &chosen {
+                letters.replay(letter).await?;
+            }
+            println!("{} sent again", chosen.len());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The connection to the broker: made in the background, and made again when it breaks.
+
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event, jetstream};
+use clap::Args;
+use orders_contracts::topology::{Service, Stream};
+use secrecy::{ExposeSecret, SecretString};
+use strum::IntoEnumIterator;
+
+use super::streams::stream_config;
+
+/// How long a call to the broker may take.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest pause between two tries to connect.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// Where the broker is; `#[command(flatten)]` this into a binary's arguments.
+#[derive(Args, Clone, Debug)]
+pub struct BrokerArgs {
+    /// The broker, as in nats://orders-nats:4222 or tls://nats.example.com; none if not set.
+    #[arg(long, env = "NATS_URL")]
+    pub nats_url: Option<String>,
+
+    /// Password of this service's user at the broker.
+    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
+    pub nats_password: Option<SecretString>,
+}
+
+/// A service's connection to the broker.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) service: Service,
+}
+
+impl BrokerArgs {
+    /// Connects, if there is a broker.
+    ///
+    /// # Errors
+    /// If the URL cannot be parsed. A broker that does not answer is no error: the connection is
+    /// made once it does.
+    pub async fn connect(&self, service: Service) -> anyhow::Result<Option<Broker>> {
+        match &self.nats_url {
+            Some(url) => Broker::connect(url, self.nats_password.as_ref(), service).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Broker {
+    /// Connects as this service.
+    ///
+    /// # Errors
+    /// As [`BrokerArgs::connect`].
+    pub async fn connect(url: &str, password: Option<&SecretString>, service: Service) -> anyhow::Result<Self> {
+        let user = service.name();
+        let client = options(user, password)
+            .retry_on_initial_connect()
+            .connect(url)
+            .await
+            .map_err(|error| anyhow::anyhow!("NATS_URL={url}: {error}"))?;
+        let jetstream = jetstream::ContextBuilder::new().timeout(CALL_TIMEOUT).ack_timeout(CALL_TIMEOUT).build(client);
+        Ok(Broker { jetstream, service })
+    }
+
+    /// Creates the streams that do not exist, and adds the subjects that those of an earlier version
+    /// lack. Their other settings belong to the broker's administrator.
+    ///
+    /// # Errors
+    /// If the broker does not answer, or refuses.
+    pub(crate) async fn prepare(&self) -> Result<(), String> {
+        for stream in Stream::iter() {
+            let failed = |error: &dyn std::fmt::Display| format!("stream {}: {error}", stream.name());
+            let made = self.jetstream.get_or_create_stream(stream_config(stream)).await.map_err(|error| failed(&error))?;
+            let mut config = made.cached_info().config.clone();
+            let missing: Vec<String> =
+                stream_config(stream).subjects.into_iter().filter(|subject| !config.subjects.contains(subject)).collect();
+            if !missing.is_empty() {
+                config.subjects.extend(missing);
+                self.jetstream.update_stream(config).await.map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every connection has in common. A user may subscribe to replies of its own only.
+pub(crate) fn options(user: &str, password: Option<&SecretString>) -> ConnectOptions {
+    let password = password.map_or("", |password| password.expose_secret());
+    ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        .custom_inbox_prefix(format!("_INBOX.{user}"))
+        .name(format!("orders-{user}"))
+        .connection_timeout(CALL_TIMEOUT)
+        // Notices a broker that is there and says nothing within ten seconds.
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempts| RECONNECT_DELAY.min(Duration::from_millis(50 * attempts as u64)))
+        .event_callback(|event| async move {
+            match event {
+                Event::Connected => tracing::info!("connected to the broker"),
+                Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
+                event => tracing::warn!(%event, "broker"),
+            }
+        })
+}

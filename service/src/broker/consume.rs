@@ -1,0 +1,189 @@
+//! Consuming: a message is acknowledged once it is handled, delivered again until then, and
+//! after [`MAX_DELIVERIES`] a dead letter.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use futures::{FutureExt, StreamExt, future::FusedFuture};
+use orders_contracts::{
+    events::{CloudEvent, Event},
+    topology::Consumer,
+};
+use serde_json::Value;
+
+use super::{
+    connection::Broker,
+    streams::{MAX_DELIVERIES, consumer_config},
+};
+use crate::IdempotencyKey;
+
+/// Messages that one consumer handles at once.
+const AT_ONCE: usize = 32;
+
+/// How long a handler may take: twice that is less than the broker waits for the acknowledgement.
+const LIMIT: Duration = Duration::from_secs(6);
+
+/// Pause after the broker refused the consumer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A CloudEvent whose data is not parsed yet.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its subject.
+    pub subject: String,
+    event: CloudEvent<Value>,
+}
+
+/// Why a message was not handled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandlerError {
+    /// It cannot be handled now: deliver it again.
+    #[error("{0}")]
+    Retry(String),
+    /// It can never be handled as it is: make it a dead letter.
+    #[error("{0}")]
+    Reject(String),
+}
+
+impl Received {
+    fn parse(message: &Message) -> Result<Self, HandlerError> {
+        let event: CloudEvent<Value> =
+            serde_json::from_slice(&message.payload).map_err(|error| HandlerError::Reject(format!("no CloudEvent: {error}")))?;
+        if event.specversion != "1.0" {
+            return Err(HandlerError::Reject(format!("CloudEvents {} is not known here", excerpt(&event.specversion))));
+        }
+        Ok(Received { subject: message.subject.to_string(), event })
+    }
+
+    /// Reads the data, if it is of this type.
+    ///
+    /// # Errors
+    /// [`HandlerError::Reject`] if it is another, or not as its type says.
+    pub fn data<E: Event>(&self) -> Result<E, HandlerError> {
+        if self.event.type_ != E::TYPE {
+            return Err(HandlerError::Reject(format!("type {} is not known here", excerpt(&self.event.type_))));
+        }
+        let data = E::deserialize(&self.event.data).map_err(|error| HandlerError::Reject(format!("data: {error}")))?;
+        if data.key() != self.event.subject {
+            return Err(HandlerError::Reject("subject: not the key in data".to_owned()));
+        }
+        // As over HTTP. Anything else could not be a header, which the broker's message ids are.
+        if IdempotencyKey::parse(data.key()).is_none() {
+            return Err(HandlerError::Reject("key: not 1 to 255 visible ASCII characters".to_owned()));
+        }
+        Ok(data)
+    }
+}
+
+impl Broker {
+    /// Handles each message until `stop`; then finishes the messages in progress. The effect of
+    /// `handler` has to be idempotent.
+    pub async fn consume<F, Fut>(&self, consumer: &Consumer, handler: F, stop: impl Future<Output = ()>)
+    where
+        F: Fn(Received) -> Fut + Sync,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let stop = stop.fuse();
+        tokio::pin!(stop);
+        loop {
+            let messages = tokio::select! { () = &mut stop => return, messages = self.messages(consumer) => messages };
+            let messages = match messages {
+                Ok(messages) => messages,
+                Err(error) => {
+                    tracing::warn!(error, stream = consumer.stream.name(), "cannot consume; trying again");
+                    tokio::select! { () = &mut stop => return, () = tokio::time::sleep(PAUSE) => continue }
+                }
+            };
+            // An error, such as a heartbeat that is missing, ends the subscription; a new one is begun.
+            let until_broken =
+                messages.take_while(|message| std::future::ready(message.is_ok())).filter_map(|m| async { m.ok() });
+            let handling =
+                until_broken.take_until(&mut stop).for_each_concurrent(AT_ONCE, |message| self.handle(message, &handler));
+            handling.await;
+            if stop.is_terminated() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn messages(&self, consumer: &Consumer) -> Result<async_nats::jetstream::consumer::pull::Stream, String> {
+        self.prepare().await?;
+        let (stream, config) = (consumer.stream.name(), consumer_config(consumer));
+        let made = self.jetstream.create_consumer_on_stream(config, stream).await;
+        let made = made.map_err(|error| format!("consumer {}: {error}", consumer.service.name()))?;
+        let messages =
+            made.stream().max_messages_per_batch(AT_ONCE).heartbeat(Duration::from_secs(3)).expires(Duration::from_secs(10));
+        messages.messages().await.map_err(|error| error.to_string())
+    }
+
+    async fn handle<F, Fut>(&self, message: Message, handler: &F)
+    where
+        F: Fn(Received) -> Fut,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let deliveries = message.info().map_or(1, |info| info.delivered);
+        let handled = match Received::parse(&message) {
+            // Each handler before ended without an error to show.
+            Ok(_) if deliveries > MAX_DELIVERIES => Err(HandlerError::Reject("no handler finished it".to_owned())),
+            Ok(received) => {
+                // A task of its own, so that a panic concerns this message only.
+                let mut handling = tokio::spawn(handler(received));
+                match tokio::time::timeout(LIMIT, &mut handling).await {
+                    Ok(Ok(handled)) => handled,
+                    Ok(Err(_)) => Err(HandlerError::Reject("the handler panicked".to_owned())),
+                    Err(_) => {
+                        handling.abort();
+                        Err(HandlerError::Retry("the handler took too long".to_owned()))
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        let result = match &handled {
+            Ok(()) => "done",
+            Err(HandlerError::Retry(_)) => "later",
+            Err(HandlerError::Reject(_)) => "never",
+        };
+        let subject = message.subject.to_string();
+        metrics::counter!("orders_broker_consumed_total", "subject" => subject.clone(), "result" => result).increment(1);
+        let answer = match handled {
+            Ok(()) => AckKind::Ack,
+            Err(HandlerError::Retry(why)) if deliveries < MAX_DELIVERIES => {
+                tracing::warn!(subject, deliveries, why, "not handled; delivered again later");
+                AckKind::Nak(Some(pause(deliveries)))
+            }
+            Err(HandlerError::Retry(why) | HandlerError::Reject(why)) => match self.bury(&message, &why, deliveries).await {
+                Ok(()) => AckKind::Term,
+                Err(error) => {
+                    tracing::warn!(subject, %error, "not stored as a dead letter; again later");
+                    AckKind::Nak(Some(pause(deliveries)))
+                }
+            },
+        };
+        // Not acknowledged means delivered again, which is harmless.
+        if let Err(error) = message.ack_with(answer).await {
+            tracing::warn!(subject, error, "not acknowledged");
+        }
+    }
+}
+
+/// 0.5 s, 1 s, 2 s … after so many deliveries, at most half a minute.
+fn pause(deliveries: i64) -> Duration {
+    let doublings = u32::try_from(deliveries - 1).unwrap_or(0).min(16);
+    Duration::from_secs(30).min(Duration::from_millis(500 << doublings))
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_half_a_minute() {
+        assert_eq!([1, 2, 3, 7, 99].map(pause), [500, 1000, 2000, 30_000, 30_000].map(Duration::from_millis));
+    }
+}

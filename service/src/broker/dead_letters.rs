@@ -1,0 +1,118 @@
+//! Dead letters: messages that a service could not handle, kept to be inspected and replayed.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, Message, message::PublishMessage, stream::RawMessageErrorKind},
+};
+use bytes::Bytes;
+use orders_contracts::topology::{DEAD, Stream};
+use secrecy::SecretString;
+
+use super::{
+    connection::{Broker, CALL_TIMEOUT, options},
+    publish::Unpublished,
+    streams::stream_config,
+};
+
+const OF_SUBJECT: &str = "Orders-Subject";
+const WHY: &str = "Orders-Why";
+const DELIVERIES: &str = "Orders-Deliveries";
+
+/// The longest reason kept, in characters.
+const MAX_WHY: usize = 500;
+
+impl Broker {
+    /// Stores a message as a dead letter, with why.
+    pub(crate) async fn bury(&self, message: &Message, why: &str, deliveries: i64) -> Result<(), Unpublished> {
+        let (subject, service) = (message.subject.as_str(), self.service.name());
+        let why: String = why.chars().filter(|c| !c.is_control()).take(MAX_WHY).collect();
+        tracing::error!(subject, deliveries, why, "a dead letter");
+        metrics::counter!("orders_broker_dead_letters_total", "subject" => subject.to_owned()).increment(1);
+        let letter = PublishMessage::build()
+            .payload(message.payload.clone())
+            .header(OF_SUBJECT, subject)
+            .header(WHY, why.as_str())
+            .header(DELIVERIES, deliveries.to_string().as_str());
+        self.store(format!("{DEAD}.{service}"), letter).await
+    }
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number in the stream.
+    pub sequence: u64,
+    /// The subject of the message.
+    pub subject: String,
+    /// The service that could not handle it.
+    pub service: String,
+    /// Why not.
+    pub why: String,
+    /// How often it was delivered.
+    pub deliveries: String,
+    /// The message.
+    pub payload: Bytes,
+}
+
+/// The dead letters, for an administrator.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    jetstream: jetstream::Context,
+}
+
+impl DeadLetters {
+    /// Connects as the user `admin`.
+    ///
+    /// # Errors
+    /// If the broker does not answer, or refuses the password.
+    pub async fn connect(url: &str, password: &SecretString) -> anyhow::Result<Self> {
+        let client = options("admin", Some(password)).connect(url).await?;
+        Ok(DeadLetters { jetstream: jetstream::ContextBuilder::new().timeout(CALL_TIMEOUT).build(client) })
+    }
+
+    /// All of them, oldest first.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn list(&self) -> anyhow::Result<Vec<DeadLetter>> {
+        let stream = self.jetstream.get_or_create_stream(stream_config(Stream::DeadLetters)).await?;
+        let state = stream.get_info().await?.state;
+        let mut letters = Vec::new();
+        for sequence in state.first_sequence..=state.last_sequence {
+            match tokio::time::timeout(Duration::from_secs(5), stream.get_raw_message(sequence)).await? {
+                Ok(message) => {
+                    let header = |name| header(&message.headers, name);
+                    letters.push(DeadLetter {
+                        sequence,
+                        subject: header(OF_SUBJECT),
+                        service: message.subject.rsplit('.').next().unwrap_or_default().to_owned(),
+                        why: header(WHY),
+                        deliveries: header(DELIVERIES),
+                        payload: message.payload,
+                    });
+                }
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {} // replayed already
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Publishes it again on its subject, and deletes it.
+    ///
+    /// # Errors
+    /// If the broker does not answer. It may still exist then.
+    pub async fn replay(&self, letter: &DeadLetter) -> anyhow::Result<()> {
+        let again = PublishMessage::build().payload(letter.payload.clone());
+        self.jetstream.send_publish(letter.subject.clone(), again).await?.await?;
+        let stream = self.jetstream.get_stream(Stream::DeadLetters.name()).await?;
+        stream.delete_message(letter.sequence).await?;
+        Ok(())
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).map(|value| value.as_str().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,54 @@
+//! Publishing: a message counts once the broker has it on disk.
+
+use async_nats::jetstream::message::PublishMessage;
+
+use orders_contracts::events::{CloudEvent, Event};
+
+use super::connection::{Broker, CALL_TIMEOUT};
+
+/// It is not known whether the broker has the message: publish it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("broker: {0}")]
+pub struct Unpublished(pub String);
+
+impl Broker {
+    /// Publishes an event and waits until the broker has stored it. Of several
+    /// with one id within two minutes the broker keeps the first.
+    ///
+    /// # Errors
+    /// [`Unpublished`], within a few seconds.
+    pub async fn publish<E: Event>(&self, subject: &'static str, id: String, data: E) -> Result<(), Unpublished> {
+        let event = CloudEvent::new(self.service, id, data);
+        let payload = serde_json::to_vec(&event).map_err(|error| Unpublished(error.to_string()))?;
+        let message = PublishMessage::build()
+            .message_id(&event.id)
+            .header("content-type", "application/cloudevents+json")
+            .payload(payload.into());
+        let published = self.store(subject, message).await;
+        metrics::counter!("orders_broker_published_total", "subject" => subject, "stored" => if published.is_ok() { "true" } else { "false" })
+            .increment(1);
+        published
+    }
+
+    pub(crate) async fn store(&self, subject: impl Into<String>, message: PublishMessage) -> Result<(), Unpublished> {
+        use async_nats::jetstream::context::PublishErrorKind;
+        let subject = subject.into();
+        let storing = async { self.jetstream.send_publish(subject, message).await?.await };
+        match tokio::time::timeout(CALL_TIMEOUT, storing).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                if error.kind() == PublishErrorKind::StreamNotFound {
+                    // For the next time; this one is not kept waiting.
+                    let broker = self.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = broker.prepare().await {
+                            tracing::warn!(error, "the streams are not there yet");
+                        }
+                    });
+                }
+                Err(Unpublished(error.to_string()))
+            }
+            Err(_) => Err(Unpublished("no answer in time".to_owned())),
+        }
+    }
+}
