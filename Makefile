@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 # Which checkout the project's own crates in there were built from.
 BUILT_FROM := $(CARGO_TARGET_DIR)/checkout
-PACKAGES   = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml | cut -d'"' -f2))
+PACKAGES   = $(addprefix -p ,$(shell grep -hm1 '^name = ' */Cargo.toml testing/*/Cargo.toml | cut -d'"' -f2))
 
 NAMESPACE ?= shop
 CHART     := helm/orders
@@ -67,11 +67,11 @@ down: testbed ## End everything that demo, dev and the tests started
 	@$(TESTBED) down
 
 test: ## Before each commit, and what CI runs; ends a running demo and its orders
-	@testbed/steps.sh test lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-faults-quick=180 test-e2e=240
+	@testing/steps.sh test lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-faults-quick=180 test-e2e=240
 	@$(TESTBED) down
 
 test-all: ## Before a release: all of `make test`, and everything that is long
-	@testbed/steps.sh test-all lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-e2e=240 \
+	@testing/steps.sh test-all lint=30 build=60 build-cluster=5 test-unit=20 test-services=40 test-integration=240 test-e2e=240 \
 	  test-styles=420 test-upgrade=500 test-faults=900 test-scale=500
 	@$(TESTBED) down
 
@@ -146,20 +146,20 @@ load-previous: node
 
 test-mutants: build ## Mutants of the code that decides about money: each must be killed by unit and database tests (docs/reliability.md)
 	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install cargo-mutants --locked" >&2; exit 1; }
-	@testbed/mutants.sh $(MUTANTS)
+	@testing/mutants.sh $(MUTANTS)
 
 dev: testbed ## The services on this machine against a bare control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane
 	@$(BUILD) --bins
-	@$(TESTBED) dev
+	@$(PROGRAMS)/orders-dev
 
 measure: testbed ## Figures of the running demo: time from POST to answer, memory
-	@$(TESTBED) measure
+	@$(PROGRAMS)/orders-bench demo
 
 compare: testbed ## The three styles of interaction side by side, as a table (about 10 minutes); COMPARE='--rounds 1' changes it
 	@$(TESTBED) up control-plane
 	@$(BUILD) --release --bins
-	@$(CARGO_TARGET_DIR)/release/testbed compare --programs $(CARGO_TARGET_DIR)/release $(COMPARE)
+	@$(CARGO_TARGET_DIR)/release/orders-bench compare $(COMPARE)
 
 bench: testbed ## Orders measured against the API server itself, against goals (about an hour); BENCH='--quick' changes it
 	@$(BUILD) --release --bins
@@ -196,7 +196,7 @@ generate: checkout ## Write the files that are generated and committed: the CRDs
 	@write() { "$${@:2}" > "$$1.new" && mv "$$1.new" "$$1"; }; set -e; \
 	for crd in $(CRDS); do write $(CHART)/crds-generated/$$crd.yaml $(PROGRAMS)/crdgen $$crd; done; \
 	for service in api-server billing notify archive; do write $$service/openapi.json $(PROGRAMS)/$$service-openapi; done; \
-	for style in notify-broker broker; do write broker/asyncapi/$$style.json $(PROGRAMS)/broker-asyncapi $$style; done
+	for style in notify-broker broker; do write contracts/asyncapi/$$style.json $(PROGRAMS)/asyncapi $$style; done
 
 env: testbed ## Print exports of KUBECONFIG and PATH: eval "$(make -s env)"
 	@$(TESTBED) env

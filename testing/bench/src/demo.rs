@@ -1,0 +1,75 @@
+//! Figures of a running demo, for docs/measurements.md.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::processes::mebibytes;
+use crate::statistics::Times;
+
+/// How long one answer may take before the measurement is given up.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The processes of a service, by the start of their names.
+const SERVICES: [&str; 5] = ["orders-api-server", "orders-operator", "orders-billing", "orders-notify", "orders-archive"];
+
+/// Places `orders` orders one after the other at `base_url` and prints the time
+/// from each POST to its answer, then the memory of the services' processes.
+///
+/// # Errors
+/// When the service does not answer, or an order is not paid.
+pub async fn run(base_url: &str, orders: u32) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?;
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
+    let login = format!("measure-{since}");
+    client
+        .post(format!("{base_url}/billing/register?login={login}"))
+        .send()
+        .await
+        .context("is the demo up?")?
+        .error_for_status()?;
+    let refill = json!({"login": login, "balance": orders});
+    client.post(format!("{base_url}/billing/refill")).json(&refill).send().await?.error_for_status()?;
+
+    let order = json!({"login": login, "e_mail": "measure@example.com", "id_cart": 0, "amount": 1});
+    println!("placing {orders} orders as {login}, one after the other …");
+    let mut times = Times::default();
+    for _ in 0..orders {
+        let started = Instant::now();
+        let response = client.post(format!("{base_url}/orders/")).json(&order).send().await?;
+        ensure!(response.status() == 200, "an order was answered {}", response.status());
+        response.bytes().await?;
+        times.record(started.elapsed());
+    }
+    println!(
+        "POST to answer, one client, {orders} orders: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        times.percentile(0.5),
+        times.percentile(0.99),
+        times.percentile(1.0)
+    );
+    println!("memory (resident, of each process):");
+    for (name, resident) in memory()? {
+        println!("  {name:18} {resident:6.1} MiB");
+    }
+    println!("the orders stay; to delete them: kubectl delete orders -n shop --field-selector spec.login={login}");
+    Ok(())
+}
+
+/// Name and resident size, in MiB, of each running process of a service.
+fn memory() -> Result<Vec<(String, f64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let path = entry.path();
+        // A process may end while it is looked at.
+        let (Ok(command), Ok(status)) = (fs::read(path.join("cmdline")), fs::read_to_string(path.join("status"))) else {
+            continue;
+        };
+        let program = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+        let Some(name) = program.rsplit('/').next().filter(|name| SERVICES.contains(name)) else { continue };
+        found.push((name.to_owned(), mebibytes(&status, "VmRSS:")));
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(found)
+}

@@ -1,0 +1,90 @@
+//! `orders-bench`: orders measured against the API server itself.
+//!
+//! What an order costs is mostly what its writes to the Kubernetes API cost. So the
+//! same writes are measured twice, raw and through the services, one beside the
+//! other: `docs/performance.md` says how, and what came of it.
+
+#![deny(missing_docs)]
+
+mod bench;
+mod compare;
+mod cost;
+mod counters;
+mod customers;
+mod demo;
+mod exposition;
+mod goals;
+mod load;
+mod options;
+mod plot;
+mod processes;
+mod report;
+mod sample;
+mod sections;
+mod site;
+mod statistics;
+mod writer;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use orders_testbed::Cache;
+
+use crate::bench::{Bench, say};
+use crate::options::{Command, Options, Section};
+use crate::report::About;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse().shortened();
+    let cache = Cache::locate()?;
+    // Two at once would measure each other.
+    let _lock = cache.lock("bench").await?;
+    match options.command.clone() {
+        Command::Section(section) => beside_raw_writes(&cache, &options, section).await,
+        Command::Compare { orders, together } => {
+            let rounds = compare::Options::new(&options, orders, together)?;
+            compare::run(&cache, &rounds, async { Ok(tokio::signal::ctrl_c().await?) }).await
+        }
+        Command::Demo { base_url, orders } => demo::run(base_url.trim_end_matches('/'), orders).await,
+    }
+}
+
+/// Measures a section and reports it: as text, and into the files that the options name.
+async fn beside_raw_writes(cache: &Cache, options: &Options, section: Section) -> Result<()> {
+    let directory = cache.run("bench");
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let about = about(options)?;
+    let mut bench = Bench::new(options.clone(), &directory);
+    let result = tokio::select! {
+        result = sections::run(&mut bench, section) => result,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; what was started is ended"),
+    };
+    // What was measured before something failed is worth its while.
+    let goals = goals::goals(&bench.report);
+    print!("{}", bench.report.to_text(&about, &goals));
+    if let Some(file) = &options.json {
+        fs::write(file, bench.report.to_json(&about, &goals)?).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(file) = &options.plot {
+        fs::write(file, plot::svg(&bench.report)).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if result.is_err() {
+        say(&format!("logs: {}", directory.display()));
+    }
+    result
+}
+
+fn about(options: &Options) -> Result<About> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Ok(About {
+        began: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        cores: std::thread::available_parallelism()?.get(),
+        kernel: kernel.trim().to_owned(),
+        rounds: options.rounds,
+        seconds: options.seconds,
+        quick: options.quick,
+    })
+}

@@ -1,0 +1,170 @@
+//! What processes cost, from `/proc`.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// Ticks of `/proc/<pid>/stat` in a second: USER_HZ, which is 100 on every architecture that this runs on.
+const TICKS: f64 = 100.0;
+
+/// The bench itself, among the others.
+pub const BENCH: &str = "load generator";
+
+/// What belongs to none of the two sides' work.
+pub const NOT_COUNTED: [&str; 2] = [BENCH, "kube-controller-manager"];
+
+/// A process at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// CPU seconds so far, in user and kernel mode.
+    pub cpu: f64,
+    /// Resident memory, MiB.
+    pub resident: f64,
+    /// The most that it ever was, MiB; zero if that is not known.
+    pub peak: f64,
+}
+
+/// All processes that belong to this run, by name, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot(pub BTreeMap<String, Sample>);
+
+impl Snapshot {
+    /// Looks at this process and everything that it started. PostgreSQL's server and
+    /// its backends count as one, also the backends that have ended.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn take() -> std::io::Result<Self> {
+        let own = std::process::id();
+        let mut stats = BTreeMap::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            // A process may end while it is looked at.
+            let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::read(&text)) else {
+                continue;
+            };
+            stats.insert(pid, stat);
+        }
+        let mut all = BTreeMap::<String, Sample>::new();
+        for (pid, stat) in &stats {
+            let Some(child) = below(&stats, *pid, own) else { continue };
+            let name = if *pid == own { BENCH.to_owned() } else { name(child) };
+            // Those that ended are in their parent's account; PostgreSQL's are worth it, our own helpers not.
+            let ended = if name == "postgres" { stat.ended } else { 0.0 };
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            // Its processes share most of their memory, which must not count once for each.
+            let (resident, peak) = if name == "postgres" {
+                (mebibytes(&read("smaps_rollup"), "Pss:"), 0.0)
+            } else {
+                let status = read("status");
+                (mebibytes(&status, "VmRSS:"), mebibytes(&status, "VmHWM:"))
+            };
+            let sample = all.entry(name).or_default();
+            sample.cpu += (stat.own + ended) / TICKS;
+            sample.resident += resident;
+            sample.peak += peak;
+        }
+        Ok(Snapshot(all))
+    }
+
+    /// CPU seconds of each process since an earlier moment.
+    pub fn cpu_since(&self, before: &Snapshot) -> BTreeMap<String, f64> {
+        let earlier = |name: &String| before.0.get(name).map_or(0.0, |sample| sample.cpu);
+        self.0.iter().map(|(name, sample)| (name.clone(), (sample.cpu - earlier(name)).max(0.0))).collect()
+    }
+
+    /// Resident memory of a process now, and its peak, in MiB.
+    pub fn memory(&self, name: &str) -> (f64, f64) {
+        self.0.get(name).map_or((0.0, 0.0), |sample| (sample.resident, sample.peak))
+    }
+}
+
+/// What `/proc/<pid>/stat` says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stat {
+    parent: u32,
+    /// Ticks of its own.
+    own: f64,
+    /// Ticks of children that ended and were waited for.
+    ended: f64,
+}
+
+impl Stat {
+    fn read(text: &str) -> Option<Self> {
+        // The program's name comes second, in brackets, and may have anything in it.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
+        // Counted from the third field, the state: 1 is the parent, 11 to 14 the times.
+        let (own, ended) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
+        Some(Stat { parent: fields.get(1)?.parse().ok()?, own, ended })
+    }
+}
+
+/// The child of `own` that `pid` descends from, or is; itself for `own`; `None` for others.
+fn below(stats: &BTreeMap<u32, Stat>, pid: u32, own: u32) -> Option<u32> {
+    let mut child = pid;
+    loop {
+        let parent = stats.get(&child)?.parent;
+        if child == own || parent == own {
+            return Some(child);
+        }
+        child = parent;
+    }
+}
+
+/// The name of a process's program, without our prefix.
+fn name(pid: u32) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let program = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    name.strip_prefix("orders-").unwrap_or(name).to_owned()
+}
+
+/// The field of a process's `/proc/<pid>/status`, which has it in KiB, in MiB; zero if it is not there.
+pub fn mebibytes(status: &str, field: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(parent: u32) -> Stat {
+        Stat { parent, own: 0.0, ended: 0.0 }
+    }
+
+    #[test]
+    fn a_stat_is_read_whatever_the_program_is_called() {
+        let text = "7 (a) b (c)) S 1 7 7 0 -1 4194560 0 0 0 0 250 50 3 4 20 0 1 0 1 2 3";
+        assert_eq!(Stat::read(text), Some(Stat { parent: 1, own: 300.0, ended: 7.0 }));
+        assert_eq!(Stat::read("7 (a"), None);
+    }
+
+    #[test]
+    fn descendants_count_as_the_child_that_they_descend_from() {
+        let stats = BTreeMap::from([(1, stat(0)), (5, stat(1)), (6, stat(5)), (7, stat(6)), (9, stat(1))]);
+        assert_eq!(below(&stats, 7, 5), Some(6));
+        assert_eq!(below(&stats, 6, 5), Some(6));
+        assert_eq!(below(&stats, 5, 5), Some(5));
+        assert_eq!(below(&stats, 9, 5), None);
+    }
+
+    #[test]
+    fn cpu_is_what_came_since() {
+        let at = |cpu| Snapshot(BTreeMap::from([("etcd".to_owned(), Sample { cpu, ..Sample::default() })]));
+        assert_eq!(at(3.5).cpu_since(&at(1.0))["etcd"], 2.5);
+        assert_eq!(at(3.5).cpu_since(&Snapshot::default())["etcd"], 3.5);
+    }
+
+    #[test]
+    fn memory_is_in_mebibytes() {
+        assert_eq!(mebibytes("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1024 kB\n", "VmRSS:"), 1.0);
+        assert_eq!(mebibytes("", "VmRSS:"), 0.0);
+    }
+
+    #[test]
+    fn this_process_is_among_those_that_are_seen() {
+        let snapshot = Snapshot::take().unwrap();
+        assert!(snapshot.memory(BENCH).0 > 0.0);
+    }
+}

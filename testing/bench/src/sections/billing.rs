@@ -1,0 +1,173 @@
+//! Charges a second, beside what PostgreSQL does at most.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use orders_shop::Database;
+use orders_testbed::Postgres;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::bench::{Bench, say};
+use crate::cost::{Side, measured};
+use crate::load;
+use crate::site::{Site, Wanted};
+
+/// The table.
+pub const TABLE: &str = "billing, 32 clients";
+
+/// The row with the ratio of the two rates.
+pub const RATIO: &str = "charges over pgbench's updates";
+
+/// The column of many accounts.
+pub const MANY: &str = "1000 accounts";
+
+/// The column of one account.
+pub const HOT: &str = "one account";
+
+/// Clients on both sides.
+const CLIENTS: u32 = 32;
+
+/// Accounts on both sides.
+const ACCOUNTS: u64 = 1000;
+
+/// How long pgbench may take beyond what it was told: to connect, and for its last transactions.
+const SPARE: Duration = Duration::from_secs(30);
+
+/// As billing's table, without what makes it billing: one statement a transaction.
+const SETUP: &str = "CREATE TABLE accounts (login TEXT PRIMARY KEY, balance BIGINT NOT NULL CHECK (balance >= 0));
+    INSERT INTO accounts SELECT 'account-' || lpad(n::text, 4, '0'), 10000000000 FROM generate_series(0, 999) n;";
+
+/// Each round on a server of its own; the two sides alternate.
+///
+/// # Errors
+/// When something does not start or answer, or pgbench is missing.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    for round in 1..=bench.options.rounds {
+        let name = format!("billing-{round}");
+        let site = bench.open(&name, Database::Postgres, Wanted::default()).await?;
+        rates(bench, &site, round).await.with_context(|| name.clone())?;
+        bench.close(&name, site);
+    }
+    Ok(())
+}
+
+async fn rates(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
+    let postgres = site.postgres.as_ref().context("billing is measured on PostgreSQL")?;
+    let pgbench = postgres.program("pgbench")?;
+    postgres.query(SETUP)?;
+    site.customers.open_accounts(ACCOUNTS as u32, |number| account(number.into())).await?;
+    let token = std::fs::read_to_string(site.stack.directory.join("operator-billing.token"))?;
+    let seconds = bench.options.seconds;
+    for (column, accounts) in [(MANY, ACCOUNTS), (HOT, 1)] {
+        // Whoever comes second finds a larger log, or a checkpoint under way: so it is not always the same.
+        let (charges, updates) = if round % 2 == 1 {
+            let charges = charges(bench, site, &token, column, accounts).await?;
+            (charges, updates(&pgbench, postgres, &site.stack.directory, accounts, seconds).await?)
+        } else {
+            let updates = updates(&pgbench, postgres, &site.stack.directory, accounts, seconds).await?;
+            (charges(bench, site, &token, column, accounts).await?, updates)
+        };
+        say(&format!("billing, {column}: {charges:.0} charges/s, pgbench {updates:.0}/s"));
+        bench.report.add(TABLE, "pgbench: updates a second", column, updates);
+        bench.report.add(TABLE, RATIO, column, charges / updates);
+    }
+    Ok(())
+}
+
+/// Charges a second, asked for as the operator does.
+async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, accounts: u64) -> Result<f64> {
+    let (url, bearer) = (format!("{}/billing/withdraw", site.stack.billing.url), format!("Bearer {}", token.trim()));
+    let (http, next) = (site.http.clone(), Arc::new(AtomicU64::new(0)));
+    let work = move |_| {
+        let login = account(next.fetch_add(1, Ordering::Relaxed) % accounts);
+        let request = http.post(&url).header("Authorization", &bearer).header("Idempotency-Key", Uuid::new_v4().to_string());
+        let request = request.json(&json!({"login": login, "balance": 1.0}));
+        async move {
+            let started = Instant::now();
+            let answer: Value = request.send().await?.error_for_status()?.json().await?;
+            ensure!(answer["outcome"] == "Charged", "a charge was answered {answer}");
+            Ok(started.elapsed())
+        }
+    };
+    // Nothing is left to do after the last answer: no order is placed.
+    let measured = measured(site, Side::Raw, load::closed(CLIENTS, bench.options.duration(), work)).await?;
+    let row = |name: &str| format!("billing: {name}");
+    bench.report.add(TABLE, &row("charges a second"), column, measured.load.rate());
+    for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99)] {
+        bench.report.add(TABLE, &row(name), column, measured.load.times.percentile(share));
+    }
+    for name in ["billing", "postgres"] {
+        bench.report.add(TABLE, &row(&format!("CPU of {name}, ms a charge")), column, measured.cpu_of(name));
+    }
+    let name = "database: transactions that write";
+    bench.report.add(TABLE, &row(&format!("{name}, a charge")), column, measured.count_of(name));
+    Ok(measured.load.rate())
+}
+
+/// Single-statement updates a second, by pgbench.
+async fn updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts: u64, seconds: u64) -> Result<f64> {
+    let script = directory.join(format!("update-{accounts}.sql"));
+    std::fs::write(&script, update_script(accounts))?;
+    let mut command = Command::new(pgbench);
+    // Prepared, as billing's statements are. Without vacuum: these are not pgbench's own tables.
+    command.args(["-n", "-M", "prepared", "-j", "2", "-c", &CLIENTS.to_string(), "-T", &seconds.to_string(), "-f"]);
+    command.arg(&script).arg(postgres.url()).stdin(Stdio::null()).kill_on_drop(true);
+    let before = balances(postgres)?;
+    let output = timeout(Duration::from_secs(seconds) + SPARE, command.output()).await.context("pgbench does not end")??;
+    if !output.status.success() {
+        bail!("pgbench: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let output = String::from_utf8_lossy(&output.stdout);
+    // An update that finds no account is faster, and nothing.
+    let (updated, done) = (before - balances(postgres)?, said(&output, "number of transactions actually processed: ")?);
+    ensure!(updated == done as i64, "pgbench made {done} transactions, which updated {updated} rows");
+    said(&output, "tps = ")
+}
+
+fn balances(postgres: &Postgres) -> Result<i64> {
+    Ok(postgres.query("SELECT sum(balance) FROM accounts")?.trim().parse()?)
+}
+
+fn update_script(accounts: u64) -> String {
+    let padded = "'account-' || lpad((:number)::text, 4, '0')";
+    format!(
+        "\\set number random(0, {})\nUPDATE accounts SET balance = balance - 1 WHERE login = {padded} RETURNING balance;\n",
+        accounts - 1
+    )
+}
+
+/// The number that pgbench says after these words.
+fn said(output: &str, words: &str) -> Result<f64> {
+    let number = output.lines().find_map(|line| line.strip_prefix(words)?.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("pgbench does not say \"{words}\": {output}"))
+}
+
+/// The login of an account.
+fn account(number: u64) -> String {
+    format!("account-{number:04}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pgbench_says_its_rate() {
+        let output = "number of failed transactions: 0 (0.000%)\nlatency average = 9.1 ms\ntps = 3512.25 (without initial connection time)\n";
+        assert_eq!(said(output, "tps = ").unwrap(), 3512.25);
+        assert!(said("", "tps = ").is_err());
+    }
+
+    #[test]
+    fn one_hot_account_is_the_first() {
+        assert!(update_script(1).starts_with("\\set number random(0, 0)\n"));
+        assert_eq!(account(7), "account-0007");
+    }
+}

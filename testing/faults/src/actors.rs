@@ -1,0 +1,147 @@
+//! The processes that faults happen to.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use orders_shop::{Service, Stack};
+use orders_testbed::{PATIENCE, Postgres, Signal, wait_for};
+use rustix::process::{Pid, kill_process};
+use tokio::sync::Mutex;
+
+use crate::effect::Part;
+
+/// How long a leader that stands still may keep its Lease.
+const TAKEOVER_LIMIT: Duration = PATIENCE;
+
+/// How long the new leader has the orders to itself before the old one goes on.
+const HEAD_START: Duration = Duration::from_millis(1500);
+
+/// How often ended parts are looked for; the kubelet waits longer.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// The services, each of which can be killed and started again by itself.
+#[derive(Debug)]
+pub struct Actors {
+    api_server: Mutex<Service>,
+    operators: Vec<Mutex<Service>>,
+    billing: Mutex<Service>,
+    notify: Mutex<Service>,
+    archive: Mutex<Service>,
+    postgres: Option<Postgres>,
+    leases: Api<Lease>,
+}
+
+impl Actors {
+    /// The services of this stack, and the database server that they use.
+    pub fn new(stack: Stack, postgres: Option<Postgres>, client: Client) -> Self {
+        Actors {
+            leases: Api::namespaced(client, &stack.namespace),
+            api_server: Mutex::new(stack.api_server),
+            operators: stack.operators.into_iter().map(Mutex::new).collect(),
+            billing: Mutex::new(stack.billing),
+            notify: Mutex::new(stack.notify),
+            archive: Mutex::new(stack.archive),
+            postgres,
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let operators = (0..self.operators.len()).map(Part::Operator);
+        [Part::ApiServer, Part::Billing, Part::Notify, Part::Archive].into_iter().chain(operators)
+    }
+
+    /// The process of a part.
+    pub fn service(&self, part: Part) -> &Mutex<Service> {
+        match part {
+            Part::ApiServer => &self.api_server,
+            Part::Operator(number) => &self.operators[number],
+            Part::Billing => &self.billing,
+            Part::Notify => &self.notify,
+            Part::Archive => &self.archive,
+        }
+    }
+
+    /// Kills the part, as a power cut would, and starts it again, as the kubelet would.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn crash(&self, part: Part) -> Result<()> {
+        self.service(part).lock().await.start_again_unready()
+    }
+
+    /// Starts parts that ended by themselves again, as the kubelet would: a part
+    /// whose database is away when it starts says so and ends. Never ends itself.
+    pub async fn keep_running(&self) {
+        loop {
+            for part in self.parts() {
+                let mut service = self.service(part).lock().await;
+                if service.process.exit_status().is_some()
+                    && let Err(error) = service.start_again_unready()
+                {
+                    eprintln!("{part:?} cannot be started again: {error:#}");
+                }
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    /// Stops an operator, lets another become the leader and work, and lets the first go on.
+    ///
+    /// # Errors
+    /// If nobody takes over.
+    pub async fn supersede(&self, part: Part) -> Result<()> {
+        let Part::Operator(number) = part else { return Ok(()) };
+        self.service(part).lock().await.process.signal(Signal::STOP)?;
+        let own = format!("operator-{number}");
+        let taken_over = wait_for("another operator to take over", TAKEOVER_LIMIT, || async {
+            self.leader().await.filter(|leader| *leader != own)
+        })
+        .await;
+        tokio::time::sleep(HEAD_START).await;
+        self.service(part).lock().await.process.signal(Signal::CONT)?;
+        taken_over.map(drop)
+    }
+
+    /// Who holds the Lease.
+    pub async fn leader(&self) -> Option<String> {
+        self.leases.get("orders-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
+    }
+
+    /// Has the database end this session.
+    ///
+    /// # Errors
+    /// If the database does not run.
+    pub fn terminate_session(&self, session: i32) -> Result<()> {
+        self.postgres()?.query(&format!("SELECT pg_terminate_backend({session})")).map(drop)
+    }
+
+    /// Kills the database server's process for this session: the server ends all
+    /// others and recovers from its log.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn crash_database(&self, session: i32) -> Result<()> {
+        let pid = Pid::from_raw(session).context("a session has a process id")?;
+        Ok(kill_process(pid, Signal::KILL)?)
+    }
+
+    /// The database server.
+    ///
+    /// # Errors
+    /// If the services use files.
+    pub fn postgres(&self) -> Result<&Postgres> {
+        self.postgres.as_ref().context("no PostgreSQL server was started")
+    }
+
+    /// The end of each part's log.
+    pub async fn logs(&self) -> String {
+        let mut logs = String::new();
+        for part in self.parts() {
+            let path = self.service(part).lock().await.process.log().to_owned();
+            logs.push_str(&format!("--- {}\n{}\n", path.display(), orders_testbed::tail(&path, 15)));
+        }
+        logs
+    }
+}

@@ -1,0 +1,236 @@
+//! One fault at one effect, and what it must not do.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use orders_shop::{Database, Interaction};
+use orders_testbed::PATIENCE;
+
+use crate::{
+    effect::{Channel, Effect},
+    fault::Fault,
+    shop::{Kind, Shop},
+    workload::{self, Ending, Workload},
+};
+
+/// Nothing may have an effect for so long before the parts count as at rest.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How long the parts may take to come to rest once everything is done.
+const REST_LIMIT: Duration = PATIENCE;
+
+/// How long an effect may come after its customers have got what they wanted: Events are written last.
+const REACH_LIMIT: Duration = PATIENCE;
+
+/// A fault at the effect with this number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// In which kind of shop.
+    pub kind: Kind,
+    /// In what its customers do.
+    pub workload: Workload,
+    /// The effect's place among those of a run without faults, from 1.
+    pub number: usize,
+    /// The effect.
+    pub effect: Effect,
+    /// What it meets.
+    pub fault: Fault,
+}
+
+/// A case's name, as printed and as given to `case`: `http/postgres/17/kill-after`,
+/// or `http/postgres/removal-3/kill-after` of an order that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaseName {
+    /// In which kind of shop.
+    pub kind: Kind,
+    /// In what its customers do.
+    pub workload: Workload,
+    /// The number of the effect.
+    pub number: usize,
+    /// What it meets.
+    pub fault: Fault,
+}
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that is promised holds.
+    Holds,
+    /// Something that is promised does not hold.
+    Violated(String),
+    /// It did not come to an end within the bound.
+    Unsettled(String),
+    /// The effect did not come about, so nothing was tried.
+    NotReached,
+}
+
+/// A run without faults.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// Of what customers do.
+    pub workload: Workload,
+    /// How it ends.
+    pub ending: Ending,
+    /// Its effects, of which the first has the number 1.
+    pub effects: Vec<Effect>,
+}
+
+impl Verdict {
+    /// What a result in words amounts to: only waiting in vain leaves it open.
+    pub fn of(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Verdict::Holds,
+            Err(error) if format!("{error:#}").contains("in vain") => Verdict::Unsettled(format!("{error:#}")),
+            Err(error) => Verdict::Violated(format!("{error:#}")),
+        }
+    }
+}
+
+impl Learned {
+    /// Runs without faults.
+    ///
+    /// # Errors
+    /// If that does not settle, or the audit fails.
+    pub async fn from(shop: &Shop, workload: Workload) -> Result<Self> {
+        shop.board.begin(Vec::new());
+        let mut ending = workload.run(shop, "learning").await.context("a run without faults")?;
+        at_rest(shop).await?;
+        workload::count_mails(shop, "learning", &mut ending).await?;
+        shop.audit().await.context("after a run without faults")?;
+        let effects = shop.board.seen().into_iter().filter(|effect| Workload::of(effect) == workload).collect();
+        Ok(Learned { workload, ending, effects })
+    }
+
+    /// Every fault at every effect.
+    pub fn cases(&self, kind: Kind) -> Vec<Case> {
+        let numbered = self.effects.iter().zip(1..);
+        numbered
+            .flat_map(|(effect, number)| {
+                Fault::of(effect).map(move |fault| Case { kind, workload: self.workload, number, effect: effect.clone(), fault })
+            })
+            .collect()
+    }
+}
+
+/// Waits until nothing has an effect any more and the broker has nothing left to deliver.
+async fn at_rest(shop: &Shop) -> Result<()> {
+    shop.delivered(REST_LIMIT).await?;
+    shop.board.rest(QUIET, REST_LIMIT).await
+}
+
+impl Case {
+    /// Tries it in a shop, for a customer of this login, who must be new.
+    pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
+        shop.board.begin(vec![(self.effect.clone(), self.fault)]);
+        let ending = self.workload.run(shop, login).await;
+        if !shop.board.fires(REACH_LIMIT).await {
+            return Verdict::NotReached;
+        }
+        let rested = at_rest(shop).await;
+        let audited = shop.audit().await;
+        match (ending, rested, audited) {
+            (_, _, Err(error)) => Verdict::of(Err(error)),
+            (Err(error), ..) | (_, Err(error), _) => Verdict::Unsettled(format!("{error:#}")),
+            (Ok(mut ending), Ok(()), Ok(())) => match workload::count_mails(shop, login, &mut ending).await {
+                Err(error) => Verdict::Unsettled(format!("{error:#}")),
+                Ok(()) => match self.difference(&ending, &learned.ending) {
+                    Some(difference) => Verdict::Violated(difference),
+                    None => Verdict::Holds,
+                },
+            },
+        }
+    }
+
+    /// What ended in another way than without the fault.
+    fn difference(&self, ending: &Ending, expected: &Ending) -> Option<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, got: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
+            let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
+            if got != wanted {
+                differences.push(format!("{what}: {got} instead of {wanted}"));
+            }
+        };
+        for (got, wanted) in ending.orders.iter().zip(&expected.orders) {
+            compare("an order", got, wanted);
+        }
+        compare("the balance", &ending.balance, &expected.balance);
+        compare("the messages", &ending.messages, &expected.messages);
+        for (got, wanted) in ending.answers.iter().zip(&expected.answers) {
+            // Not decided yet is always true.
+            if *got != 202 {
+                compare("an answer", got, wanted);
+            }
+        }
+        for (got, wanted) in ending.mails.iter().zip(&expected.mails) {
+            if *got == 0 || !self.may_send_mail_again() {
+                compare("mails of an order", got, wanted);
+            }
+        }
+        if ending.stray_mails > 0 {
+            differences.push(format!("{} mails under other Message-IDs than the orders'", ending.stray_mails));
+        }
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+
+    /// Whether notify may be left not knowing that the mail server took a message, since it lost
+    /// the reply or died before it had noted it: then SMTP knows no better way than to send it
+    /// again, under the same Message-ID. A database that is away is no such reason.
+    fn may_send_mail_again(&self) -> bool {
+        match (self.effect.channel, self.effect.operation.as_str()) {
+            (Channel::NotifyToMail, "message") => matches!(self.fault, Fault::KillAfter | Fault::LoseReply | Fault::Late),
+            (Channel::NotifyToDatabase, "UPDATE messages SET sent_at") => self.fault == Fault::KillBefore,
+            // The mail is on its way while a message of the broker is acknowledged.
+            (Channel::NotifyToBroker, _) => matches!(self.fault, Fault::KillBefore | Fault::KillAfter),
+            _ => false,
+        }
+    }
+
+    /// The case's name.
+    pub fn name(&self) -> CaseName {
+        CaseName { kind: self.kind, workload: self.workload, number: self.number, fault: self.fault }
+    }
+}
+
+/// Before the number of an effect of [`Workload::Removal`].
+const REMOVAL: &str = "removal-";
+
+impl fmt::Display for CaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let workload = if self.workload == Workload::Removal { REMOVAL } else { "" };
+        write!(f, "{}/{workload}{}/{}", self.kind, self.number, self.fault)
+    }
+}
+
+impl FromStr for CaseName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(4, '/');
+        let mut next =
+            || parts.next().ok_or("expected INTERACTION/DATABASE/NUMBER/FAULT, such as http/postgres/17/kill-after".to_owned());
+        let interaction = next()?.parse::<Interaction>()?;
+        let database = Database::from_str(next()?, false).map_err(|_| "the database is postgres or sqlite")?;
+        let number = next()?;
+        let (workload, number) = match number.strip_prefix(REMOVAL) {
+            Some(number) => (Workload::Removal, number),
+            None => (Workload::Life, number),
+        };
+        let number = number.parse().map_err(|_| "the effect's number is none")?;
+        let fault = Fault::parse(next()?).ok_or("there is no such fault")?;
+        Ok(CaseName { kind: Kind { interaction, database }, workload, number, fault })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["http/postgres/17/kill-after", "broker/sqlite/3/answer-503", "http/postgres/removal-3/late"] {
+            assert_eq!(name.parse::<CaseName>().unwrap().to_string(), name);
+        }
+        assert!("http/postgres/17".parse::<CaseName>().is_err());
+    }
+}

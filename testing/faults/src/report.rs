@@ -1,0 +1,126 @@
+//! What was tried and what came of it.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use orders_shop::Interaction;
+
+use crate::{
+    case::{Case, Verdict},
+    fault::Fault,
+};
+
+/// Counts, and the failures in words.
+#[derive(Debug)]
+pub struct Tally {
+    started: Instant,
+    columns: BTreeMap<Fault, BTreeMap<String, usize>>,
+    tried: usize,
+    violations: usize,
+    unsettled: usize,
+    not_reached: usize,
+    failures: Vec<String>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            started: Instant::now(),
+            columns: BTreeMap::new(),
+            tried: 0,
+            violations: 0,
+            unsettled: 0,
+            not_reached: 0,
+            failures: Vec::new(),
+        }
+    }
+}
+
+impl Tally {
+    /// Takes in a case, and prints it if it failed.
+    pub fn add(&mut self, case: &Case, verdict: &Verdict, seed: u64) {
+        *self.columns.entry(case.fault).or_default().entry(case.effect.channel.to_string()).or_default() += 1;
+        let text = format!("effect {} ({}), {}, seed {seed}", case.number, case.effect, case.fault);
+        self.count(&text, verdict, &format!("make test-faults CASE={}", case.name()));
+    }
+
+    /// Takes in a scenario, and prints it.
+    pub fn add_scenario(&mut self, name: &str, interaction: Interaction, seed: u64, verdict: &Verdict) {
+        if *verdict == Verdict::Holds {
+            println!("  {} {name}: holds", interaction.as_str());
+        }
+        self.count(name, verdict, &format!("make test-faults SCENARIO={name} INTERACTION={} SEED={seed}", interaction.as_str()));
+    }
+
+    fn count(&mut self, text: &str, verdict: &Verdict, repeat: &str) {
+        self.tried += 1;
+        let (what, why) = match verdict {
+            Verdict::Holds => return,
+            Verdict::Violated(why) => ("VIOLATION", why.as_str()),
+            Verdict::Unsettled(why) => ("UNSETTLED", why.as_str()),
+            Verdict::NotReached => ("NOT REACHED", "the run had no such effect"),
+        };
+        match verdict {
+            Verdict::Violated(_) => self.violations += 1,
+            Verdict::Unsettled(_) => self.unsettled += 1,
+            _ => self.not_reached += 1,
+        }
+        let failure = format!("{what}: {text}\n  {}\n  again: {repeat}", why.trim_end().replace('\n', "\n  "));
+        println!("{failure}");
+        self.failures.push(failure);
+    }
+
+    /// Takes in what was tried beside it.
+    pub fn take_in(&mut self, other: Tally) {
+        for (fault, channels) in other.columns {
+            let column = self.columns.entry(fault).or_default();
+            channels.into_iter().for_each(|(channel, count)| *column.entry(channel).or_default() += count);
+        }
+        self.tried += other.tried;
+        self.violations += other.violations;
+        self.unsettled += other.unsettled;
+        self.not_reached += other.not_reached;
+        self.failures.extend(other.failures);
+    }
+
+    /// Cases so far.
+    pub fn tried(&self) -> usize {
+        self.tried
+    }
+
+    /// Cases in which something that is promised did not hold.
+    pub fn violations(&self) -> usize {
+        self.violations
+    }
+
+    /// Cases that did not hold.
+    pub fn failed(&self) -> usize {
+        self.violations + self.unsettled + self.not_reached
+    }
+
+    /// Prints how often each fault was tried on each channel, the failures once more, and the sum of it all.
+    pub fn print(&self) {
+        let mut channels: Vec<&String> = self.columns.values().flat_map(BTreeMap::keys).collect();
+        channels.sort();
+        channels.dedup();
+        for channel in channels {
+            let counts: Vec<String> = self
+                .columns
+                .iter()
+                .filter_map(|(fault, channels)| channels.get(channel).map(|count| format!("{fault} {count}")))
+                .collect();
+            println!("  {channel}: {}", counts.join(", "));
+        }
+        // Among hundreds of lines nobody finds them, and of a long log often only the end is kept.
+        for failure in &self.failures {
+            println!("{failure}");
+        }
+        let missed = if self.not_reached > 0 { format!(", not reached {}", self.not_reached) } else { String::new() };
+        println!(
+            "faults tried {}, violations {}, unsettled {}{missed} ({} s)",
+            self.tried,
+            self.violations,
+            self.unsettled,
+            self.started.elapsed().as_secs()
+        );
+    }
+}

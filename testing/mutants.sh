@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Mutants of the code that decides about money, by cargo-mutants: the tests of each package have to kill every one but
+# those that .cargo/mutants.toml lists with a reason. `mutants.sh NAME` tries one group. A copy of the checkout is mutated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cache=${ORDERS_CACHE:-$HOME/.cache/orders}
+# Of its own: a mutant is no program that anything else may run.
+export CARGO_TARGET_DIR=$cache/mutants/target
+only=${1:-}
+failed=0
+rows=()
+
+# NAME, PACKAGE, FILES (of the package, separated by spaces), then which of its tests to run.
+group() {
+  local name=$1 package=$2 files=() file
+  for file in $3; do files+=(--file "$file"); done
+  shift 3
+  [ -z "$only" ] || [ "$only" = "$name" ] || return 0
+  printf '\n== mutants of %s\n' "$name"
+  cargo mutants --package "$package" "${files[@]}" --output "$cache/mutants/$name" --colors never --minimum-test-timeout 120 \
+    --timeout-multiplier 10 -- "$@" || failed=1
+  local out=$cache/mutants/$name/mutants.out
+  rows+=("$(printf '%-14s %6d %6d %8d %9d %8d' "$name" "$(cat "$out"/{caught,missed,timeout}.txt | wc -l)" "$(wc -l < "$out/caught.txt")" \
+    "$(wc -l < "$out/timeout.txt")" "$(wc -l < "$out/unviable.txt")" "$(wc -l < "$out/missed.txt")")")
+}
+
+group decision orders-operator "operator/src/order/decide.rs operator/src/order/status.rs operator/src/order/execute.rs operator/src/order/work.rs" --lib --test suite
+group ledger orders-billing "billing/src/ledger/*.rs" --test suite
+group money orders-crds "crds/src/money.rs crds/src/conditions.rs crds/src/order.rs" --lib
+group audit orders-audit "audit/src/check.rs" --lib
+
+printf '\n%-14s %6s %6s %8s %9s %8s\n' group mutants killed 'timed out' 'do not compile' survived
+printf '%s\n' "${rows[@]}"
+exit $failed

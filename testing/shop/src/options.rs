@@ -1,0 +1,141 @@
+//! How the services are to run.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use orders_testbed::{BrokerAccess, binary};
+
+use crate::Interaction;
+
+/// Where the databases, the broker and the mail server are, and how many operators run.
+#[derive(Clone, Debug)]
+pub struct StackOptions {
+    /// DATABASE_URL of billing; a SQLite file of the stack's own if not given.
+    pub billing_database: Option<String>,
+    /// DATABASE_URL of notify; a SQLite file of the stack's own if not given.
+    pub notify_database: Option<String>,
+    /// DATABASE_URL of the archive; a SQLite file of the stack's own if not given.
+    pub archive_database: Option<String>,
+    /// SMTP_URL.
+    pub smtp_url: String,
+    /// How the services talk.
+    pub interaction: Interaction,
+    /// The broker, for all but [`Interaction::Http`].
+    pub nats: Option<BrokerAccess>,
+    /// Operators, of which one works at a time.
+    pub operators: usize,
+    /// Servers of the public API, all of which work.
+    pub api_servers: usize,
+    /// Port of the public API's first server; a free one if not given.
+    pub port: Option<u16>,
+    /// More environment, which goes before the stack's own: service (`billing`, `notify`,
+    /// `archive`, `api-server` and `operator` for all of them, `operator-0` …), variable, value.
+    pub env: Vec<(&'static str, &'static str, String)>,
+    /// Where the services' programs are; beside the running one if not given.
+    pub programs: Option<PathBuf>,
+}
+
+impl StackOptions {
+    /// SQLite, this mail server, no broker, one operator, one server of the public API.
+    pub fn new(smtp_url: String) -> Self {
+        StackOptions {
+            billing_database: None,
+            notify_database: None,
+            archive_database: None,
+            smtp_url,
+            interaction: Interaction::Http,
+            nats: None,
+            operators: 1,
+            api_servers: 1,
+            port: None,
+            env: Vec::new(),
+            programs: None,
+        }
+    }
+
+    /// The additional environment of a service.
+    pub(crate) fn env_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
+        let kind = service.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit());
+        self.env
+            .iter()
+            .filter(move |(of, ..)| *of == service || *of == kind)
+            .map(|(_, variable, value)| ((*variable).to_owned(), value.clone()))
+    }
+
+    /// The environment by which a service (`operator`, `billing` or `notify`) finds
+    /// the broker; nothing if it has no use for one.
+    pub(crate) fn broker_env(&self, service: &str) -> Result<Vec<(&'static str, String)>> {
+        let uses_it = match self.interaction {
+            Interaction::Http => false,
+            Interaction::NotifyBroker => service != "billing",
+            Interaction::Broker => true,
+        };
+        let mut env = Vec::new();
+        if service == "operator" {
+            // Always, or it would be that of whoever runs the tests.
+            env.push(("INTERACTION", self.interaction.as_str().to_owned()));
+        }
+        if !uses_it {
+            return Ok(env);
+        }
+        let Some(nats) = &self.nats else {
+            bail!("interaction {} needs a broker: set StackOptions::nats", self.interaction.as_str());
+        };
+        let password = match service {
+            "operator" => &nats.operator,
+            "billing" => &nats.billing,
+            _ => &nats.notify,
+        };
+        env.extend([("NATS_URL", nats.url.clone()), ("NATS_PASSWORD", password.clone())]);
+        Ok(env)
+    }
+
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(directory) => Ok(directory.join(name)),
+            None => binary(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(interaction: Interaction) -> StackOptions {
+        let nats = BrokerAccess {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            operator: "o".to_owned(),
+            billing: "b".to_owned(),
+            notify: "n".to_owned(),
+        };
+        StackOptions { interaction, nats: Some(nats), ..StackOptions::new("smtp://127.0.0.1:25".to_owned()) }
+    }
+
+    fn variables(interaction: Interaction, service: &str) -> Vec<&'static str> {
+        let env = options(interaction).broker_env(service).unwrap();
+        env.into_iter().map(|(variable, _)| variable).collect()
+    }
+
+    #[test]
+    fn each_service_hears_of_the_broker_only_where_it_uses_it() {
+        for service in ["billing", "notify"] {
+            assert!(variables(Interaction::Http, service).is_empty(), "{service}");
+        }
+        assert_eq!(variables(Interaction::Http, "operator"), ["INTERACTION"]);
+        let (own, all) = (["NATS_URL", "NATS_PASSWORD"], ["INTERACTION", "NATS_URL", "NATS_PASSWORD"]);
+        assert_eq!(variables(Interaction::NotifyBroker, "operator"), all);
+        assert!(variables(Interaction::NotifyBroker, "billing").is_empty());
+        assert_eq!(variables(Interaction::NotifyBroker, "notify"), own);
+        assert_eq!(variables(Interaction::Broker, "operator"), all);
+        assert_eq!(variables(Interaction::Broker, "billing"), own);
+        assert_eq!(variables(Interaction::Broker, "notify"), own);
+    }
+
+    #[test]
+    fn a_broker_that_is_missing_is_named() {
+        let options = StackOptions { nats: None, ..options(Interaction::Broker) };
+        assert!(options.broker_env("billing").unwrap_err().to_string().contains("StackOptions::nats"));
+        assert!(options.broker_env("operator").is_err());
+    }
+}

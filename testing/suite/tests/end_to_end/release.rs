@@ -1,0 +1,192 @@
+//! The chart installed on the node, as a user would, and the user's commands.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use kube::{Api, Client, api::ListParams};
+use orders_crds::{Order, Outcome};
+use orders_testbed::{Cache, Cluster, binary, wait_for};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// How long a rollout or a settling may take on two busy cores.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// Where the README has the service answer.
+pub const BASE_URL: &str = "http://arch.homework";
+
+/// A release of the chart in the namespace that the README names.
+pub struct Release {
+    pub client: Client,
+    pub http: reqwest::Client,
+    kubeconfig: PathBuf,
+    programs: PathBuf,
+}
+
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+impl Release {
+    /// The node's, whatever is installed there.
+    pub async fn on_the_node() -> Result<Self> {
+        let cluster = Cluster::node().await.context("the node is not up: run `make test-e2e`")?;
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
+        Ok(Release {
+            client: cluster.client().await?,
+            http,
+            kubeconfig: cluster.kubeconfig.clone(),
+            programs: Cache::locate()?.current_bin(),
+        })
+    }
+
+    /// Installs or upgrades to the chart of this checkout and waits until it answers.
+    pub async fn installed() -> Result<Self> {
+        let release = Self::on_the_node().await?;
+        release.upgrade(&[])?;
+        release.expose()?;
+        Ok(release)
+    }
+
+    /// Does what `make demo` does, too: the name and port of the README, passed on to the Service.
+    pub fn expose(&self) -> Result<()> {
+        run(Command::new(binary("testbed")?).args(["expose", "--namespace", "shop"])).map(drop)
+    }
+
+    /// `helm upgrade --install` of this checkout's chart with these further arguments.
+    pub fn upgrade(&self, arguments: &[&str]) -> Result<String> {
+        self.upgrade_to(repository(), "testbed", arguments)
+    }
+
+    /// The same of another checkout's chart, with the images of this tag.
+    pub fn upgrade_to(&self, checkout: &Path, tag: &str, arguments: &[&str]) -> Result<String> {
+        let mut helm = self.command("helm");
+        helm.args(["upgrade", "--install", "orders"]).arg(checkout.join("helm/orders"));
+        helm.args(["--namespace", "shop", "--create-namespace", "--set", "image.registry=localhost"]);
+        helm.args(["--set", &format!("image.tag={tag}"), "--set", "image.pullPolicy=Never"]);
+        if std::env::var("CLUSTER").as_deref() != Ok("kind") {
+            helm.args(["--set", "nats.server.image.repository=localhost/orders-nats", "--set", "nats.server.image.tag=testbed"]);
+        }
+        run(helm.args(["--wait", "--timeout", "5m"]).args(arguments)).inspect_err(|_| self.explain())
+    }
+
+    /// Prints what a person would look at, for the log of a failed run.
+    fn explain(&self) {
+        for arguments in [
+            &["get", "pods,pvc,events", "-n", "shop"][..],
+            &["logs", "-n", "shop", "--all-containers", "--tail=20", "-l", "app.kubernetes.io/name=orders", "--prefix"],
+        ] {
+            match self.kubectl(arguments) {
+                Ok(text) => eprintln!("{text}"),
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+    }
+
+    /// A program of the cluster's own version, for this cluster.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        run(self.command("kubectl").args(arguments))
+    }
+
+    /// `kubectl orders`, however it ends.
+    pub fn kubectl_orders(&self, arguments: &[&str]) -> Result<Ran> {
+        let output = Command::new(binary("kubectl-orders")?).args(arguments).env("KUBECONFIG", &self.kubeconfig).output()?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
+    }
+
+    /// Whether the service account may do this; the answer of `kubectl auth can-i`.
+    pub fn can(&self, account: &str, verb: &str, resource: &str) -> bool {
+        let user = format!("--as=system:serviceaccount:shop:orders-{account}");
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        self.kubectl(&["auth", "can-i", verb, resource, "--subresource", subresource, "-n", "shop", &user]).is_ok()
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
+        let mut request = self.http.request(method.clone(), format!("{BASE_URL}{path}"));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| format!("{method} {path}"))?;
+        Ok((response.status().as_u16(), response.json().await.unwrap_or(Value::Null)))
+    }
+
+    /// Opens an account with money in it. Each call has a key and is repeated while the answer is 503, as that
+    /// says: right after an installation the node's network may not know the new pods yet.
+    pub async fn customer(&self, login: &str, balance: i64) -> Result<()> {
+        let register = self.http.post(format!("{BASE_URL}/billing/register?login={login}"));
+        let refill = self.http.post(format!("{BASE_URL}/billing/refill")).json(&json!({"login": login, "balance": balance}));
+        for (call, key) in [(register, format!("register-{login}")), (refill, format!("refill-{login}"))] {
+            let (status, answer) = wait_for(&format!("an answer to {key}"), LIMIT, || async {
+                let answer = call.try_clone()?.header("idempotency-key", &key).send().await.ok()?;
+                let status = answer.status().as_u16();
+                (status != 503).then_some((status, answer.text().await.unwrap_or_default()))
+            })
+            .await?;
+            ensure!(status == 200, "{key}: {status} {answer}");
+        }
+        Ok(())
+    }
+
+    /// Places an order under a key, again and again until there is a definite
+    /// answer: what a careful client does when pods go away under it.
+    pub async fn order_surely(&self, login: &str, amount: i64, key: &str) -> Result<u16> {
+        let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 1, "amount": amount});
+        wait_for(&format!("an outcome of order {key}"), LIMIT, || async {
+            let request = self.http.post(format!("{BASE_URL}/orders/")).header("idempotency-key", key).json(&order);
+            let status = request.send().await.ok()?.status().as_u16();
+            (status == 200 || status == 400).then_some(status)
+        })
+        .await
+    }
+
+    pub async fn balance(&self, login: &str) -> Result<f64> {
+        wait_for("billing to answer", LIMIT, || async {
+            let (status, account) = self.call(Method::GET, &format!("/billing/account/{login}"), None).await.ok()?;
+            account["balance"].as_f64().filter(|_| status == 200)
+        })
+        .await
+    }
+
+    pub async fn orders_of(&self, login: &str) -> Result<Vec<Order>> {
+        let orders: Api<Order> = Api::namespaced(self.client.clone(), "shop");
+        Ok(orders.list(&ListParams::default().fields(&format!("spec.login={login}"))).await?.items)
+    }
+
+    /// Waits until each of the customer's orders is decided and told.
+    pub async fn settled(&self, login: &str) -> Result<Vec<Order>> {
+        wait_for(&format!("all orders of {login} to be decided and told"), LIMIT, || async {
+            let orders = self.orders_of(login).await.ok()?;
+            let done =
+                |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
+            orders.iter().all(done).then_some(orders)
+        })
+        .await
+    }
+}
+
+/// What a run of a program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit_code: Option<i32>,
+    pub out: String,
+    pub error: String,
+}
+
+/// Runs a command to its end; its output, or an error with all of it.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "{command:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    Ok(text(&output.stdout))
+}

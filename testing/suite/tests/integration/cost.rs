@@ -1,0 +1,45 @@
+//! What an order costs its databases and its customer, counted. Its writes to the Kubernetes API are counted in
+//! `resource`, its messages over the broker in `broker`.
+
+use anyhow::Result;
+use orders_shop::Interaction;
+use orders_testbed::{Cluster, Postgres, wait_for};
+use serde_json::json;
+
+use crate::shop::{SOON, Shop};
+
+const ORDERS: u64 = 20;
+
+/// Nothing that orders do: PostgreSQL's own analysis of its tables has transactions, too.
+const OWN: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_three_transactions_that_write_and_one_mail() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let (billing, notify) = (postgres.database("billing")?, postgres.database("notify")?);
+    let shop = Shop::open_as(Interaction::Http, &Cluster::control_plane().await?, |mut options| {
+        (options.billing_database, options.notify_database) = (Some(billing), Some(notify));
+        options
+    })
+    .await?;
+    shop.customer("cosima", json!(1000)).await?;
+    let before = postgres.written_transactions()?;
+    for _ in 0..ORDERS {
+        let answer = shop.order("cosima", json!(1)).await?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    // A message that took longer than its order's answer is still to be noted as sent.
+    wait_for("all mails", SOON, || async { (shop.inbox.messages().await.ok()?.len() as u64 >= ORDERS).then_some(()) }).await?;
+    wait_for("all messages to be sent", SOON, || async {
+        let messages = shop.messages("cosima").await.ok()?;
+        messages.iter().all(|(_, sent)| *sent).then_some(())
+    })
+    .await?;
+    let transactions = postgres.written_transactions()? - before;
+    // Billing's charge; notify's message, and that it was sent.
+    assert!(transactions >= 3 * ORDERS, "{transactions} transactions: not all of them were counted");
+    assert!(transactions <= 3 * ORDERS + OWN, "{ORDERS} orders took {transactions} transactions that write");
+    assert_eq!(shop.inbox.messages().await?.len() as u64, ORDERS);
+    Ok(())
+}

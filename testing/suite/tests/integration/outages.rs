@@ -1,0 +1,216 @@
+//! Each part down, hanging or killed at the moment of an order: the answer is
+//! honest, and when the part is back the order is charged once and told once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use orders_crds::{ConditionType, Outcome, RetryStep, conditions};
+use orders_shop::{Interaction, StackOptions};
+use orders_testbed::{Cluster, wait_for};
+use serde_json::json;
+
+use crate::{
+    lossy::Lossy,
+    shop::{SOON, Shop, name, reasons},
+};
+
+const PAID: &str = "Заказ успешно оформлен";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_placed_while_billing_is_down_is_undecided_and_then_paid_once() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("anna", json!(500)).await?;
+    shop.stack.billing.kill()?;
+
+    let answer = shop.send(shop.order_request("anna", json!(100)).header("prefer", "wait=1")).await?;
+    let id = answer.id();
+    answer.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
+    let order = shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
+    let status = order.status.clone().unwrap_or_default();
+    assert_eq!(order.outcome(), Outcome::Undecided, "unknown is not refused");
+    let retry = status.retry.expect("the retry is visible while it fails");
+    assert_eq!(retry.step, RetryStep::Payment);
+    assert!(retry.attempts >= 1 && retry.last_error.contains("billing"), "{retry:?}");
+    shop.get("/billing/account/anna").await?.assert_problem(503);
+
+    shop.stack.billing.start_again().await?;
+    shop.settled().await?;
+    let order = shop.orders().get(&name(id)).await?;
+    assert_eq!(order.outcome(), Outcome::Paid);
+    assert_eq!(order.status.unwrap_or_default().retry, None, "nothing fails any more");
+    assert_eq!(shop.balance("anna").await?, "400.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_whose_answer_was_lost_is_asked_for_again_and_made_once() -> Result<()> {
+    let (lossy, port) = Lossy::listen().await?;
+    let through_it =
+        |options| StackOptions { env: vec![("operator", "BILLING_URL", format!("http://127.0.0.1:{port}"))], ..options };
+    let shop = Shop::open_as(Interaction::Http, &Cluster::control_plane().await?, through_it).await?;
+    lossy.lead_to(&shop.stack.billing.url);
+    shop.customer("bert", json!(500)).await?;
+
+    lossy.lose(2);
+    let answer = shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=0")).await?;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let id = answer.id();
+    shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
+    assert_eq!(shop.balance("bert").await?, "400.0", "it was charged; only the answer is missing");
+
+    shop.settled().await?;
+    assert_eq!(lossy.left_to_lose(), 0, "both answers were lost");
+    assert_eq!(shop.orders().get(&name(id)).await?.outcome(), Outcome::Paid);
+    assert_eq!(shop.balance("bert").await?, "400.0", "charged once, though asked for three times");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("carl", json!(500)).await?;
+    shop.stack.notify.kill()?;
+    let answer = shop.order("carl", json!(100)).await?;
+    let id = answer.id();
+    answer.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    // Over a broker the message is safe while notify is down, and on its way.
+    let shown = if shop.nats.is_none() { "NotifyUnavailable" } else { "Delivering" };
+    shop.wait_order(&name(id), "shown as not notified", |order| reasons(order).contains(&shown)).await?;
+
+    shop.stack.notify.start_again().await?;
+    shop.settled().await?;
+    assert_eq!(shop.messages("carl").await?, [(PAID.to_owned(), true)]);
+    assert_eq!(shop.inbox.messages_to("carl@example.com").await?.len(), 1);
+    assert_eq!(shop.balance("carl").await?, "400.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answer() -> Result<()> {
+    let shop = Shop::open().await?;
+    shop.customer("dora", json!(500)).await?;
+    // How long an order takes on this machine while the mail server answers.
+    let mut usual = Duration::ZERO;
+    for _ in 0..5 {
+        let asked = Instant::now();
+        assert_eq!(shop.order("eva", json!(1)).await?.status, 404);
+        usual = usual.max(asked.elapsed());
+    }
+    shop.inbox.freeze()?;
+    let id = shop.send(shop.order_request("dora", json!(100)).header("prefer", "respond-async")).await?.id();
+    shop.wait_order(&name(id), "paid", |order| order.outcome() == Outcome::Paid).await?;
+
+    let asked = Instant::now();
+    let answer = shop.order("dora", json!(100)).await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // The operator gives notify 0.8 s, the API the mail two; the mail server's own time-outs are no part of it.
+    let bound = Duration::from_millis(2800) + 20 * usual;
+    assert!(asked.elapsed() < bound, "the answer took {:?} where an order takes {usual:?}", asked.elapsed());
+    assert_eq!(shop.messages("dora").await?, [(PAID.to_owned(), false), (PAID.to_owned(), false)], "stored, not sent");
+    let order = shop.wait_order(&name(id), "shown as delivering", |order| reasons(order).contains(&"Delivering")).await?;
+    let condition = conditions::find(&order.status.as_ref().expect("a status").conditions, ConditionType::Notified).cloned();
+    assert_eq!(condition.expect("the condition").status, "False");
+
+    shop.inbox.thaw()?;
+    shop.settled().await?;
+    let mails = shop.inbox.messages_to("dora@example.com").await?;
+    let mut ids: Vec<_> = mails.iter().map(|mail| mail.message_id.clone()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 2, "one Message-ID an order, however often it was tried: {mails:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_server_that_is_down_gets_the_message_when_it_is_back() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("egon", json!(500)).await?;
+    shop.inbox.stop()?;
+    assert_eq!(shop.order("egon", json!(100)).await?.status, 200);
+    assert_eq!(shop.messages("egon").await?, [(PAID.to_owned(), false)]);
+    shop.inbox.start_again().await?;
+    shop.settled().await?;
+    assert_eq!(shop.messages("egon").await?, [(PAID.to_owned(), true)]);
+    assert_eq!(shop.inbox.messages_to("egon@example.com").await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_in_flight_survive_the_operator_being_killed() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.customer("fred", json!(1000)).await?;
+    for round in 0..3 {
+        for _ in 0..10 {
+            let answer = shop.send(shop.order_request("fred", json!(10)).header("prefer", "respond-async")).await?;
+            assert_eq!(answer.status, 202);
+        }
+        // Somewhere in the middle of them, another place each round.
+        tokio::time::sleep(Duration::from_millis(20 * round)).await;
+        shop.stack.operators[0].kill()?;
+        shop.stack.operators[0].start_again().await?;
+    }
+    let orders = shop.settled().await?;
+    assert_eq!(orders.len(), 30);
+    assert!(orders.iter().all(|order| order.outcome() == Outcome::Paid));
+    assert_eq!(shop.balance("fred").await?, "700.0");
+    assert_eq!(shop.messages("fred").await?.len(), 30);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_one_that_dies() -> Result<()> {
+    let cluster = Cluster::control_plane().await?;
+    let shop = Shop::open_with(&cluster, |options| StackOptions { operators: 2, ..options }).await?;
+    shop.customer("gina", json!(1000)).await?;
+    assert_eq!(shop.order("gina", json!(10)).await?.status, 200);
+
+    let leader = leader(&shop).await?;
+    let stopped = shop.stack.operators[leader].process.terminate(SOON).await?;
+    assert!(stopped.success(), "a stopped operator ends well: {stopped}");
+    let answer = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
+    assert_eq!(answer.status, 200, "the other one took over: {answer:?}");
+
+    let mut shop = shop;
+    shop.stack.operators[leader].start_again().await?;
+    shop.stack.operators[1 - leader].kill()?;
+    let answer = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
+    assert_eq!(answer.status, 200, "the other one took over after the lease: {answer:?}");
+    assert_eq!(shop.balance("gina").await?, "970.0");
+    Ok(())
+}
+
+/// Which operator holds the Lease.
+async fn leader(shop: &Shop) -> Result<usize> {
+    use k8s_openapi::api::coordination::v1::Lease;
+    let leases: kube::Api<Lease> = kube::Api::namespaced(shop.client.clone(), &shop.stack.namespace);
+    let holder = wait_for("a leader", SOON, || async {
+        leases.get("orders-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
+    })
+    .await?;
+    Ok(holder.trim_start_matches("operator-").parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_gets_an_honest_503_and_the_same_key_then_the_one_order() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::private(directory.path()).await?;
+    let shop = Shop::open_with(&cluster, |options| options).await?;
+    shop.customer("hans", json!(500)).await?;
+    assert_eq!(shop.order("hans", json!(100)).await?.status, 200);
+
+    cluster.kill_api_server()?;
+    let place = || shop.order_request("hans", json!(100)).header("idempotency-key", "k1");
+    let answer = shop.send(place()).await?;
+    answer.assert_problem(503);
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    let promised = answer.id();
+
+    cluster.start_api_server().await?;
+    // Every part's watch broke; each has to come back by itself.
+    let answer = shop.send(place().header("prefer", "wait=60")).await?;
+    answer.assert(200, &format!(r#"{{"id":{promised},"status":1}}"#));
+    assert_eq!(shop.balance("hans").await?, "300.0");
+    assert_eq!(shop.order("hans", json!(100)).await?.status, 200);
+    assert_eq!(shop.all_orders().await?.len(), 3);
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! Twenty thousand orders come, are decided, archived and removed.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::ResourceExt;
+use orders_testbed::{Cluster, wait_for};
+use serde_json::{Value, json};
+
+use super::etcd::{ALL, EVENTS, Etcd, ORDERS, Size};
+use super::load::{audit, everything, number, open, order_surely};
+use crate::shop::Shop;
+
+/// How many orders, unless `ORDERS` says otherwise.
+const ORDERS_BY_DEFAULT: usize = 20_000;
+
+/// Clients, each of which waits for its answer before it places the next order. More
+/// than the operator works on at once, so that it is never idle.
+const CLIENTS: usize = 48;
+
+const CUSTOMERS: usize = 20;
+
+/// What each customer has, more than anybody spends; in hundredths, as all money here.
+const REFILL: u64 = 1_000_000_000;
+
+/// The operator's `ttlSecondsAfterFinished`, shorter than [`OVERLAP`].
+const TTL: Duration = Duration::from_secs(2);
+
+/// How long the operator leaves a resource that the archive has. It passes beside the TTL.
+const OVERLAP: Duration = Duration::from_secs(15);
+
+/// How late a message may be: under load the operator gives up some of its calls of
+/// notify, and asks again half a second, one and two seconds later how it stands.
+const LATE_MESSAGE: Duration = Duration::from_secs(5);
+
+/// Two looks of the operator at a second's distance, what they take to archive and to
+/// remove five hundred orders, and the rest for a slow machine.
+const WORK: Duration = Duration::from_secs(30);
+
+/// Longer than any order is live, so that at any time no more are live than were
+/// placed within it. Most stay for 18 s.
+const STAY: Duration = LATE_MESSAGE.saturating_add(OVERLAP).saturating_add(WORK);
+
+/// How often the control plane of this test compacts etcd. It compacts to where it
+/// was at the last time, so that a revision is kept for two intervals at most.
+const COMPACTION: Duration = Duration::from_secs(15);
+
+/// How long it keeps Events. (An hour, if not said otherwise.)
+const EVENT_TTL: Duration = Duration::from_secs(30);
+
+/// An order has an Event for its outcome and one for its message, and another one if
+/// the message had to wait.
+const EVENTS_AN_ORDER: usize = 3;
+
+/// Events that are not this load's: of the control plane itself, and of the orders before.
+const EVENTS_OF_OTHERS: usize = 3000;
+
+/// What etcd may have in use at the end beyond what it had before any order: pages
+/// that are not full, the Leases and their history.
+const LEFT: u64 = 4 << 20;
+
+/// How much longer a page may take with all orders in the archive than with a
+/// twentieth of them. It is no longer in fact, and twenty times as long if it grew with them.
+const FLAT: f64 = 3.0;
+
+/// An order of the load, by its number: most are paid, one in ten is too dear, one in
+/// fifty is nobody's.
+struct Planned {
+    key: String,
+    login: String,
+    amount: u64,
+    reason: &'static str,
+    /// The answer to it.
+    status: u16,
+}
+
+impl Planned {
+    fn new(number: usize) -> Self {
+        let (login, amount) = (format!("customer-{}", number % CUSTOMERS), 125 + 100 * (number % 7) as u64);
+        let key = format!("order-{number}");
+        if number % 50 == 13 {
+            return Planned { key, login: "nobody".to_owned(), amount, reason: "AccountNotFound", status: 404 };
+        }
+        if number % 10 == 7 {
+            return Planned { key, login, amount: 10 * REFILL + amount, reason: "InsufficientFunds", status: 400 };
+        }
+        Planned { key, login, amount, reason: "Paid", status: 200 }
+    }
+
+    /// Amounts are compared as the numbers that JSON has, which are exact enough here.
+    fn json_amount(&self) -> Value {
+        json!(self.amount as f64 / 100.0)
+    }
+}
+
+/// What is known of the load while it lasts.
+#[derive(Default)]
+struct Progress {
+    placed: AtomicUsize,
+    /// The ids of the answered orders and their numbers in the plan.
+    answered: Mutex<HashMap<i64, usize>>,
+}
+
+impl Progress {
+    fn answered(&self) -> HashMap<i64, usize> {
+        self.answered.lock().expect("no client panics").clone()
+    }
+}
+
+/// What was seen of the store while orders passed through.
+#[derive(Debug, Default)]
+struct Seen {
+    most_live: usize,
+    most_events: usize,
+    most_used: u64,
+    /// The file when half of the orders were answered, and at the end. It never shrinks.
+    file_at_half: u64,
+    file: u64,
+}
+
+async fn customers(shop: &Shop) -> Result<()> {
+    for customer in 0..CUSTOMERS {
+        shop.customer(&format!("customer-{customer}"), json!(REFILL / 100)).await?;
+    }
+    Ok(())
+}
+
+async fn place(shop: &Shop, number: usize, progress: &Progress) -> Result<()> {
+    let planned = Planned::new(number);
+    progress.placed.fetch_add(1, Ordering::Relaxed);
+    let request = |_| shop.order_request(&planned.login, planned.json_amount()).header("prefer", "wait=60");
+    let answer = order_surely(shop, &planned.key, request).await?;
+    ensure!(answer.status == planned.status, "{} is {}: {answer:?}", planned.key, planned.reason);
+    let before = progress.answered.lock().expect("no client panics").insert(answer.id(), number);
+    ensure!(before.is_none(), "two orders have the number {}", answer.id());
+    Ok(())
+}
+
+async fn place_all(shop: &Shop, orders: usize, progress: &Progress) -> Result<()> {
+    stream::iter(0..orders).map(|number| place(shop, number, progress)).buffer_unordered(CLIENTS).try_collect().await
+}
+
+/// Watches the store until the last order is answered and gone. At each moment no more
+/// orders may be live than were placed within [`STAY`], and no more Events be there than
+/// those of the orders of their time.
+async fn observe(shop: &Shop, etcd: &Etcd, orders: usize, progress: &Progress) -> Result<Seen> {
+    let (began, mut seen, mut said) = (Instant::now(), Seen::default(), Instant::now());
+    // When how many had been placed.
+    let mut history = vec![(began, 0)];
+    loop {
+        let (live, events, size) = (etcd.keys(ORDERS).await?, etcd.keys(EVENTS).await?, etcd.size().await?);
+        let (now, placed, answered) = (Instant::now(), progress.placed.load(Ordering::Relaxed), progress.answered().len());
+        let placed_within =
+            |time: Duration| placed - history.iter().rev().find(|(then, _)| now - *then >= time).map_or(0, |(_, placed)| *placed);
+        let (lately, of_events) = (placed_within(STAY), placed_within(EVENT_TTL + STAY));
+        if live > lately {
+            let oldest = oldest(shop).await?;
+            panic!("{live} orders are live, {lately} were placed in the last {STAY:?}; the oldest: {oldest}");
+        }
+        assert!(events <= EVENTS_AN_ORDER * of_events + EVENTS_OF_OTHERS, "{events} Events of {of_events} orders");
+        history.push((now, placed));
+        seen.most_live = seen.most_live.max(live);
+        seen.most_events = seen.most_events.max(events);
+        seen.most_used = seen.most_used.max(size.used);
+        seen.file = size.file;
+        if answered <= orders / 2 {
+            seen.file_at_half = size.file;
+        }
+        if said.elapsed() >= Duration::from_secs(5) {
+            said = Instant::now();
+            println!(
+                "{:>4} s: {answered} answered, {live} live, {events} Events, etcd uses {} of {}",
+                began.elapsed().as_secs(),
+                mebibytes(size.used),
+                mebibytes(size.file)
+            );
+        }
+        if answered == orders && live == 0 {
+            return Ok(seen);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The order that was placed first of those that are live, and what the operator says of it.
+async fn oldest(shop: &Shop) -> Result<String> {
+    let order = shop.all_orders().await?.into_iter().min_by_key(|order| order.creation_timestamp().map(|time| time.0));
+    let order = order.context("no order is live")?;
+    let (name, log) = (order.name_any(), shop.stack.operators[0].process.output());
+    let said: Vec<&str> = log.lines().filter(|line| line.contains(&name)).collect();
+    Ok(format!("{}\n{}", serde_json::to_string_pretty(&order)?, said.join("\n")))
+}
+
+/// Lists everything while orders come and go: each once, and none that was answered
+/// before is missing.
+async fn list_meanwhile(shop: &Shop, orders: usize, progress: &Progress) -> Result<()> {
+    wait_for("half of the orders", Duration::from_secs(600), || async {
+        (progress.answered().len() >= orders / 2).then_some(())
+    })
+    .await?;
+    let before = progress.answered();
+    let (listed, _) = everything(shop).await?;
+    let listed = by_id(&listed)?;
+    let missing: Vec<_> = before.keys().filter(|id| !listed.contains_key(id)).collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {} orders are not in the list, such as {:?}",
+        missing.len(),
+        before.len(),
+        missing.first()
+    );
+    println!("listed {} orders while they passed through, {} of them answered before", listed.len(), before.len());
+    Ok(())
+}
+
+/// The orders by their ids.
+fn by_id(orders: &[Value]) -> Result<HashMap<i64, &Value>> {
+    let mut ids = HashMap::new();
+    for order in orders {
+        let id = order["id"].as_i64().with_context(|| format!("no id in {order}"))?;
+        ensure!(ids.insert(id, order).is_none(), "order {id} is in the list twice");
+    }
+    Ok(ids)
+}
+
+/// Asserts that the list has each order that was answered once, as it was planned, and no other.
+async fn assert_archived(shop: &Shop, progress: &Progress) -> Result<Vec<String>> {
+    let (listed, cursors) = everything(shop).await?;
+    let (listed, answered) = (by_id(&listed)?, progress.answered());
+    assert_eq!(listed.len(), answered.len(), "the list has what was answered and nothing else");
+    for (id, number) in &answered {
+        let (order, planned) = (listed.get(id).with_context(|| format!("order {id} is lost"))?, Planned::new(*number));
+        assert_eq!(
+            (&order["login"], &order["amount"], &order["reason"], &order["message_state"]),
+            (&json!(planned.login), &planned.json_amount(), &json!(planned.reason), &json!("Sent")),
+            "{}: {order}",
+            planned.key
+        );
+    }
+    Ok(cursors)
+}
+
+/// Asserts that what the customers have is what they were given, less what they paid.
+async fn assert_balances(shop: &Shop, orders: usize) -> Result<()> {
+    let paid = |login: &str| -> u64 {
+        let all = (0..orders).map(Planned::new);
+        all.filter(|order| order.status == 200 && order.login == login).map(|order| order.amount).sum()
+    };
+    for customer in 0..CUSTOMERS {
+        let login = format!("customer-{customer}");
+        let balance = shop.balance(&login).await?.parse::<f64>()?;
+        assert_eq!((balance * 100.0).round() as u64, REFILL - paid(&login), "{login}");
+    }
+    Ok(())
+}
+
+/// The value of a counter without labels, or the sum over all labels of one that has these.
+async fn counted(shop: &Shop, url: &str, name: &str, label: &str) -> Result<f64> {
+    let text = shop.http.get(url).send().await?.error_for_status()?.text().await?;
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?)).sum()
+}
+
+/// How often the archive was asked for a page.
+async fn pages_of_the_archive(shop: &Shop) -> Result<f64> {
+    let label = r#"endpoint="/archive/orders""#;
+    counted(shop, &shop.stack.archive.metrics_url(), "axum_http_requests_total{", label).await
+}
+
+/// Pages of twenty: the first one, one in the middle, and a login's.
+fn pages(cursors: &[String]) -> [(&'static str, String); 3] {
+    let middle = cursors.get(cursors.len() / 2).map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+    [
+        ("the first page", "/orders?limit=20".to_owned()),
+        ("a page in the middle", format!("/orders?limit=20{middle}")),
+        ("a login's page", "/orders?limit=20&login=customer-3".to_owned()),
+    ]
+}
+
+/// Asserts that pages of a long list take no longer than those of a short one: one
+/// request to the archive each, and about the same time. They are asked for in turn,
+/// so that whatever else the machine does slows both.
+async fn assert_flat(long: (&Shop, &[String]), short: (&Shop, &[String])) -> Result<()> {
+    const TIMES: usize = 60;
+    let before = pages_of_the_archive(long.0).await?;
+    for ((what, of_long), (_, of_short)) in pages(long.1).into_iter().zip(pages(short.1)) {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..TIMES {
+            for ((shop, page), times) in [(long.0, &of_long), (short.0, &of_short)].into_iter().zip(&mut times) {
+                let asked = Instant::now();
+                let answer = shop.get(page).await?;
+                times.push(asked.elapsed());
+                assert_eq!((answer.status, answer.json()["items"].as_array().map(Vec::len)), (200, Some(20)), "{what}");
+            }
+        }
+        let [long, short] = times.map(median);
+        let ratio = long.as_secs_f64() / short.as_secs_f64();
+        println!("{what}: {long:.1?} of the long list, {short:.1?} of the short one: {ratio:.2} times");
+        assert!(ratio <= FLAT, "{what} takes {long:?} of the long list, {short:?} of the short one");
+    }
+    let asked = pages_of_the_archive(long.0).await? - before;
+    assert_eq!(asked, (3 * TIMES) as f64, "each page is one request to the archive");
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Waits until etcd has no Event any more and nothing in use that is not there without orders.
+async fn assert_store_is_as_before(etcd: &Etcd, (keys, size): (usize, Size)) -> Result<()> {
+    let limit = EVENT_TTL * 2 + COMPACTION * 3;
+    let shrunk = wait_for("etcd to be as small as before", limit, || async {
+        let (events, now) = (etcd.keys(EVENTS).await.ok()?, etcd.size().await.ok()?);
+        (events == 0 && now.used <= size.used + LEFT).then_some(now)
+    })
+    .await;
+    let now = etcd.size().await?;
+    println!(
+        "etcd uses {} at the end, {} before; its file has {}",
+        mebibytes(now.used),
+        mebibytes(size.used),
+        mebibytes(now.file)
+    );
+    shrunk.with_context(|| format!("{size:?} before, {now:?} now"))?;
+    let left = etcd.keys(ALL).await?.saturating_sub(keys);
+    assert!(left <= 2, "{left} keys are left in etcd that were not there before any order");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_orders_pass_through_and_leave_nothing_behind_but_what_the_archive_has() -> Result<()> {
+    let orders = number("ORDERS", ORDERS_BY_DEFAULT);
+    let directory = tempfile::tempdir()?;
+    let (compaction, event_ttl) = (format!("--etcd-compaction-interval={COMPACTION:?}"), format!("--event-ttl={EVENT_TTL:?}"));
+    let cluster = Cluster::private_with(directory.path(), &[&compaction, &event_ttl]).await?;
+    let etcd = Etcd::of(&cluster)?;
+    let ttl = |mut options: orders_shop::StackOptions| {
+        options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", TTL.as_secs().to_string()));
+        options
+    };
+    let (short, shop) = (open(&cluster, ttl).await?, open(&cluster, ttl).await?);
+    customers(&short).await?;
+    customers(&shop).await?;
+    let before = (etcd.keys(ALL).await? - etcd.keys(EVENTS).await?, etcd.size().await?);
+
+    let (few, of_short) = ((orders / 20).max(500), Progress::default());
+    place_all(&short, few, &of_short).await?;
+    let gone = wait_for("the first orders to be removed", STAY, || async { (etcd.keys(ORDERS).await.ok()? == 0).then_some(()) });
+    if let Err(error) = gone.await {
+        return Err(error.context(oldest(&short).await?));
+    }
+    let of_few = assert_archived(&short, &of_short).await?;
+
+    let (began, progress) = (Instant::now(), Progress::default());
+    let mut took = Duration::ZERO;
+    let load = async {
+        place_all(&shop, orders, &progress).await?;
+        took = began.elapsed();
+        println!("{orders} orders in {took:.1?}: {:.0} a second", orders as f64 / took.as_secs_f64());
+        println!("an Event takes {} bytes, an order {}", etcd.bytes_a_key(EVENTS).await?, etcd.bytes_a_key(ORDERS).await?);
+        anyhow::Ok(())
+    };
+    let ((), seen, ()) =
+        futures::try_join!(load, observe(&shop, &etcd, orders, &progress), list_meanwhile(&shop, orders, &progress))?;
+    let last = began.elapsed() - took;
+    println!("the last order was gone {last:.1?} after its answer; {seen:?}");
+    assert!(last <= STAY, "the last order stayed for {last:?}");
+    // Rate × 18 s are live, of rate × time: less than a quarter, if the time is long enough.
+    // By the half everything goes as fast as it comes, and what compaction freed is room enough.
+    if took > 2 * STAY {
+        assert!(seen.most_live <= orders / 4, "{} of {orders} orders were live at once", seen.most_live);
+        assert!(seen.file <= seen.file_at_half * 3 / 2, "etcd's file went on growing: {seen:?}");
+    }
+    // Counted when the operator has Kubernetes' answer.
+    let removed = wait_for("each removal to be counted", STAY, || async {
+        let removed = counted(&shop, &shop.stack.operators[0].metrics_url(), "orders_removed_total ", "").await;
+        removed.ok().filter(|removed| *removed >= orders as f64)
+    })
+    .await?;
+    assert_eq!(removed, orders as f64, "each was removed, and once");
+
+    let of_all = assert_archived(&shop, &progress).await?;
+    assert_balances(&shop, orders).await?;
+    audit(&shop, &cluster, orders).await?;
+    assert_flat((&shop, &of_all), (&short, &of_few)).await?;
+    assert_store_is_as_before(&etcd, before).await
+}

@@ -1,0 +1,191 @@
+//! A real NATS server with JetStream, with the users and rights of the chart's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::cache::Cache;
+use crate::gobuild::{self, Set};
+use crate::process::{Process, Signal};
+use crate::wait::{PATIENCE, free_port};
+
+/// The chart's own file: what a test finds allowed is allowed in the cluster, too.
+const CONFIGURATION: &str = include_str!("../../../helm/orders/files/nats.conf");
+
+/// The users that the configuration names.
+const USERS: [&str; 4] = ["operator", "billing", "notify", "admin"];
+
+const LIMIT: Duration = PATIENCE;
+
+/// How a [`Nats`] is started.
+#[derive(Clone, Debug, Default)]
+pub struct NatsOptions {
+    /// How much all streams may hold together, such as `64KB`; 256MB if not given.
+    pub max_store: Option<String>,
+}
+
+/// Where a broker is, and who gets in.
+#[derive(Clone, Debug)]
+pub struct BrokerAccess {
+    /// NATS_URL.
+    pub url: String,
+    /// NATS_PASSWORD of the operator.
+    pub operator: String,
+    /// NATS_PASSWORD of billing.
+    pub billing: String,
+    /// NATS_PASSWORD of notify.
+    pub notify: String,
+}
+
+/// A NATS server on loopback, with nothing in its streams. It ends, and its data
+/// goes, when dropped.
+#[derive(Debug)]
+pub struct Nats {
+    process: Option<Process>,
+    program: PathBuf,
+    /// The configuration and the streams.
+    directory: PathBuf,
+    log_directory: PathBuf,
+    port: u16,
+    monitor_port: u16,
+    max_store: String,
+    /// One for each of [`USERS`].
+    passwords: [String; USERS.len()],
+}
+
+impl Nats {
+    /// Starts a server that writes its log, its configuration and its data below
+    /// `directory`.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not start.
+    pub async fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, NatsOptions::default()).await
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not start.
+    pub async fn start_with(directory: &Path, options: NatsOptions) -> Result<Self> {
+        let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
+        let mut server = Self {
+            process: None,
+            program: programs.path("nats-server"),
+            directory: directory.join("nats"),
+            log_directory: directory.to_owned(),
+            port: free_port(),
+            monitor_port: free_port(),
+            max_store: options.max_store.unwrap_or_else(|| "256MB".to_owned()),
+            passwords: [new_password()?, new_password()?, new_password()?, new_password()?],
+        };
+        let _ = fs::remove_dir_all(&server.directory);
+        fs::create_dir_all(&server.directory).with_context(|| format!("cannot create {}", server.directory.display()))?;
+        fs::write(server.configuration(), CONFIGURATION)?;
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// Where clients connect, for `NATS_URL`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The page of the server's own that tells people and programs how it is.
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor_port)
+    }
+
+    /// The password of `operator`, `billing`, `notify` or `admin`, who may do everything.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn password(&self, user: &str) -> &str {
+        let index = USERS.iter().position(|name| *name == user);
+        &self.passwords[index.unwrap_or_else(|| panic!("the broker has no user {user}, but {}", USERS.join(", ")))]
+    }
+
+    /// What the services need to connect.
+    pub fn access(&self) -> BrokerAccess {
+        let password = |user| self.password(user).to_owned();
+        BrokerAccess { url: self.url(), operator: password("operator"), billing: password("billing"), notify: password("notify") }
+    }
+
+    /// The server's process.
+    ///
+    /// # Errors
+    /// When it is stopped.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the NATS server is stopped")
+    }
+
+    /// Kills the server, breaking all connections; the data stays.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the server again on the same port, with the same data and
+    /// passwords, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.stop()?;
+        let mut builder = Process::builder("nats", &self.program, &self.log_directory)
+            .arg("-c")
+            .arg(self.configuration())
+            .env("NATS_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("NATS_MONITOR", format!("127.0.0.1:{}", self.monitor_port))
+            .env("NATS_STORE_DIR", self.directory.join("data"))
+            .env("NATS_MAX_STORE", &self.max_store);
+        for (user, password) in USERS.iter().zip(&self.passwords) {
+            builder = builder.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password);
+        }
+        let process = builder.spawn()?;
+        process.wait_http(&format!("{}/healthz", self.monitor_url()), LIMIT).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Freezes the server: connections stay open and silent.
+    ///
+    /// # Errors
+    /// When it is stopped.
+    pub fn freeze(&self) -> Result<()> {
+        self.process()?.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// When it is stopped.
+    pub fn thaw(&self) -> Result<()> {
+        self.process()?.signal(Signal::CONT)
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.join("nats.conf")
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A password that begins with a letter: the server reads the values of
+/// variables as it reads its file, and would take others for numbers.
+fn new_password() -> Result<String> {
+    let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot make a password")?;
+    Ok(format!("p{}", random.trim().replace('-', "")))
+}
