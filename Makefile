@@ -144,7 +144,7 @@ load-previous: node
 	CARGO_TARGET_DIR=$(PREVIOUS)/target $(TESTBED) load --repository $(PREVIOUS)/checkout --tag previous \
 	  --only "$$(sed -n 's/^FROM runtime AS //p' $(PREVIOUS)/checkout/Dockerfile | paste -sd,)"
 
-test-mutants: build ## Mutants of the code that decides about money: each must be killed by unit and database tests (docs/reliability.md)
+test-mutants: build ## Mutants of the code that decides about money: each must be killed by unit and database tests (docs/explanation/reliability.md)
 	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install cargo-mutants --locked" >&2; exit 1; }
 	@testing/mutants.sh $(MUTANTS)
 
@@ -165,13 +165,13 @@ bench: testbed ## Orders measured against the API server itself, against goals (
 	@$(BUILD) --release --bins
 	@$(CARGO_TARGET_DIR)/release/orders-bench $(if $(SECTION),$(SECTION),all) --json $(CARGO_TARGET_DIR)/bench.json --plot $(CARGO_TARGET_DIR)/bench.svg $(BENCH)
 
-pictures: npm ## Draw docs/interaction/*.mmd anew, as SVG and in docs/interaction.md; needs chromium
-	@docs/interaction/pictures.sh
+pictures: npm ## Draw docs/explanation/interaction/*.mmd anew, as SVG and in docs/explanation/interaction.md; needs chromium
+	@docs/explanation/interaction/pictures.sh
 
 lint: checkout lint-features lint-idl ## Formatting, clippy, lint-features and lint-idl
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	@docs/interaction/pictures.sh --check
+	@docs/explanation/interaction/pictures.sh --check
 
 # A dev-dependency that turns a feature of a shared crate on has everything above that crate compiled twice.
 lint-features: checkout ## That programs and tests share one build of their dependencies

@@ -6,7 +6,7 @@
 //! milliseconds, which costs an order 1.1 ms (0.51 ms from watch to charge instead of 1.59 ms),
 //! and beyond its concurrency it takes any of the waiting requests, so that with 128 clients
 //! and 32 passes at once 84 of 3,000 orders were passed over for more than ten seconds
-//! (docs/performance.md).
+//! (docs/explanation/performance.md).
 
 use std::{
     collections::{HashMap, VecDeque},

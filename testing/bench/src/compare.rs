@@ -1,4 +1,4 @@
-//! The styles of interaction side by side, for docs/interaction.md.
+//! The styles of interaction side by side, for docs/explanation/interaction.md.
 
 use std::fmt::Write as _;
 use std::fs;

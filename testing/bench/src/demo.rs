@@ -1,4 +1,4 @@
-//! Figures of a running demo, for docs/measurements.md.
+//! Figures of a running demo, for docs/reference/measurements.md.
 
 use std::fs;
 use std::time::{Duration, Instant};

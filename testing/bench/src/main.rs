@@ -2,7 +2,7 @@
 //!
 //! What an order costs is mostly what its writes to the Kubernetes API cost. So the
 //! same writes are measured twice, raw and through the services, one beside the
-//! other: `docs/performance.md` says how, and what came of it.
+//! other: `docs/explanation/performance.md` says how, and what came of it.
 
 #![deny(missing_docs)]
 

@@ -31,7 +31,7 @@ pub fn number(variable: &str, otherwise: usize) -> usize {
 }
 
 /// Sends an order with its key, as `requests` has it the first, second … time, until
-/// it is answered otherwise than by 503 or a broken connection, as docs/api.md tells clients to.
+/// it is answered otherwise than by 503 or a broken connection, as docs/reference/api.md tells clients to.
 pub async fn order_surely(shop: &Shop, key: &str, requests: impl Fn(usize) -> RequestBuilder) -> Result<Answer> {
     let attempts = async {
         for attempt in 0.. {

@@ -23,7 +23,7 @@ awk '
   }' "$text" > "$new"
 
 if [ "${1-}" = --check ]; then
-  diff -u "$text" "$new" || { echo "docs/interaction.md is behind docs/interaction/*.mmd: make pictures" >&2; exit 1; }
+  diff -u "$text" "$new" || { echo "docs/explanation/interaction.md is behind docs/explanation/interaction/*.mmd: make pictures" >&2; exit 1; }
   exit
 fi
 
@@ -38,6 +38,6 @@ for source in *.mmd; do
   name=${source%.mmd}
   npx --yes --loglevel=error "$mermaid_cli" --quiet --puppeteerConfigFile "$browser" --configFile mermaid.json \
     --backgroundColor white --svgId "$name" --input "$source" --output "$name.svg"
-  echo "docs/interaction/$name.svg"
+  echo "docs/explanation/interaction/$name.svg"
 done
 cat "$new" > "$text"
