@@ -1,15 +1,15 @@
-# One file for all images: a target per service.
+# Builds all images. Each image has its own target:
 #
 #   docker build --target api-server -t orders-api-server:0.1.0 .
 #
-# Targets: api-server, operator, billing, notify, archive, audit (proves that the money adds up), smoke (the client that
-# `helm test` runs), inbox (a mail server for trials).
+# Targets: api-server, operator, billing, notify, archive, audit (checks that orders, ledger and messages agree), smoke
+# (the client that `helm test` runs), inbox (a mail server for trials).
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
-# Of the same Debian as RUST_IMAGE: the binaries need its glibc, or a newer one.
+# This image has the same Debian release as RUST_IMAGE: the binaries need its glibc, or a newer one.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
-# Where the binaries come from: the stage below, or an image that has them in /usr/local/bin already.
-# (buildah 1.28 does not see that the default names a stage: give it --build-arg BINARIES=build.)
+# The source of the binaries: the stage `build` below, or an image that has them in /usr/local/bin already.
+# (buildah 1.28 does not recognize that the default names a stage: pass it --build-arg BINARIES=build.)
 ARG BINARIES=build
 
 FROM ${RUST_IMAGE} AS build

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Mutants of the code that decides about money, by cargo-mutants: the tests of each package have to kill every one but
-# those that .cargo/mutants.toml lists with a reason. `mutants.sh NAME` tries one group. A copy of the checkout is mutated.
+# Runs mutation tests of the code that decides about money, with cargo-mutants. The tests of each package must kill every
+# mutant, except those that .cargo/mutants.toml excludes with a reason. `mutants.sh NAME` tests one group. cargo-mutants
+# changes a copy of the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${ORDERS_CACHE:-$HOME/.cache/orders}
-# Of its own: a mutant is no program that anything else may run.
+# The mutants have their own target directory, so that nothing else runs a mutated program.
 export CARGO_TARGET_DIR=$cache/mutants/target
 only=${1:-}
 failed=0
 rows=()
 
-# NAME, PACKAGE, FILES (of the package, separated by spaces), then which of its tests to run.
+# Arguments: NAME, PACKAGE, FILES (of the package, separated by spaces), and the arguments that select its tests.
 group() {
   local name=$1 package=$2 files=() file
   for file in $3; do files+=(--file "$file"); done
@@ -24,9 +25,10 @@ group() {
     "$(wc -l < "$out/timeout.txt")" "$(wc -l < "$out/unviable.txt")" "$(wc -l < "$out/missed.txt")")")
 }
 
-group decision orders-operator "operator/src/order/decide.rs operator/src/order/status.rs operator/src/order/execute.rs operator/src/order/work.rs" --lib --test suite
+group decision orders-operator "operator/src/order/decide.rs operator/src/order/intent.rs operator/src/order/status.rs operator/src/order/execute.rs operator/src/order/work.rs" --lib --test suite
 group ledger orders-billing "billing/src/ledger/*.rs" --test suite
-group money orders-crds "crds/src/money.rs crds/src/conditions.rs crds/src/order.rs" --lib
+group money orders-crds "crds/src/money.rs crds/src/conditions.rs crds/src/order.rs crds/src/outcome.rs" --lib
+group contracts orders-contracts "contracts/src/outcome.rs contracts/src/texts.rs" --lib
 group audit orders-audit "audit/src/check.rs" --lib
 
 printf '\n%-14s %6s %6s %8s %9s %8s\n' group mutants killed 'timed out' 'do not compile' survived

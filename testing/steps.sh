@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs make targets one after the other: `steps.sh NAME TARGET=SECONDS…`. It says first what each does and about how
-# long it takes (as it took the last time on this machine, or else SECONDS), and at the end what each took and came to.
-# It stops at the first that fails, and names the log with all of its output.
+# Runs make targets one after the other: `steps.sh NAME TARGET=SECONDS…`. Before the first target, it prints what each
+# target does and its expected duration: that of the last run on this machine, or else SECONDS. At the end, it prints the
+# duration and the test results of each target. It stops at the first target that fails, and prints the path of its log.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 cache=${ORDERS_CACHE:-$HOME/.cache/orders}
@@ -21,7 +21,7 @@ done
 description() { sed -n "s/^$1:.*## //p" Makefile; }
 duration() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
 
-# The sums of what cargo's and the fault harness's closing lines say: passed and failed.
+# Prints the sums of passed and failed tests, from the last lines that cargo test and the fault harness print.
 counted() {
   awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
        /^faults tried [0-9]+, / { gsub(",", ""); bad = $5 + $7 + ($8 == "not" ? $10 : 0); p += $3 - bad; f += bad }
@@ -63,7 +63,7 @@ for step in "${steps[@]}"; do
     exit 1
   fi
   echo "${took[$step]}" > "$times/$step"
-  # What was built needs no second look.
+  # Later targets need not check the build again.
   [ "$step" != build ] || export BUILT=1
 done
 table

@@ -1,4 +1,4 @@
-//! The archive: orders that are no longer Kubernetes resources.
+//! The client of the archive, which has the orders that are no longer Kubernetes resources.
 
 use std::time::Duration;
 
@@ -7,51 +7,52 @@ use orders_service::{Problem, http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::listing::{Filter, Cursor, microseconds};
+use crate::listing::{Cursor, Filter, microseconds};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Larger than any right answer, in bytes: a hundred orders of the largest kind.
+/// The maximum size of a response, in bytes. A hundred orders of the maximum size fit in.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
-/// The archive of one namespace's orders.
+/// A client of the archive for the orders of one namespace.
 #[derive(Clone, Debug)]
 pub struct Archive {
     peer: Peer,
     namespace: String,
 }
 
-/// Archived orders, newest first.
+/// A page of archived orders, newest first.
 #[derive(Debug, Deserialize)]
 pub struct Page {
     /// The orders.
     pub items: Vec<Order>,
-    /// Whether there are more.
+    /// Set if there are more orders.
     pub next: Option<String>,
 }
 
 impl Archive {
-    /// The service at this URL, shown this token, as far as this namespace goes.
+    /// Creates a client of the archive at this URL for the orders of this namespace. Each call
+    /// carries the token.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn new(url: &str, token: TokenFile, namespace: String) -> Result<Self, reqwest::Error> {
         Ok(Archive { peer: Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER)?, namespace })
     }
 
-    /// The latest order of this name.
+    /// Returns the latest archived order with this name.
     ///
     /// # Errors
-    /// 503 if the archive does not answer.
+    /// 503 if the archive does not respond.
     pub async fn named(&self, name: &str) -> Result<Option<Order>, Problem> {
         self.read(&format!("/archive/namespaces/{}/orders/{name}", self.namespace), &[]).await
     }
 
-    /// Up to `limit` orders that pass the filter, after this place.
+    /// Returns up to `limit` archived orders that pass the filter, after this cursor.
     ///
     /// # Errors
-    /// 503 if the archive does not answer.
+    /// 503 if the archive does not respond.
     pub async fn page(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Page, Problem> {
         let mut query = vec![("namespace", self.namespace.clone()), ("limit", limit.to_string())];
         query.extend(filter.login.as_ref().map(|login| ("login", login.to_string())));

@@ -1,6 +1,6 @@
-//! What can be asked of an order once it is placed: cancelling it, charging it
-//! again, sending its message again. Each is written into the resource, where the
-//! operator finds it; asked twice, it is done once.
+//! Changes of a placed order: cancel it, charge it again, send its message again. Each change is
+//! written into the resource, where the operator reads it. A repeated request for a change has no
+//! second effect.
 
 use axum::http::StatusCode;
 use kube::{
@@ -20,35 +20,35 @@ use crate::{
     outcome::{State, Subscription},
 };
 
-/// Tries against others who change the same order.
+/// The maximum number of attempts to write a change while others change the same order.
 const TRIES: u8 = 5;
 
-/// A change that was asked for, or was there already.
+/// The result of a request for a change.
 pub enum Asked {
-    /// Nothing is left to do for it.
+    /// The change is complete.
     Done(Box<Order>),
-    /// It is under way.
+    /// The change is in progress.
     Underway {
-        /// News of the order.
+        /// The subscription to the states of the order.
         subscription: Box<Subscription>,
-        /// When it is done.
+        /// The state in which the change is complete.
         awaited: Awaited,
     },
 }
 
-/// The state in which a change is done.
+/// The state in which a change is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// Not paid, or not any more.
+    /// The order is decided and not paid, or no longer paid.
     Unpaid,
-    /// This attempt to charge was decided.
+    /// This attempt to charge is decided.
     Attempt(i32),
-    /// The message was sent again so often.
+    /// The message was sent again this many times.
     Resends(i32),
 }
 
 impl Awaited {
-    /// Whether it is this one.
+    /// Whether this state completes the change.
     pub fn is(self, state: State) -> bool {
         match (self, state) {
             (Awaited::Unpaid, State::Decided { outcome, .. }) => outcome != Outcome::Paid,
@@ -59,45 +59,48 @@ impl Awaited {
     }
 }
 
-/// What a change needs, decided from the order as it is.
+/// The next step of a change, derived from the current order.
 #[derive(Debug, PartialEq)]
 enum Change {
-    /// It is so already.
+    /// The order already has the requested state.
     Nothing,
-    /// This has to be written.
+    /// This patch must be written; then this state completes the change.
     Write(Value, Awaited),
-    /// This is written already.
+    /// The change is already written; this state completes it.
     Await(Awaited),
-    /// It makes no sense, for this reason.
+    /// The order's state forbids the change, for this reason.
     Refuse(&'static str),
 }
 
 impl Orders {
-    /// Cancels an order: it is not charged any more, or gets its money back.
+    /// Cancels an order: it is never charged, or its charge is refunded.
     ///
     /// # Errors
-    /// 404; 409 if it was refused anyway; 503 if the API server does not answer.
+    /// 404; 409 if the order was refused for another reason; 503 if the API server does not
+    /// respond.
     pub async fn cancel(&self, id: OrderId) -> Result<Asked, Problem> {
         self.change(id, cancellation).await
     }
 
-    /// Has an order that was refused charged again.
+    /// Requests another attempt to charge a refused order.
     ///
     /// # Errors
-    /// 404; 409 if it was not refused for lack of money or of an account, or was deleted; 503.
+    /// 404; 409 if the order was not refused for insufficient funds or a missing account, or was
+    /// deleted; 503.
     pub async fn retry(&self, id: OrderId) -> Result<Asked, Problem> {
         self.change(id, another_attempt).await
     }
 
-    /// Has a message that was given up sent again.
+    /// Requests that a message whose delivery was given up be sent again.
     ///
     /// # Errors
-    /// 404; 409 if it was not given up, or the order was deleted; 503.
+    /// 404; 409 if the delivery was not given up, or the order was deleted; 503.
     pub async fn resend(&self, id: OrderId) -> Result<Asked, Problem> {
         self.change(id, another_message).await
     }
 
-    /// Writes what the decision says, as long as the order is the one that was decided upon.
+    /// Writes the change that `decide` returns, if the order is still at the version that `decide`
+    /// was given.
     async fn change(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<Asked, Problem> {
         let name = id.resource_name();
         let subscription = self.outcomes.subscribe(&name);
@@ -125,7 +128,8 @@ impl Orders {
         Err(Problem::unavailable("the order is being changed by others all the time; try again").with_id(id.number()))
     }
 
-    /// An archived order can be as wanted, and no more.
+    /// Answers for an archived order: it may already have the requested state, but it cannot be
+    /// changed.
     async fn change_archived(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<Asked, Problem> {
         let archived = self.archived(id).await?;
         let order = archived.ok_or_else(|| no_such_order(id))?;
@@ -138,7 +142,7 @@ impl Orders {
     }
 }
 
-/// Why an order stays as it is that a newer version decided.
+/// The reason why an order that a newer version decided cannot be changed.
 const UNKNOWN: &str = "the order was decided for a reason that this version does not know: try again after the upgrade";
 
 fn cancellation(order: &Order) -> Change {
@@ -163,9 +167,7 @@ fn another_attempt(order: &Order) -> Change {
         Outcome::Paid => Change::Refuse("the order is paid: it is not charged again"),
         Outcome::Unknown => Change::Refuse(UNKNOWN),
         Outcome::Refused(_) if was_deleted(order) => Change::Refuse("the order was deleted: make a new one"),
-        Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound)
-            if order.spec.cancel_requested != Some(true) =>
-        {
+        Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound) if order.spec.cancel_requested != Some(true) => {
             let next = status.attempt() + 1;
             match asked {
                 _ if next > MAX_ATTEMPTS => Change::Refuse("the order was tried a hundred times: make a new one"),
@@ -197,7 +199,8 @@ fn another_message(order: &Order) -> Change {
     }
 }
 
-/// Then the operator neither charges it again nor has its message sent again.
+/// Whether the order was deleted. The operator neither charges a deleted order again nor requests
+/// its message again.
 fn was_deleted(order: &Order) -> bool {
     order.metadata.deletion_timestamp.is_some()
 }

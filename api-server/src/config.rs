@@ -1,4 +1,4 @@
-//! Command line and environment.
+//! The configuration of the API server, from the command line and the environment.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -17,39 +17,43 @@ pub struct Config {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// Namespace where orders are created; that of the kube configuration if not set.
+    /// Namespace in which orders are created. Defaults to the namespace of the kube configuration.
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// The billing service, as in http://orders-billing:80.
+    /// URL of the billing service, such as http://orders-billing:80.
     #[arg(long, env = "BILLING_URL")]
     pub billing_url: String,
 
-    /// The notify service, as in http://orders-notify:80.
+    /// URL of the notify service, such as http://orders-notify:80.
     #[arg(long, env = "NOTIFY_URL")]
     pub notify_url: String,
 
-    /// Token to show to billing.
+    /// File with the token for calls to billing.
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]
     pub billing_token_file: PathBuf,
 
-    /// The archive, as in http://orders-archive:80; without it only live orders are found.
+    /// URL of the archive, such as http://orders-archive:80. Without it, only live orders are
+    /// found.
     #[arg(long, env = "ARCHIVE_URL")]
     pub archive_url: Option<String>,
 
-    /// Token to show to the archive.
+    /// File with the token for calls to the archive.
     #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
     pub archive_token_file: PathBuf,
 
-    /// Live orders beyond which none is placed; POST /orders/ is answered 503 then. 3 KiB each count against etcd's quota of 2 GiB.
+    /// Maximum number of live orders. When it is reached, POST /orders/ is answered 503. Each live
+    /// order uses 3 KiB of etcd's quota of 2 GiB.
     #[arg(long, env = "MAX_LIVE_ORDERS", default_value_t = 100_000)]
     pub max_live_orders: usize,
 
-    /// Seconds that POST /orders/ waits for the outcome before it answers 202, unless the client says otherwise.
+    /// Seconds that POST /orders/ waits for the outcome before it answers 202. A client can set
+    /// another wait.
     #[arg(long, env = "WAIT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub wait_seconds: u64,
 
-    /// Seconds that the answer waits for the customer's message to be sent once the outcome is known.
+    /// Seconds that the response waits for the customer's message to be sent once the outcome is
+    /// known.
     #[arg(long, env = "MAIL_WAIT_SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub mail_wait_seconds: u64,
 

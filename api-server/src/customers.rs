@@ -1,4 +1,4 @@
-//! Making customers: one resource a login.
+//! Creates and finds customers: one resource per login.
 
 use std::{fmt::Write, time::Duration};
 
@@ -14,25 +14,29 @@ use sha2::{Digest, Sha256};
 
 use crate::orders::CALL_TIMEOUT;
 
-/// The longest part of a login that its customer's name begins with, in characters.
+/// The maximum length of the part of a login with which the name of its resource begins, in
+/// characters.
 const MAX_LEGIBLE: usize = 40;
 
-/// Customers in one namespace.
+/// The customers of one namespace.
 #[derive(Clone)]
 pub struct Customers(Api<Customer>);
 
 impl Customers {
-    /// The customers of this namespace.
+    /// Accesses the customers of this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
         Customers(Api::namespaced(client, namespace))
     }
 
-    /// Creates a customer, or finds the one that the same key made before.
+    /// Creates a customer, or returns the customer that an earlier request with the same key
+    /// created.
     ///
     /// # Errors
-    /// 409 if somebody else made one with this login; 503 if the API server does not answer.
+    /// 409 if another request created a customer with this login; 422 if the key was used for
+    /// another address, or the API server refused the customer; 503 if the API server does not
+    /// respond.
     pub async fn make(&self, login: &Login, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
-        // One made with kubectl has any name.
+        // A customer that was created with kubectl can have any name.
         if let Some(there) = self.find(login).await? {
             return same(there, email, key);
         }
@@ -43,7 +47,7 @@ impl Customers {
         }
         match within(self.0.create(&PostParams::default(), &customer)).await? {
             Ok(made) => Ok(made),
-            // Another request was faster.
+            // Another request has created a customer in the meantime.
             Err(kube::Error::Api(status)) if status.is_already_exists() => match self.find(login).await? {
                 Some(there) => same(there, email, key),
                 None => Err(Problem::unavailable("the customer was deleted just now; try again")),
@@ -56,15 +60,15 @@ impl Customers {
         }
     }
 
-    /// The customer with this login.
+    /// Returns the customer with this login.
     ///
     /// # Errors
-    /// 404, or 503 if the API server does not answer.
+    /// 404, or 503 if the API server does not respond.
     pub async fn get(&self, login: &Login) -> Result<Customer, Problem> {
         self.find(login).await?.ok_or_else(|| Problem::not_found("there is no customer with this login"))
     }
 
-    /// The customer once it has an account, or as it is when the time is over.
+    /// Returns the customer once it has an account, or unchanged after `limit`.
     pub async fn with_account(&self, customer: Customer, limit: Duration) -> Customer {
         let is_open = |seen: Option<&Customer>| seen.is_some_and(has_account);
         let name = customer.name_any();
@@ -79,10 +83,10 @@ impl Customers {
     }
 
     async fn find(&self, login: &Login) -> Result<Option<Customer>, Problem> {
-        // A login has no character that a field selector gives a meaning to.
+        // No character of a login has a meaning in a field selector.
         let selector = ListParams::default().fields(&format!("spec.login={login}"));
         let mut found = within(self.0.list(&selector)).await?.map_err(|error| unavailable(&error))?.items;
-        // Of several the first one counts, by time and name.
+        // If several customers have this login, the first one counts, by creation time and name.
         found.sort_by_key(|customer| (customer.creation_timestamp(), customer.name_any()));
         Ok(found.into_iter().next())
     }
@@ -93,7 +97,7 @@ pub fn has_account(customer: &Customer) -> bool {
     customer.status.as_ref().is_some_and(CustomerStatus::is_account_open)
 }
 
-/// A customer that is there already is the answer only to the request that made it.
+/// Returns an existing customer, but only to the request that created it.
 fn same(there: Customer, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
     let made_with = there.annotations().get(KEY_ANNOTATION).map(String::as_str);
     match key {
@@ -111,8 +115,9 @@ fn taken() -> Problem {
     Problem { field: Some("login".to_owned()), ..problem }
 }
 
-/// The name of a login's customer: legible, and another for each login. Logins have
-/// characters and a case that names have not, hence the hash.
+/// The name of a login's resource: readable, and different for each login. The name contains a
+/// hash, because a login may have characters and uppercase letters that a resource name may not
+/// have.
 fn resource_name(login: &Login) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let mut name: String = login.as_ref().chars().take(MAX_LEGIBLE).map(plain).collect();

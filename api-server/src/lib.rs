@@ -1,5 +1,5 @@
-//! The front door: turns HTTP requests into `Order` resources and answers with
-//! their outcome. Decides nothing about money, writes no status.
+//! The public HTTP API: creates `Order` resources from HTTP requests and answers with their
+//! outcome. The API server decides nothing about money and writes no status.
 
 #![deny(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! Live orders, newest first, found by cursor, login and state in steps that do not
-//! depend on how many there are.
+//! An index of the live orders, newest first. It finds orders by cursor, login and state in a
+//! number of steps that does not depend on the number of orders.
 
 use std::{
     borrow::Borrow,
@@ -18,40 +18,41 @@ use serde::Deserialize;
 /// The longest UID that a cursor may name, in characters.
 const MAX_UID: usize = 253;
 
-/// The cursor of an order in the list, live or archived: everything after it is on the next page.
+/// The position of an order, live or archived, in the list. The next page starts after it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cursor {
-    /// When it was created, in microseconds since 1970-01-01 UTC.
+    /// When the order was created, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
-    /// Its UID.
+    /// The UID of the order.
     pub uid: String,
 }
 
-/// Which orders are looked for.
+/// Selects the orders of a list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only those of this login.
+    /// Only orders of this login.
     pub login: Option<Login>,
-    /// Only those with this reason.
+    /// Only orders with this reason.
     pub state: Option<String>,
-    /// Only those created then or later.
+    /// Only orders created at this time or later.
     pub from: Option<Timestamp>,
-    /// Only those created earlier.
+    /// Only orders created before this time.
     pub to: Option<Timestamp>,
 }
 
-/// The live orders' names by cursor: all of them, those of each login, of each state, and of each login in each state.
+/// The names of the live orders by cursor. There is a list of all orders, one for each login, one
+/// for each state, and one for each login in each state.
 #[derive(Debug, Default)]
 pub struct Index {
     lists: HashMap<Key, BTreeSet<ByCursor>>,
     by_name: HashMap<Arc<str>, Arc<Live>>,
 }
 
-/// The key of a list: its orders are those of a login, if there is one, in a state, if there is one.
+/// The key of a list: the login and the state of its orders. `None` stands for any.
 type Key = (Option<Arc<str>>, Option<Arc<str>>);
 
-/// What is known of a live order; shared by the lists that it is in.
+/// The indexed fields of a live order, shared by the lists that contain it.
 #[derive(Debug)]
 struct Live {
     cursor: Cursor,
@@ -65,13 +66,13 @@ struct Live {
 struct ByCursor(Arc<Live>);
 
 impl Cursor {
-    /// That of an order.
+    /// Returns the cursor of an order.
     pub fn of(order: &Order) -> Self {
         let created = order.creation_timestamp().map_or(0, |time| time.0.as_microsecond());
         Cursor { created_at: created, uid: order.uid().unwrap_or_default() }
     }
 
-    /// As clients get it.
+    /// Encodes the cursor for clients.
     pub fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(format!("{} {}", self.created_at, self.uid))
     }
@@ -93,7 +94,7 @@ impl TryFrom<String> for Cursor {
 }
 
 impl Filter {
-    /// Whether an order passes.
+    /// Whether an order passes the filter.
     pub fn passes(&self, order: &Order) -> bool {
         let created = order.creation_timestamp().map(|time| time.0);
         self.login.as_ref().is_none_or(|login| order.spec.login == login.as_ref())
@@ -103,7 +104,7 @@ impl Filter {
     }
 }
 
-/// The reason of the order's outcome, or that it is being worked on.
+/// The reason of the order's outcome, or `Processing` if there is none yet.
 pub fn reason(order: &Order) -> String {
     let conditions = order.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
     let succeeded = conditions::find(conditions, ConditionType::Succeeded);
@@ -111,7 +112,7 @@ pub fn reason(order: &Order) -> String {
 }
 
 impl Live {
-    /// The lists that it is in.
+    /// The keys of the lists that contain the order.
     fn lists(&self) -> [Key; 4] {
         let (login, state) = (|| Some(self.login.clone()), || Some(self.state.clone()));
         [(None, None), (login(), None), (None, state()), (login(), state())]
@@ -119,7 +120,7 @@ impl Live {
 }
 
 impl Index {
-    /// Takes in an order, as new or instead of an earlier one of its name.
+    /// Adds an order, or replaces the order with the same name.
     pub fn insert(&mut self, order: &Order) {
         let (name, cursor, state) = (order.name_any(), Cursor::of(order), reason(order));
         if let Some(known) = self.by_name.get(&*name) {
@@ -138,12 +139,13 @@ impl Index {
         self.by_name.insert(live.name.clone(), live);
     }
 
-    /// The same texts, as an order that is there already has them.
+    /// Returns the equal key of an indexed order, if there is one, so that orders share their
+    /// texts.
     fn shared(&self, wanted: Key) -> Key {
         self.lists.get_key_value(&wanted).map(|(known, _)| known.clone()).unwrap_or(wanted)
     }
 
-    /// Removes the order of this name.
+    /// Removes the order with this name.
     pub fn remove(&mut self, name: &str) {
         let Some(live) = self.by_name.remove(name) else { return };
         for wanted in live.lists() {
@@ -161,10 +163,11 @@ impl Index {
         self.lists.get(&(None, None)).is_some_and(|all| all.contains(cursor))
     }
 
-    /// The names of the orders that pass the filter, after this cursor, newest first.
-    /// No other order is looked at.
+    /// Returns the names of the orders that pass the filter, after this cursor, newest first. The
+    /// index reads no other order.
     pub fn after<'a>(&'a self, cursor: Option<&Cursor>, filter: &Filter) -> impl Iterator<Item = &'a str> + use<'a> {
-        // No text is smaller than the empty one: all orders of that time are newer than this.
+        // No text is smaller than the empty one, so all orders of that time are newer than this
+        // cursor.
         let at = |time: Timestamp| Cursor { created_at: microseconds(time), uid: String::new() };
         let oldest = filter.from.map(at);
         let newest = match (cursor.cloned(), filter.to.map(at)) {
@@ -172,7 +175,7 @@ impl Index {
             (cursor, to) => cursor.or(to),
         };
         let wanted = (filter.login.as_ref().map(|login| login.as_ref().into()), filter.state.as_deref().map(Arc::from));
-        // A range that ends before it begins is none.
+        // A range that ends before it begins is empty.
         let is_range = oldest.as_ref().zip(newest.as_ref()).is_none_or(|(oldest, newest)| oldest < newest);
         let list = self.lists.get(&wanted).filter(|_| is_range);
         let range = (oldest.map_or(Unbounded, Included), newest.map_or(Unbounded, Excluded));
@@ -180,7 +183,8 @@ impl Index {
     }
 }
 
-/// The first whole microsecond that is not before this time. Orders are created at whole ones.
+/// The first whole microsecond that is not before this time. Orders are created at whole
+/// microseconds.
 pub(crate) fn microseconds(time: Timestamp) -> i64 {
     let whole = time.as_microsecond();
     if time.as_nanosecond() > i128::from(whole) * 1000 { whole + 1 } else { whole }

@@ -1,4 +1,4 @@
-//! The API server.
+//! The API server: reads its configuration and serves the public HTTP API.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,8 @@ use orders_api_server::{
 use orders_service::{admin, server, shutdown::Shutdown, token_file::TokenFile};
 use tokio::sync::Semaphore;
 
-/// A request may wait for its outcome, and before that for the order to be placed.
+/// The limits of the public HTTP API. A request may wait until the order is placed, and then for
+/// its outcome.
 const LIMITS: server::Limits = server::Limits { timeout: MAX_WAIT.saturating_add(Duration::from_secs(15)), concurrency: 2048 };
 
 #[tokio::main]

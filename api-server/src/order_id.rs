@@ -1,4 +1,4 @@
-//! The number and name of an order.
+//! The number of an order, and the name of its resource.
 
 use std::fmt;
 
@@ -6,31 +6,30 @@ use orders_crds::Login;
 use orders_service::IdempotencyKey;
 use sha2::{Digest, Sha256};
 
-/// The largest id: every integer up to it survives a JavaScript client.
+/// The largest id. A JavaScript client represents every integer up to it exactly.
 const MAX: u64 = (1 << 53) - 1;
 
-/// An order's number: 1 to 2^53−1. Its resource's name follows from it.
+/// An order's number: 1 to 2^53−1. The name of the resource is derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderId(i64);
 
 impl OrderId {
-    /// A fresh one.
+    /// Generates a random id.
     pub fn random() -> Self {
         Self::from_bits(rand::random())
     }
 
-    /// The one that this key of this customer always gives, so that a repeat
-    /// names the same resource. `probe` counts on if the number is another
-    /// customer's order already.
+    /// Derives the id from a customer's key, so that a repeated request names the same resource.
+    /// `probe` selects the next number if another customer's order already has the number.
     pub fn of_key(login: &Login, key: &IdempotencyKey, probe: u8) -> Self {
-        // The login has no line feed, so no two (login, key, probe) read the same.
+        // A login has no line feed, so different (login, key, probe) never give the same text.
         let hash = Sha256::digest(format!("{login}\n{}\n{probe}", key.as_str()));
         let mut bits = [0; 8];
         bits.copy_from_slice(&hash[..8]);
         Self::from_bits(u64::from_be_bytes(bits))
     }
 
-    /// An id that a client sent; `None` if it cannot be one.
+    /// Parses an id that a client sent. Returns `None` if the text is not a valid id.
     pub fn parse(text: &str) -> Option<Self> {
         let well_formed = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         let number = text.parse().ok().filter(|number| well_formed && (1..=MAX as i64).contains(number))?;
@@ -46,7 +45,7 @@ impl OrderId {
         self.0
     }
 
-    /// The name of its resource.
+    /// The name of the order's resource.
     pub fn resource_name(self) -> String {
         format!("order-{}", self.0)
     }

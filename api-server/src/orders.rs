@@ -1,4 +1,4 @@
-//! Placing orders: one resource a request, however often the request comes.
+//! Places and finds orders. A request creates one resource, however often it is repeated.
 
 use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     archive::Archive,
-    listing::{Filter, Cursor},
+    listing::{Cursor, Filter},
     order_id::OrderId,
     outcome::{Outcomes, State, Subscription},
 };
@@ -18,13 +18,13 @@ use crate::{
 /// How long one call to the API server may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long to try to create an order while the API server does not answer.
+/// How long to try to create an order while the API server does not respond.
 const PLACING_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Pause between two such tries.
+/// The delay between two such attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Numbers tried if one is taken by somebody else's order: a hash collision.
+/// How many numbers are tried if another customer's order has the number: a hash collision.
 const PROBES: u8 = 4;
 
 /// A valid request for an order.
@@ -32,29 +32,29 @@ const PROBES: u8 = 4;
 pub struct NewOrder {
     /// The account to charge.
     pub login: Login,
-    /// Where to tell the outcome.
+    /// The address at which the customer is notified of the outcome.
     pub email: EMail,
-    /// The cart it was made from; 0 to 2^53−1.
+    /// The number of the cart: 0 to 2^53−1.
     pub cart_id: i64,
-    /// How much to charge; greater than zero.
+    /// The amount to charge: greater than zero.
     pub amount: Money,
-    /// Within how many seconds the charge is to be begun; 1 to 31536000.
+    /// The number of seconds within which the charge must begin: 1 to 31536000.
     pub deadline_seconds: Option<i64>,
 }
 
-/// An order that exists, and a registration for its outcome.
+/// An order that exists, and a subscription to its states.
 pub struct Placed {
     /// Its number.
     pub id: OrderId,
-    /// News of it.
+    /// The subscription to its states.
     pub subscription: Subscription,
 }
 
-/// Orders in one namespace.
+/// The orders of one namespace.
 #[derive(Clone)]
 pub struct Orders {
     pub(crate) api: Api<Order>,
-    /// What becomes of them.
+    /// The watch of the orders and their outcomes.
     pub outcomes: Outcomes,
     archive: Option<Archive>,
     max_live: usize,
@@ -62,7 +62,7 @@ pub struct Orders {
 
 enum Created {
     New,
-    /// It was there, made by the same request.
+    /// The order exists already, created by the same request.
     Same(State),
     /// The number belongs to another order.
     Taken {
@@ -71,25 +71,24 @@ enum Created {
 }
 
 impl Orders {
-    /// The orders of this namespace, watched from now on, and those in the archive.
-    /// None is placed while there are `max_live` that have not left for it.
+    /// Starts to watch the orders of this namespace. Archived orders are read from the archive. No
+    /// order is placed while there are `max_live` live orders, which have not left for the archive.
     pub fn new(client: kube::Client, namespace: &str, archive: Option<Archive>, max_live: usize) -> Self {
         let api: Api<Order> = Api::namespaced(client, namespace);
         Orders { outcomes: Outcomes::watch(api.clone(), namespace), api, archive, max_live }
     }
 
-    /// Creates the order, or finds the one that the same key made before.
+    /// Creates the order, or finds the order that an earlier request with the same key created.
     ///
     /// # Errors
-    /// 422 if the key was used for another order; 503 if the API server does
-    /// not answer: then it is not known whether the order exists, and the
-    /// problem carries its id.
+    /// 422 if the key was used for another order; 503 if the API server does not respond. Whether
+    /// the order exists is then not known, and the problem carries its id.
     pub async fn place(&self, new: &NewOrder, key: Option<&IdempotencyKey>) -> Result<Placed, Problem> {
         for probe in 0..PROBES {
             let id = key.map_or_else(OrderId::random, |key| OrderId::of_key(&new.login, key, probe));
             let subscription = self.outcomes.subscribe(&id.resource_name());
             let created = async {
-                // Without a key the number is a new one.
+                // Without a key, the number is new, so the archive need not be read.
                 match key {
                     Some(_) => match self.in_archive(id, new).await? {
                         Some(created) => Ok(created),
@@ -117,10 +116,10 @@ impl Orders {
         Err(Problem::unavailable("no free order number was found; try again"))
     }
 
-    /// An order by its number, live or archived.
+    /// Returns the order with this number, live or archived.
     ///
     /// # Errors
-    /// 404, or 503 if the API server or the archive does not answer.
+    /// 404, or 503 if the API server or the archive does not respond.
     pub async fn get(&self, id: OrderId) -> Result<Order, Problem> {
         if let Some(order) = self.live(id).await? {
             return Ok(order);
@@ -129,24 +128,25 @@ impl Orders {
         archived.ok_or_else(|| no_such_order(id))
     }
 
-    /// A page of orders, live and archived as one list, newest first; and where the
-    /// next one begins, if there is one.
+    /// Returns a page of live and archived orders as one list, newest first, and the cursor of the
+    /// next page, if there is one.
     ///
     /// # Errors
-    /// 503 if the archive does not answer: half a list is none.
+    /// 503 if the archive does not respond: the list would be incomplete.
     pub async fn page(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<(Vec<Arc<Order>>, Option<Cursor>), Problem> {
-        // In this order: what leaves for the archive in between is in both.
+        // The live orders first: an order that leaves for the archive in between is then in both
+        // lists.
         let mut orders = self.outcomes.page(filter, after, limit + 1);
         let mut more = orders.len() > limit;
         if let Some(archive) = &self.archive {
             let archived = archive.page(filter, after, limit).await?;
             more |= archived.next.is_some();
-            // What is live counts as it is there.
+            // If an order is live, the live resource counts, not the archived one.
             let gone = archived.items.into_iter().filter(|order| !self.outcomes.is_live(&Cursor::of(order)));
             let shown: HashSet<Cursor> = orders.iter().map(|order| Cursor::of(order)).collect();
             orders.extend(gone.filter(|order| !shown.contains(&Cursor::of(order))).map(Arc::new));
@@ -158,7 +158,7 @@ impl Orders {
         Ok((orders, next))
     }
 
-    /// The live order with this number.
+    /// Returns the live order with this number.
     pub(crate) async fn live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
         match tokio::time::timeout(CALL_TIMEOUT, self.api.get_opt(&id.resource_name())).await {
             Ok(Ok(found)) => Ok(found),
@@ -167,7 +167,7 @@ impl Orders {
         }
     }
 
-    /// The archived order with this number.
+    /// Returns the archived order with this number.
     pub(crate) async fn archived(&self, id: OrderId) -> Result<Option<Order>, Problem> {
         match &self.archive {
             Some(archive) => archive.named(&id.resource_name()).await,
@@ -175,15 +175,16 @@ impl Orders {
         }
     }
 
-    /// Whether a request made this order long ago. The operator leaves the resource for
-    /// a while after it is archived, so that none is made in between. (That the watch
-    /// has shown the order would say nothing: it may have been removed just now.)
+    /// Compares the request with the archived order of this number, which an earlier request may
+    /// have created long ago. The operator keeps the resource for a while after it is archived, so
+    /// that no second resource is created in between. (The watch cannot replace this check: an
+    /// order that it has shown may have been removed just now.)
     async fn in_archive(&self, id: OrderId, new: &NewOrder) -> Result<Option<Created>, Problem> {
         Ok(self.archived(id).await?.map(|order| compare(&order, &spec(id, new))))
     }
 
-    /// Creates the resource. While the API server does not answer, the same one
-    /// is tried again: its name makes it come into being once.
+    /// Creates the resource. While the API server does not respond, the same request is repeated.
+    /// The name ensures that only one resource is created.
     async fn create(&self, id: OrderId, new: &NewOrder) -> Result<Created, Problem> {
         let order = Order::new(&id.resource_name(), spec(id, new));
         if self.outcomes.live() >= self.max_live && self.outcomes.seen(&id.resource_name()).is_none() {
@@ -223,7 +224,7 @@ impl Orders {
 }
 
 fn compare(existing: &Order, spec: &OrderSpec) -> Created {
-    // What may be changed since makes it no other order.
+    // Fields that may have changed since do not make it another order.
     let OrderSpec { cancel_requested, ttl_seconds_after_finished, .. } = existing.spec;
     let spec = OrderSpec { cancel_requested, ttl_seconds_after_finished, ..spec.clone() };
     match existing.spec == spec {

@@ -1,4 +1,4 @@
-//! Waiting for outcomes: one shared watch of all orders, many waiters.
+//! Waits for the outcomes of orders. All requests share one watch of all orders.
 
 use std::{
     collections::HashMap,
@@ -14,24 +14,24 @@ use kube::{
 use orders_crds::{Order, Outcome};
 use tokio::{sync::watch, time::Instant};
 
-use crate::listing::{Filter, Index, Cursor};
+use crate::listing::{Cursor, Filter, Index};
 
-/// Without news for this long, a waiter looks for itself: a watch can go silent.
+/// After this time without an event, a waiter reads the order itself: a watch can go silent.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long such a look may take.
+/// The time limit of such a read.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is known of an order.
+/// The known state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nothing seen yet, or not decided.
+    /// The order was not seen yet, or is not decided.
     Undecided,
-    /// Decided.
+    /// The order is decided.
     Decided {
-        /// Its outcome, which is known: neither [`Outcome::Undecided`] nor [`Outcome::Unknown`].
+        /// The outcome, which is known: neither [`Outcome::Undecided`] nor [`Outcome::Unknown`].
         outcome: Outcome,
-        /// Whether the message was sent, or never can be.
+        /// Whether the message was sent, or can never be sent.
         message_done: bool,
         /// The number of the attempt to charge that was decided.
         attempt: i32,
@@ -43,7 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// What an order's status says.
+    /// Returns the state in an order's status.
     pub fn of(order: &Order) -> Self {
         match &order.status {
             Some(status) if !matches!(status.outcome(), Outcome::Undecided | Outcome::Unknown) => State::Decided {
@@ -57,7 +57,7 @@ impl State {
     }
 }
 
-/// The orders as the watch last showed them, and who waits for which.
+/// The orders as the watch last showed them, and the subscriptions by order.
 #[derive(Clone)]
 pub struct Outcomes {
     api: Api<Order>,
@@ -68,8 +68,8 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Starts the watch. It is made anew whenever it breaks; what happened
-    /// meanwhile is seen then.
+    /// Starts the watch. Whenever the watch breaks, it is restarted and then shows what changed in
+    /// between.
     pub fn watch(api: Api<Order>, namespace: &str) -> Self {
         let (store, writer) = reflector::store();
         let outcomes =
@@ -81,7 +81,7 @@ impl Outcomes {
                 .modify(|order| order.managed_fields_mut().clear())
                 .reflect(writer);
             let mut events = std::pin::pin!(events);
-            // Listed anew, and taken over once it is complete.
+            // The index of a new list. It replaces the current index once the list is complete.
             let mut listed = Index::default();
             while let Some(event) = events.next().await {
                 match event {
@@ -107,10 +107,10 @@ impl Outcomes {
         outcomes
     }
 
-    /// Whether the watch has shown all orders once.
+    /// Checks that the watch has shown all orders once.
     ///
     /// # Errors
-    /// In words, if it has not.
+    /// A description, if it has not.
     pub async fn ready(&self) -> Result<(), String> {
         match tokio::time::timeout(Duration::from_millis(500), self.store.wait_until_ready()).await {
             Ok(Ok(())) => Ok(()),
@@ -118,25 +118,25 @@ impl Outcomes {
         }
     }
 
-    /// How many live orders there are.
+    /// The number of live orders.
     pub fn live(&self) -> usize {
         self.store.len()
     }
 
-    /// The order of this name, if the watch has shown it.
+    /// Returns the order with this name, if the watch has shown it.
     pub fn seen(&self, name: &str) -> Option<Arc<Order>> {
         self.store.get(&reflector::ObjectRef::new(name).within(&self.namespace))
     }
 
-    /// Up to `limit` live orders that pass the filter, after this place, newest first.
+    /// Returns up to `limit` live orders that pass the filter, after this cursor, newest first.
     pub fn page(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Vec<Arc<Order>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let orders = index.after(after, filter).filter_map(|name| self.seen(name));
-        // The index may lag behind the store by a change.
+        // The index may lag behind the store by one change.
         orders.filter(|order| filter.passes(order)).take(limit).collect()
     }
 
-    /// Whether the order at this place is live.
+    /// Whether the order at this cursor is live.
     pub fn is_live(&self, place: &Cursor) -> bool {
         self.index.read().unwrap_or_else(PoisonError::into_inner).has(place)
     }
@@ -145,8 +145,8 @@ impl Outcomes {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers for news of an order. Do it before the order is created, so
-    /// that no outcome is too quick.
+    /// Subscribes to the states of an order. Subscribe before the order is created, so that no
+    /// outcome is missed.
     pub fn subscribe(&self, name: &str) -> Subscription {
         let mut waiters = self.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let sender = waiters.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(State::Undecided));
@@ -169,7 +169,7 @@ impl Outcomes {
     }
 }
 
-/// A registration for news of one order; ends when dropped.
+/// A subscription to the states of one order. It ends when it is dropped.
 pub struct Subscription {
     news: watch::Receiver<State>,
     name: String,
@@ -177,20 +177,20 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Passes on a state that was learned elsewhere.
+    /// Publishes a state that was not learned from the watch.
     pub fn learned(&self, state: State) {
         if state != State::Undecided {
             self.outcomes.tell(&self.name, state);
         }
     }
 
-    /// Waits for the outcome until `deadline`, and once it is there up to
-    /// `mail_wait` longer for the message, but never past the deadline.
+    /// Waits for the outcome until `deadline`. Once the outcome is known, waits up to `mail_wait`
+    /// longer for the message, but never past the deadline.
     pub async fn wait(self, deadline: Instant, mail_wait: Duration) -> State {
         self.wait_for(|_| true, deadline, mail_wait).await
     }
 
-    /// The same, for a decided state that is the one waited for.
+    /// Like [`Self::wait`], but only a decided state for which `is_it` returns true ends the wait.
     pub async fn wait_for(mut self, is_it: impl Fn(State) -> bool, deadline: Instant, mail_wait: Duration) -> State {
         let mut decided_at = None;
         loop {
@@ -216,7 +216,8 @@ impl Subscription {
 }
 
 impl Subscription {
-    /// Waits until the watch shows the order anew, or for so long: a watch can go silent.
+    /// Waits until the watch shows a change of the order, but no longer than `patience`: a watch
+    /// can go silent.
     pub async fn changed(&mut self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.news.changed()).await;
     }
@@ -225,7 +226,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut waiters = self.outcomes.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // This one still counts.
+        // The receiver of this subscription still counts.
         if waiters.get(&self.name).is_some_and(|sender| sender.receiver_count() <= 1) {
             waiters.remove(&self.name);
         }

@@ -1,18 +1,18 @@
-//! The `Prefer` header (RFC 7240): how long a client waits for the outcome.
+//! Reads the `Prefer` header (RFC 7240), in which a client sets how long it waits for the outcome.
 
 use std::{convert::Infallible, time::Duration};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 
-/// The longest wait that a client gets.
+/// The longest wait that a client can set.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// What the client prefers. What is not understood is ignored, as the RFC has it.
+/// The preferences of the client. Unknown preferences are ignored, as the RFC requires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
     /// Answer at once, before the outcome is known.
     pub respond_async: bool,
-    /// Wait so long at most.
+    /// The longest time to wait for the outcome.
     pub wait: Option<Duration>,
 }
 
@@ -24,7 +24,7 @@ impl Prefer {
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => prefer.respond_async = true,
-                // The first one counts.
+                // The first value counts.
                 "wait" if prefer.wait.is_none() => {
                     prefer.wait = value.parse().ok().map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT));
                 }

@@ -1,4 +1,4 @@
-//! Command line and environment.
+//! The archive's configuration: command-line options and environment variables.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use clap::Parser;
 use orders_service::telemetry::LogArgs;
 use secrecy::SecretString;
 
-/// The archive: keeps finished orders for good.
+/// The archive: stores finished orders permanently.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Config {
@@ -18,31 +18,34 @@ pub struct Config {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A SQLite file is made if it is not there.
+    /// URL of the database: sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A missing
+    /// SQLite file is created.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite:///data/archive.db", hide_env_values = true)]
     pub database_url: SecretString,
 
-    /// Connections to the database at most. SQLite writes one at a time whatever this says.
+    /// Maximum number of connections to the database. SQLite makes one write at a time, regardless
+    /// of this value.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// Audience that callers' tokens must be made for.
+    /// Audience that the callers' tokens must have.
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "orders-archive")]
     pub token_audience: String,
 
-    /// Account that may put orders into the archive: system:serviceaccount:NAMESPACE:NAME of the operator.
+    /// Service account of the operator, as system:serviceaccount:NAMESPACE:NAME. It may archive and
+    /// read orders.
     #[arg(long, env = "OPERATOR_ACCOUNT")]
     pub operator_account: String,
 
-    /// Account that may read orders, besides the operator's: that of the api-server.
+    /// Service account of the api-server. It may read orders.
     #[arg(long, env = "API_SERVER_ACCOUNT")]
     pub api_server_account: String,
 
-    /// Another account that may read orders: that of the audit.
+    /// Service account of the audit. It may read orders.
     #[arg(long, env = "AUDIT_ACCOUNT")]
     pub audit_account: Option<String>,
 
-    /// Logs.
+    /// Logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -1,25 +1,26 @@
-//! An order as the archive keeps it: the resource, and the columns that follow from it.
+//! An archived order: the resource, and the columns that the archive derives from it.
 
 use kube::{Resource, ResourceExt};
 use orders_crds::{ConditionType, Money, Order, Outcome, conditions};
 use serde_json::Value;
 
-/// The largest resource that is kept, in bytes of JSON.
+/// The maximum size of an archived resource, in bytes of JSON.
 pub const MAX_RESOURCE: usize = 64 * 1024;
 
-/// The longest text in a column but the resource itself, in characters: that of a name in Kubernetes.
+/// The maximum length of the text in a column other than the resource itself, in characters. It is
+/// the maximum length of a name in Kubernetes.
 pub const MAX_TEXT: usize = 253;
 
 /// A finished order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// UID of the resource: what makes it one order.
+    /// UID of the resource. It identifies the order.
     pub uid: String,
     /// Namespace of the resource.
     pub namespace: String,
-    /// Name of the resource. Another order may have it later.
+    /// Name of the resource. A later order may have the same name.
     pub name: String,
-    /// The number that the REST API gave it.
+    /// The number that the REST API gave the order.
     pub id: Option<i64>,
     /// Login of the account.
     pub login: String,
@@ -29,29 +30,31 @@ pub struct Entry {
     pub state: String,
     /// When the resource was created, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
-    /// The resource's version. Kubernetes says that those of one type can be compared as integers.
+    /// The resource version. Kubernetes documents that the resource versions of one type can be
+    /// compared as integers.
     pub revision: i64,
     /// The resource as JSON, without its managed fields.
     pub resource: String,
 }
 
-/// Why a resource is not taken.
+/// The reason why the archive refuses a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{why}", field.as_ref().map_or(String::new(), |field| format!("{field}: ")))]
 pub struct Refused {
-    /// The field that is wrong, if it is one.
+    /// The invalid field, if the reason is one field.
     pub field: Option<String>,
-    /// What is wrong.
+    /// The error in the field or in the resource.
     pub why: String,
 }
 
 impl Refused {
-    /// This field is wrong.
+    /// Creates a refusal because of this field.
     pub fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
         Refused { field: Some(field.into()), why: why.into() }
     }
 
-    /// The same, of the resource at this place of a list.
+    /// Returns the refusal of the same resource as an element of a list. The field then begins with
+    /// the index.
     #[must_use]
     pub fn at(self, index: usize) -> Self {
         let field = self.field.map_or_else(|| format!("[{index}]"), |field| format!("[{index}].{field}"));
@@ -60,12 +63,14 @@ impl Refused {
 }
 
 impl Entry {
-    /// Reads a resource. What this version does not know of it is kept as well.
+    /// Reads a resource. The entry also keeps the fields that this version does not know.
     ///
     /// # Errors
-    /// [`Refused`], if it is no order, is not decided, or lacks what Kubernetes gives each resource.
+    /// [`Refused`], if the resource is not an order, is not decided yet, is larger than
+    /// [`MAX_RESOURCE`], or lacks metadata that Kubernetes gives each resource.
     pub fn read(mut resource: Value) -> Result<Self, Refused> {
-        // Who wrote which field, as long as all the rest and of no use once the resource is gone.
+        // The managed fields record which client wrote which field. They are as long as the rest of
+        // the resource, and of no use after the resource is removed.
         if let Some(metadata) = resource.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
@@ -98,11 +103,12 @@ impl Entry {
     }
 }
 
-/// The outcome in a word. Only one that is decided has a place here: the others still change.
+/// Returns the outcome as the reason of the condition `Succeeded`. The archive stores only decided
+/// orders, because the outcomes of other orders still change.
 fn state(order: &Order) -> Result<String, Refused> {
     let succeeded = order.status.as_ref().and_then(|status| conditions::find(&status.conditions, ConditionType::Succeeded));
     match (order.outcome(), succeeded) {
-        (Outcome::Paid | Outcome::Refused(_), Some(condition)) => Ok(condition.reason.clone()),
+        (Outcome::Paid | Outcome::Refused(_) | Outcome::Unknown, Some(condition)) => Ok(condition.reason.clone()),
         _ => Err(Refused::field("status.conditions", "the order is not decided yet")),
     }
 }
@@ -128,7 +134,8 @@ fn column(field: &str, text: Option<&str>) -> Result<String, Refused> {
     }
 }
 
-/// Whether a column may hold this text. Nothing is found by another one, and PostgreSQL takes no zero bytes.
+/// Whether a column may contain this text. No order can be found by any other text, and PostgreSQL
+/// does not accept zero bytes.
 pub fn is_column(text: &str) -> bool {
     (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

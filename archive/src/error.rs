@@ -1,11 +1,11 @@
-//! What can go wrong in the archive, and how HTTP says it.
+//! The archive's errors, and the HTTP problems that report them.
 
 use orders_service::{Problem, database};
 
-/// A call that had no effect, or whose effect is not known.
+/// An error of a call. The call had no effect, or it is unknown whether it had its effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The database failed. Whether the call had its effect is unknown.
+    /// The database failed. It is unknown whether the call had its effect.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
 }

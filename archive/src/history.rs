@@ -1,5 +1,6 @@
-//! The whole history of an order: its status keeps the first entry and the latest
-//! fifteen only, so what one version has dropped is taken from those before it.
+//! Merges the histories of the versions of an order into its whole history. The status keeps only
+//! the first entry and the latest fifteen entries, so the archive takes the entries that a version
+//! has dropped from the earlier versions.
 
 use std::collections::HashSet;
 
@@ -9,11 +10,11 @@ use serde_json::Value;
 
 use crate::entry::MAX_RESOURCE;
 
-/// The most entries that are kept of an order. Of more, and of what would make the order
-/// larger than [`MAX_RESOURCE`], the oldest after the first make room.
+/// The maximum number of history entries of an order. Beyond this number, or if the order would
+/// become larger than [`MAX_RESOURCE`], the oldest entries after the first are dropped.
 pub const MAX_ENTRIES: usize = 500;
 
-/// What makes two entries one.
+/// The identity of an entry. Two entries with the same key are the same entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     time: Timestamp,
@@ -22,15 +23,16 @@ struct Key {
     message: String,
 }
 
-/// An entry of a history, with what this version does not know of it.
+/// An entry of a history, including the fields that this version does not know.
 #[derive(Clone, Debug)]
 struct Item {
     key: Key,
     json: Value,
 }
 
-/// The newer of two versions of an order, as JSON, with the entries of both histories.
-/// In whatever order versions come, the same entries are kept while there is room.
+/// Returns the newer of two versions of an order, as JSON, with the entries of both histories.
+/// While there is room, the same entries are kept regardless of the order in which the versions
+/// arrive.
 pub fn merge(newer: &str, older: &str) -> String {
     let merged = || {
         let mut resource: Value = serde_json::from_str(newer).ok()?;
@@ -48,7 +50,7 @@ pub fn merge(newer: &str, older: &str) -> String {
     merged().unwrap_or_else(|| newer.to_owned())
 }
 
-/// The entries of a resource that was read as an order before.
+/// Returns the history entries of a resource that was already read as an order.
 fn items(resource: &Value) -> Option<Vec<Item>> {
     let Some(history) = resource.pointer("/status/history") else { return Some(Vec::new()) };
     let read = |json: &Value| {
@@ -58,8 +60,8 @@ fn items(resource: &Value) -> Option<Vec<Item>> {
     history.as_array()?.iter().map(read).collect()
 }
 
-/// The entries of both, each once, by time. Those of one time stay in the order that
-/// their histories have them in, as far as that is one order.
+/// Returns the entries of both histories, each once, sorted by time. Entries with the same time
+/// stay in the order of their histories, as far as the two histories agree on that order.
 fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
     let keys = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<HashSet<Key>>();
     let (in_older, in_newer) = (keys(older), keys(newer));
@@ -71,7 +73,8 @@ fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
             (Some(_), None) => older.next(),
             (None, Some(_)) => newer.next(),
             (Some(old), Some(new)) => {
-                // What the other has as well waits for it there.
+                // An entry that the other history also contains waits until that history reaches
+                // it.
                 let old_waits = in_newer.contains(&old.key) && !taken.contains(&old.key);
                 let new_waits = in_older.contains(&new.key) && !taken.contains(&new.key);
                 let take_newer = match (old_waits, new_waits) {
@@ -88,14 +91,15 @@ fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
             all.push(item.clone());
         }
     }
-    // The clocks of two operators may differ.
+    // The sort is needed because the clocks of two operators may differ.
     all.sort_by_key(|item| item.key.time);
     all
 }
 
-/// The first entry and the latest ones, as many as are kept and fit into so many bytes.
+/// Returns the first entry and the latest entries: at most [`MAX_ENTRIES`], and at most as many as
+/// fit into `room` bytes.
 fn fitting(mut entries: Vec<Value>, room: usize) -> Vec<Value> {
-    // Each has a comma, but for the last.
+    // Each entry except the last has a comma.
     let size = |entry: &Value| entry.to_string().len() + 1;
     let mut bytes = entries.iter().map(size).sum::<usize>().saturating_sub(1);
     let mut first_kept = 1;
@@ -130,7 +134,7 @@ mod tests {
         resource["status"]["history"].as_array().cloned().unwrap_or_default()
     }
 
-    /// What happened, three entries a second, and what the status keeps of it after each.
+    /// Returns all entries, three per second, and the version of the resource after each entry.
     fn versions(length: i64) -> (Vec<Value>, Vec<String>) {
         let mut status = OrderStatus::default();
         let (mut all, mut versions) = (Vec::new(), Vec::new());
@@ -179,7 +183,7 @@ mod tests {
             let merged = merge(&resource(2, std::slice::from_ref(&other)), &resource(1, std::slice::from_ref(&base)));
             assert_eq!(history(&merged), [base.clone(), other]);
         }
-        // The same moment, written in another way.
+        // This is the same time in another notation.
         let same = with("time", "2023-11-14T22:13:21.000+00:00");
         assert_eq!(history(&merge(&resource(2, &[same]), &resource(1, std::slice::from_ref(&base)))).len(), 1);
         let tomorrow = with("sinceThen", "7");
@@ -210,7 +214,7 @@ mod tests {
             (history(&merged)[0].clone(), history(&merged).last().cloned()),
             (large(0..1)[0].clone(), large(199..200).pop())
         );
-        // As large as an order may be without any of it.
+        // This order has the maximum size without any of the merged entries.
         let mut full: Value = serde_json::from_str(&resource(3, &large(200..201))).unwrap();
         full["spec"] = json!("x".repeat(MAX_RESOURCE - full.to_string().len() - ",\"spec\":\"\"".len()));
         let full = full.to_string();
@@ -242,7 +246,8 @@ mod tests {
             prop_assert_eq!(in_any_order(&kept), in_any_order(&sent), "all of it");
             prop_assert_eq!(kept.len(), in_any_order(&sent).len(), "each once");
             prop_assert!(kept.is_sorted_by_key(|entry| entry["time"].to_string()));
-            // Versions that come in their order are what happened, in the order in which it did.
+            // If the versions arrive in their order, the entries are in the order in which the
+            // events happened.
             if picks.is_sorted() {
                 let happened: Vec<&Value> = all.iter().filter(|entry| sent.contains(entry)).collect();
                 prop_assert_eq!(kept.iter().collect::<Vec<_>>(), happened);

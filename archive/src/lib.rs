@@ -1,4 +1,4 @@
-//! Archive: finished orders, kept for good once they are no longer Kubernetes resources.
+//! Archive: stores finished orders permanently, after their resources are removed from Kubernetes.
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Which part of the listing a page is: newest first, from a cursor on.
+//! The filters and the cursor that select a page of the listing. The listing is sorted newest
+//! first.
 
 use std::fmt;
 
@@ -7,13 +8,13 @@ use serde::Deserialize;
 
 use crate::entry::is_column;
 
-/// Orders on a page if the caller does not say.
+/// The number of orders on a page if the caller sets no limit.
 pub const DEFAULT_LIMIT: u16 = 20;
 
-/// Orders on a page at most.
+/// The maximum number of orders on a page.
 pub const MAX_LIMIT: u16 = 100;
 
-/// Which orders to list.
+/// The filters, the limit and the cursor of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// Only orders of this namespace.
@@ -22,42 +23,45 @@ pub struct Listing {
     pub login: Option<Login>,
     /// Only orders whose condition `Succeeded` has this reason.
     pub state: Option<String>,
-    /// Only orders created then or later, in microseconds since 1970-01-01 UTC.
+    /// Only orders created at this time or later, in microseconds since 1970-01-01 UTC.
     pub from: Option<i64>,
-    /// Only orders created earlier, in the same.
+    /// Only orders created before this time, in microseconds since 1970-01-01 UTC.
     pub to: Option<i64>,
-    /// Orders on the page, at most.
+    /// The maximum number of orders on the page.
     pub limit: u16,
     /// Only orders that come after this cursor.
     pub before: Option<Cursor>,
 }
 
-/// An order's cursor in the listing, written `MICROSECONDS,UID`. The newest order has the largest.
+/// The position of an order in the listing, written as `MICROSECONDS,UID`. The newest order has the
+/// largest cursor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cursor {
     /// When the order was created, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
-    /// The order's UID, which sets orders of the same time apart.
+    /// The order's UID, which distinguishes orders with the same creation time.
     pub uid: String,
 }
 
 impl Listing {
-    /// All orders of a namespace, the first page.
+    /// Returns the first page of the listing of all orders in a namespace.
     pub fn of(namespace: &str) -> Self {
         let namespace = namespace.to_owned();
         Listing { namespace, login: None, state: None, from: None, to: None, limit: DEFAULT_LIMIT, before: None }
     }
 
-    /// The time that the listing ends at, itself included.
+    /// Returns the earliest creation time in the listing, inclusive.
     pub fn oldest(&self) -> i64 {
         self.from.unwrap_or(i64::MIN)
     }
 
-    /// The cursor that all of the page comes after. One bound of the two that were
-    /// asked for: a database seeks to one, and would read all between it and the other.
+    /// Returns the cursor that precedes all orders on the page. It is the stricter of the two
+    /// requested bounds, `before` and `to`. A database seeks to one bound only. With two bounds, it
+    /// would read all rows between them.
     pub fn start(&self) -> Cursor {
-        // No text is smaller than the empty one: all orders of that time are before this cursor in the listing.
+        // No text is smaller than the empty text, so all orders of that time precede this cursor in
+        // the listing.
         let at = |created_at| Cursor { created_at, uid: String::new() };
         let to = at(self.to.unwrap_or(i64::MAX));
         self.before.clone().map_or(to.clone(), |before| before.min(to))

@@ -1,4 +1,4 @@
-//! The archive.
+//! The archive service: serves the HTTP API.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,8 @@ use orders_archive::{
 use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
-/// Fewer at once than elsewhere: each may bring a body of [`MAX_BODY`].
+/// The concurrency is lower than in the other services, because each request may have a body of
+/// [`MAX_BODY`] bytes.
 const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 64 };
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! The orders in their database.
+//! Stores archived orders in the archive's database and reads them.
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -10,33 +10,34 @@ use crate::{
     entry::{Entry, is_column},
     error::ArchiveError,
     history,
-    listing::{Listing, Cursor},
+    listing::{Cursor, Listing},
 };
 
 /// The schema of the archive's database.
 pub const MIGRATIONS: Migrations =
     Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
 
-/// A page of the export ends after the order with which it has so many bytes.
+/// The size of a page of the export, in bytes. A page ends with the order that reaches this size.
 pub const EXPORT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Does nothing if the order is there; one that is being put at the same time is waited for.
+/// Inserts an order. Does nothing if the order is already stored. If a concurrent transaction
+/// inserts the same order, the statement waits for that transaction.
 const INSERT: &str =
     "INSERT INTO orders (uid, namespace, name, id, login, amount, state, created_at, revision, archived_at, resource)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
      ON CONFLICT (uid) DO NOTHING";
 
-/// Another revision instead.
+/// Replaces the stored revision of an order.
 const REPLACE: &str = "UPDATE orders SET
          namespace = $2, name = $3, id = $4, login = $5, amount = $6, state = $7, created_at = $8, revision = $9,
          archived_at = $10, resource = $11
      WHERE uid = $1";
 
-/// The statement for the newest order of a name.
+/// The statement that selects the newest order with a name.
 pub const NEWEST_OF_NAME: &str =
     "SELECT resource FROM orders WHERE namespace = $1 AND name = $2 ORDER BY created_at DESC, uid DESC LIMIT 1";
 
-/// A page of the listing, with another condition or two.
+/// The statement that selects a page of the listing, with the conditions of up to two filters.
 macro_rules! listing {
     ($filter:literal) => {
         concat!(
@@ -48,12 +49,12 @@ macro_rules! listing {
     };
 }
 
-/// An order and its row, for an audit.
+/// An archived order and the time when it was archived, for an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archived {
     /// The order.
     pub entry: Entry,
-    /// When this revision of it came, in microseconds since 1970-01-01 UTC.
+    /// When this revision was archived, in microseconds since 1970-01-01 UTC.
     pub archived_at: i64,
 }
 
@@ -62,7 +63,7 @@ pub struct Archived {
 pub struct Page {
     /// The resources, newest first, as JSON.
     pub resources: Vec<String>,
-    /// Where the next page begins; none after the last one.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
@@ -73,16 +74,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// The orders in this database, whose schema is [`MIGRATIONS`].
+    /// Creates a store on this database, whose schema is [`MIGRATIONS`].
     pub fn new(database: Database) -> Self {
         Store { database }
     }
 
-    /// Keeps an order, unless the same or a later revision of it is kept already. Its
-    /// history is kept beside that of all other revisions. Returns the revision that is kept now.
+    /// Stores an order, unless the same or a later revision is already stored. The stored history
+    /// contains the entries of all revisions that arrived. Returns the revision that is stored
+    /// after the call.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn put(&self, entry: &Entry) -> Result<i64, ArchiveError> {
         let mut transaction = self.database.begin_write().await?;
         let kept = self.keep(&mut transaction, entry, Timestamp::now()).await?;
@@ -90,13 +92,14 @@ impl Store {
         Ok(kept)
     }
 
-    /// Keeps all of these orders or, after an error, none; each as [`Store::put`] does.
+    /// Stores all of these orders, each as [`Store::put`] does. After an error, none of them is
+    /// stored.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn put_all(&self, entries: &[Entry]) -> Result<(), ArchiveError> {
         let mut entries: Vec<&Entry> = entries.iter().collect();
-        // Two batches at once would otherwise wait for each other's rows.
+        // Without a common order, two concurrent batches could deadlock on each other's rows.
         entries.sort_unstable_by_key(|entry| &entry.uid);
         let now = Timestamp::now();
         let mut transaction = self.database.begin_write().await?;
@@ -106,8 +109,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Keeps an order within a transaction, which has its row to itself from then on.
-    /// Returns the revision that is kept now.
+    /// Stores an order within a transaction, which then holds the lock on the order's row. Returns
+    /// the revision that is stored after the call.
     async fn keep(&self, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<i64, sqlx::Error> {
         if write(INSERT, &mut *transaction, entry, now).await? > 0 {
             return Ok(entry.revision);
@@ -118,7 +121,8 @@ impl Store {
             let merged = Entry { resource: history::merge(&entry.resource, &resource), ..entry.clone() };
             write(REPLACE, transaction, &merged, now).await?;
         } else if entry.revision < revision {
-            // It may have what the later one had dropped already.
+            // The earlier revision may have history entries that the later revision had already
+            // dropped.
             let merged = history::merge(&resource, &entry.resource);
             if merged != resource {
                 let add = sqlx::query("UPDATE orders SET resource = $2 WHERE uid = $1").bind(&entry.uid).bind(merged);
@@ -128,7 +132,8 @@ impl Store {
         Ok(entry.revision.max(revision))
     }
 
-    /// The statement for what is kept of an order that is to be written. In SQLite one transaction writes at a time.
+    /// Returns the statement that reads the stored order before it is updated. PostgreSQL locks the
+    /// row. SQLite needs no lock, because it allows one write transaction at a time.
     const fn stored_sql(&self) -> &'static str {
         match self.database.kind {
             Kind::Sqlite => "SELECT revision, resource FROM orders WHERE uid = $1",
@@ -136,10 +141,10 @@ impl Store {
         }
     }
 
-    /// The order with this UID, as JSON.
+    /// Returns the order with this UID, as JSON.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn find(&self, uid: &str) -> Result<Option<String>, ArchiveError> {
         if !is_column(uid) {
             return Ok(None);
@@ -148,10 +153,10 @@ impl Store {
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
 
-    /// The newest order of this name, as JSON.
+    /// Returns the newest order with this name, as JSON.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn find_named(&self, namespace: &str, name: &str) -> Result<Option<String>, ArchiveError> {
         if !is_column(namespace) || !is_column(name) {
             return Ok(None);
@@ -160,10 +165,10 @@ impl Store {
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
 
-    /// A page of the listing.
+    /// Returns a page of the listing.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn page(&self, listing: &Listing) -> Result<Page, ArchiveError> {
         let start = listing.start();
         let mut query = sqlx::query(listing_sql(listing))
@@ -171,7 +176,7 @@ impl Store {
             .bind(listing.oldest())
             .bind(start.created_at)
             .bind(start.uid)
-            // One more, to know whether another page comes.
+            // Select one row more, to detect whether there is another page.
             .bind(i64::from(listing.limit) + 1);
         for filter in [listing.login.as_ref().map(AsRef::as_ref), listing.state.as_deref()].into_iter().flatten() {
             query = query.bind(filter);
@@ -188,11 +193,11 @@ impl Store {
         Ok(Page { resources, next })
     }
 
-    /// Up to `limit` orders after the one with this UID, in the order of their UIDs;
-    /// fewer if they are large. None at the end only.
+    /// Returns up to `limit` orders whose UIDs follow `after`, in the order of their UIDs. Returns
+    /// fewer orders if they are large. The result is empty only after the last order.
     ///
     /// # Errors
-    /// The database's.
+    /// [`ArchiveError::Database`].
     pub async fn export(&self, after: &str, limit: i64) -> Result<Vec<Archived>, ArchiveError> {
         let mut rows = sqlx::query_as("SELECT * FROM orders WHERE uid > $1 ORDER BY uid LIMIT $2")
             .bind(after)
@@ -210,9 +215,9 @@ impl Store {
     }
 }
 
-/// The statement for a page, one a combination of filters: with conditions that are
-/// switched off by a parameter no database would know which index is right. Orders
-/// of a login in one state are picked from all of that login's, which are few.
+/// Returns the statement for a page. Each combination of filters has its own statement: if a
+/// parameter switched a condition off, a database could not choose the right index. For a login and
+/// a state, the database filters all orders of the login, which are few.
 pub fn listing_sql(listing: &Listing) -> &'static str {
     match (&listing.login, &listing.state) {
         (None, None) => listing!(""),
@@ -222,7 +227,7 @@ pub fn listing_sql(listing: &Listing) -> &'static str {
     }
 }
 
-/// Writes an order by this statement; how many rows that changed.
+/// Writes an order with this statement. Returns the number of changed rows.
 async fn write(sql: &'static str, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<u64, sqlx::Error> {
     sqlx::query(sql)
         .bind(&entry.uid)

@@ -1,4 +1,4 @@
-//! What must hold, checked over a snapshot: pure.
+//! The rules that must hold, and a pure function that checks them over a snapshot.
 
 use std::collections::HashMap;
 
@@ -9,31 +9,32 @@ use strum::EnumIter;
 
 use crate::collect::{OrderFacts, Snapshot};
 
-/// A promise of the order service.
+/// A rule that the order service guarantees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, EnumIter)]
 pub enum Rule {
     /// The postings of the whole ledger, and of each transaction, sum to zero.
     PostingsSumToZero,
-    /// A transaction that is done has two postings of its amount; one that is not has none.
+    /// A transaction that is done has two postings of its amount. Any other transaction has none.
     PostingsMatchTransaction,
     /// Every balance is the sum of its postings.
     BalanceIsSumOfPostings,
     /// No balance is negative.
     NoNegativeBalance,
-    /// A paid order has exactly one charge that was not given back, of its amount and its login.
+    /// A paid order has exactly one charge that is not fully refunded. The charge has the order's
+    /// amount and login.
     PaidOrderHasOneCharge,
-    /// A refused order has no charge that was not given back.
+    /// A refused order has no charge that is not fully refunded.
     RefusedOrderHasNoCharge,
-    /// A charge that was not given back belongs to an order.
+    /// A charge that is not fully refunded belongs to an order.
     ChargeHasOrder,
-    /// A charge is never given back beyond what it took.
+    /// The refunds of a charge never exceed its amount.
     RefundWithinCharge,
-    /// An order whose message was sent has exactly one in the log.
+    /// An order whose message was sent has exactly one message in the log.
     OrderHasOneMessage,
 }
 
 impl Rule {
-    /// The promise in words.
+    /// Returns the rule in words.
     pub const fn in_words(self) -> &'static str {
         match self {
             Rule::PostingsSumToZero => "all postings sum to zero",
@@ -49,14 +50,14 @@ impl Rule {
     }
 }
 
-/// A promise that was not kept.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Which.
+    /// The violated rule.
     pub rule: Rule,
-    /// The order (`NAMESPACE/NAME`), if it is one's.
+    /// The order (`NAMESPACE/NAME`), if the violation concerns one order.
     pub order: Option<String>,
-    /// What was found instead, with the keys to look it up.
+    /// The finding, with the keys to look it up.
     pub detail: String,
 }
 
@@ -134,12 +135,13 @@ fn check_postings(transaction: &Transaction, found: &mut impl FnMut(Rule, Option
 }
 
 fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
-    // Those given back are of no account: a paid order may have been cancelled since it was looked at.
+    // Fully refunded charges do not count: a paid order may have been cancelled since the audit
+    // read it.
     let charges = ledger.charges_of(&order.uid).filter(|charge| charge.outcome == "done");
     let (given_back, done): (Vec<&Transaction>, Vec<&Transaction>) =
         charges.partition(|charge| ledger.refunded(&charge.key) >= charge.amount);
     match order.outcome {
-        // Billing may hold a charge or none: the order does not say.
+        // Billing may have a charge or none: the status of the order does not show it.
         Outcome::Undecided | Outcome::Unknown => return,
         Outcome::Paid => match &*done {
             [charge] if Some(charge.amount) == order.amount && charge.login == order.login => {}
@@ -160,7 +162,8 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
         },
         Outcome::Refused(refusal) => {
             let outstanding: i64 = done.iter().map(|charge| charge.amount.minor() - ledger.refunded(&charge.key).minor()).sum();
-            // Charged again since it was looked at.
+            // After a requested retry, the order may have been charged again since the audit read
+            // it.
             if outstanding > 0 && !order.retry_requested {
                 let reason = refusal.reason();
                 found(
@@ -191,13 +194,15 @@ fn sent_to(message: &Message, order: &OrderFacts) -> bool {
     message.entry.is_sended && message.entry.login == order.login && message.entry.email == order.email
 }
 
-/// The UID of the order that a charge's key belongs to: see [`orders_crds::order::charge_key`].
+/// Returns the UID of the order that a charge's key belongs to. See
+/// [`orders_crds::order::charge_key`].
 fn uid_of(key: &str) -> &str {
     key.split_once('.').map_or(key, |(uid, _)| uid)
 }
 
-/// The ledger and the log by key. A key that stands twice is a violation, not
-/// an impossibility: the audit does not rely on the services' constraints.
+/// The transactions of the ledger and the messages of the log, indexed by key. A key may occur more
+/// than once. The audit reports this as a violation, because it does not rely on the services'
+/// constraints.
 struct Index<'a> {
     charges: HashMap<&'a str, Vec<&'a Transaction>>,
     orders: HashMap<&'a str, Vec<&'a Transaction>>,
@@ -227,7 +232,7 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// All attempts to charge the order with this UID.
+    /// Returns all attempts to charge the order with this UID.
     fn charges_of(&self, uid: &str) -> impl Iterator<Item = &'a Transaction> {
         self.orders.get(uid).into_iter().flatten().copied()
     }
@@ -298,7 +303,7 @@ mod tests {
         Message { entry, key: key.to_owned() }
     }
 
-    /// One order paid, one refused, one not decided.
+    /// Returns a snapshot with one paid, one refused and one undecided order.
     fn sound() -> Snapshot {
         let waiting = OrderFacts { notified: false, ..order("waiting", "1.00", Outcome::Undecided) };
         let orders = vec![

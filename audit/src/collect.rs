@@ -1,4 +1,4 @@
-//! Reading everything that is compared.
+//! Reads the data that the audit compares, from the Kubernetes API and the services.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,73 +16,74 @@ use orders_service::{http_client, token_file::TokenFile};
 use reqwest::header::AUTHORIZATION;
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Orders read in one go from the Kubernetes API.
+/// The maximum number of orders in one response of the Kubernetes API.
 const ORDERS_PAGE: u32 = 500;
 
-/// Larger than any right page, in bytes.
+/// The maximum size of a page, in bytes. It is larger than any valid page.
 const MAX_PAGE: usize = 8 * 1024 * 1024;
 
-/// An order, live or archived, as far as money and messages go.
+/// The facts about a live or archived order that concern money and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderFacts {
     /// `NAMESPACE/NAME`.
     pub name: String,
-    /// Its UID: what the keys of its charges and its messages begin with.
+    /// The UID. The keys of the charges and the messages of the order begin with the UID.
     pub uid: String,
     /// The customer.
     pub login: String,
-    /// Where its message goes.
+    /// The e-mail address of the order's messages.
     pub email: String,
-    /// Its amount; `None` if it cannot be read.
+    /// The amount; `None` if it cannot be parsed.
     pub amount: Option<Money>,
-    /// What its status says.
+    /// The outcome that the status shows.
     pub outcome: Outcome,
-    /// Whether its status says that its message was sent.
+    /// Whether the status shows that the message was sent.
     pub notified: bool,
-    /// The key of that message.
+    /// The key of the message.
     pub message_key: String,
-    /// Whether it was asked to be cancelled, so that its charge may have been given back since.
+    /// Whether a cancellation was requested. In this case, the charge may have been refunded since.
     pub cancel_requested: bool,
-    /// Whether another attempt was asked for, so that it may have been charged since.
+    /// Whether another attempt was requested. In this case, the order may have been charged since.
     pub retry_requested: bool,
 }
 
-/// Everything that is compared.
+/// The data that the audit compares.
 ///
-/// Read while the installation works on, so the order of reading matters: the
-/// orders first, then the ledger and the messages. What an order of `orders` says
-/// is done was recorded before it said so, and so is found. `known` has orders
-/// that were placed meanwhile as well.
+/// The installation continues to work while the audit reads it, so the sequence of the reads
+/// matters: the audit reads the orders first, then the ledger and the messages. The services record
+/// each charge and each message before the status of the order shows it, so the audit finds the
+/// record. `known` also contains the orders that were placed during the reads.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The orders as they were first.
+    /// The orders as the audit read them first, except those that changed during the reads.
     pub orders: Vec<OrderFacts>,
-    /// UIDs of all orders, live or archived, also of those that came during the reading.
+    /// The UIDs of all orders, live or archived, including those that were placed during the reads.
     pub known: BTreeSet<String>,
-    /// The ledger.
+    /// The transactions of the ledger.
     pub transactions: Vec<ExportedTransaction>,
-    /// Its accounts.
+    /// The accounts of the ledger.
     pub accounts: Vec<ExportedAccount>,
-    /// Its sum.
+    /// The totals of the ledger.
     pub summary: Summary,
-    /// The message log.
+    /// The messages of the log.
     pub messages: Vec<KeyedEntry>,
 }
 
-/// A service to read from.
+/// A service that the audit reads.
 pub struct Source {
     /// Base URL.
     pub url: String,
-    /// Shown with each request.
+    /// The token that each request sends.
     pub token: TokenFile,
-    /// For the requests.
+    /// The HTTP client for the requests.
     pub http: reqwest::Client,
 }
 
-/// Reads everything.
+/// Reads a snapshot of the installation.
 ///
 /// # Errors
-/// If a part cannot be reached or does not answer as it should; the error names it.
+/// Fails if a source cannot be reached or its response is invalid. The error names the source: the
+/// Kubernetes API or a service.
 pub async fn snapshot(
     client: Client,
     namespace: Option<&str>,
@@ -94,7 +95,8 @@ pub async fn snapshot(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    // In this order: an order that leaves for the archive in between is found there.
+    // List the live orders before the archived orders: an order that is archived in between is
+    // found in the archive.
     let mut first = list(&orders).await?;
     let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
     let of_interest = |order: &&Archived| namespace.is_none_or(|namespace| order.namespace == namespace);
@@ -109,13 +111,13 @@ pub async fn snapshot(
     let now = list(&orders).await?;
     known.extend(now.iter().map(|order| order.uid.clone()));
     known.extend(self::archived(archive).await?.into_iter().map(|order| order.uid));
-    // What changed meanwhile is not what was looked at: it is for the next audit.
+    // Leave out the orders that changed during the reads. The next audit checks them.
     let now: HashMap<&str, &OrderFacts> = now.iter().map(|order| (&*order.uid, order)).collect();
     first.retain(|order| now.get(&*order.uid).is_none_or(|now| *now == order));
     Ok(Snapshot { orders: first, known, transactions, accounts, summary, messages })
 }
 
-/// An order of the archive.
+/// An archived order.
 #[derive(Debug, Deserialize)]
 struct Archived {
     uid: String,
@@ -172,7 +174,8 @@ impl Source {
         serde_json::from_slice(&body).with_context(|| format!("{url}: the answer cannot be read"))
     }
 
-    /// Reads page after page until one is empty. `key` names the last row of a page.
+    /// Reads page after page until a page is empty. `key` returns the key of the last row of a
+    /// page.
     async fn pages<T: DeserializeOwned>(&self, path: &str, key: impl Fn(&T) -> String) -> Result<Vec<T>> {
         let mut all: Vec<T> = Vec::new();
         loop {

@@ -1,57 +1,60 @@
-//! Command line and environment.
+//! The audit's configuration: command-line options and environment variables.
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use orders_service::telemetry::LogArgs;
 
-/// Proves that the money adds up: joins the Orders, the ledger and the message log of a live installation.
+/// Checks that the Orders, the ledger and the message log of a live installation agree.
 ///
-/// Exit code 0 only if everything holds; 1 if something does not; 2 if it could not be found out.
+/// The exit code is 0 if every rule holds, 1 if a rule is violated, and 2 if the audit cannot be
+/// completed.
 #[derive(Debug, Parser)]
 #[command(name = "orders-audit", version)]
 pub struct Config {
-    /// Namespace whose orders are looked at; all namespaces if not set. Give the operator's.
+    /// Namespace of the orders to check. Use the operator's namespace. Without this option, the
+    /// audit checks the orders of all namespaces.
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// The billing service, as in http://orders-billing:80.
+    /// URL of the billing service, such as http://orders-billing:80.
     #[arg(long, env = "BILLING_URL")]
     pub billing_url: String,
 
-    /// The notify service, as in http://orders-notify:80.
+    /// URL of the notify service, such as http://orders-notify:80.
     #[arg(long, env = "NOTIFY_URL")]
     pub notify_url: String,
 
-    /// The archive, as in http://orders-archive:80; without it only live orders are compared.
+    /// URL of the archive, such as http://orders-archive:80. Without this option, the audit checks
+    /// only live orders.
     #[arg(long, env = "ARCHIVE_URL")]
     pub archive_url: Option<String>,
 
-    /// Token to show to the archive.
+    /// File with the service-account token for the archive.
     #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
     pub archive_token_file: PathBuf,
 
-    /// Token to show to billing.
+    /// File with the service-account token for billing.
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]
     pub billing_token_file: PathBuf,
 
-    /// Token to show to notify.
+    /// File with the service-account token for notify.
     #[arg(long, env = "NOTIFY_TOKEN_FILE", default_value = "/var/run/secrets/orders/notify/token")]
     pub notify_token_file: PathBuf,
 
-    /// Form of the report.
+    /// Format of the report.
     #[arg(long, short, env = "OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 
-    /// Logs.
+    /// Logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// Form of the report.
+/// Format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Plain words.
+    /// Plain text.
     Text,
     /// One JSON object.
     Json,

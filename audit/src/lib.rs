@@ -1,8 +1,8 @@
-//! The audit: joins the Order resources, the ledger and the message log of a
-//! live installation, and says whether the money adds up.
+//! The audit: joins the Order resources, the ledger and the message log of a live installation, and
+//! reports whether they agree.
 //!
-//! [`collect`] reads everything, [`check`] is a pure function over what was
-//! read, [`report`] puts it into words.
+//! [`collect`] reads a snapshot, [`check`] checks the snapshot with a pure function, and [`report`]
+//! formats the result.
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! `orders-audit`.
+//! The command `orders-audit`: reads an installation, checks it and prints a report.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,7 +11,7 @@ use orders_audit::{
 };
 use orders_service::{http_client, token_file::TokenFile};
 
-/// How long one page may take.
+/// The timeout of the request for one page.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::main]

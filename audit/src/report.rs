@@ -1,4 +1,4 @@
-//! The result in words and as JSON.
+//! The report of an audit, as text and as JSON.
 
 use std::fmt::Write;
 
@@ -11,32 +11,33 @@ use crate::{
     collect::Snapshot,
 };
 
-/// What was looked at and what was found.
+/// The amount of data that the audit checked, and the violations that it found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Whether every rule holds.
     pub holds: bool,
-    /// Orders looked at.
+    /// The number of orders that were checked.
     pub orders: usize,
-    /// Of those, not decided yet: nothing can be said of them.
+    /// The number of these orders that are not decided yet. The audit cannot check their charges
+    /// and messages.
     pub undecided: usize,
-    /// Transactions looked at.
+    /// The number of transactions that were checked.
     pub transactions: usize,
-    /// Accounts looked at.
+    /// The number of accounts that were checked.
     pub accounts: usize,
-    /// Messages looked at.
+    /// The number of messages that were read.
     pub messages: usize,
-    /// What does not hold.
+    /// The violations of the rules.
     pub violations: Vec<Violation>,
 }
 
-/// Whether nothing can be concluded from the order's outcome.
+/// Whether the order has no outcome that the audit can check.
 fn is_undecided(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Undecided | Outcome::Unknown)
 }
 
 impl Report {
-    /// Puts together what was read and what was found in it.
+    /// Creates a report from a snapshot and the violations in it.
     pub fn new(snapshot: &Snapshot, violations: Vec<Violation>) -> Self {
         Report {
             holds: violations.is_empty(),
@@ -49,7 +50,7 @@ impl Report {
         }
     }
 
-    /// The report as text.
+    /// Returns the report as text.
     pub fn to_text(&self) -> String {
         let mut text = format!(
             "{} orders ({} not decided yet), {} transactions, {} accounts, {} messages\n",

@@ -1,4 +1,4 @@
-//! Command line and environment.
+//! Billing's configuration: command-line options and environment variables.
 
 use std::net::SocketAddr;
 
@@ -19,35 +19,38 @@ pub struct Config {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A SQLite file is made if it is not there.
+    /// URL of the database: sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A missing
+    /// SQLite file is created.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite:///data/billing.db", hide_env_values = true)]
     pub database_url: SecretString,
 
-    /// Connections to the database at most. SQLite writes one at a time whatever this says.
+    /// Maximum number of connections to the database. SQLite makes one write at a time, regardless
+    /// of this value.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// Audience that callers' tokens must be made for.
+    /// Audience that the callers' tokens must have.
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "orders-billing")]
     pub token_audience: String,
 
-    /// Account that may withdraw: system:serviceaccount:NAMESPACE:NAME of the operator.
+    /// Service account of the operator, as system:serviceaccount:NAMESPACE:NAME. It may open
+    /// accounts, and charge, close and refund.
     #[arg(long, env = "OPERATOR_ACCOUNT")]
     pub operator_account: String,
 
-    /// Account that may register and refill: that of the api-server.
+    /// Service account of the api-server. It may register and refill accounts.
     #[arg(long, env = "API_SERVER_ACCOUNT")]
     pub api_server_account: String,
 
-    /// Account that may read the whole ledger, besides the operator's: that of the audit.
+    /// Service account of the audit. It may read the whole ledger, as the operator's account may.
     #[arg(long, env = "AUDIT_ACCOUNT")]
     pub audit_account: Option<String>,
 
-    /// The broker that requests for payment come over, besides HTTP.
+    /// The broker that delivers payment requests, in addition to HTTP.
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// Logs.
+    /// Logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in the ledger, and how HTTP says it.
+//! The ledger's errors, and the HTTP problems that report them.
 
 use axum::{
     http::StatusCode,
@@ -6,32 +6,33 @@ use axum::{
 };
 use orders_service::{Problem, database};
 
-/// A ledger call that had no effect. Refusals of a charge are not among these:
-/// they are outcomes.
+/// An error of a ledger call. After [`LedgerError::Database`], it is unknown whether the call had
+/// its effect. After any other error, the call had no effect. The refusal of a charge is not an
+/// error but an outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// There is no account with this login.
     #[error("there is no account with this login; register it first")]
     AccountNotFound,
-    /// The login is taken.
+    /// An account with this login already exists.
     #[error("this login is registered already; its balance is unchanged")]
     AlreadyRegistered,
-    /// The balance would pass the largest amount that is kept exactly everywhere.
+    /// The balance would exceed the largest amount that every component stores exactly.
     #[error("the balance would be larger than 999999999999.99")]
     BalanceLimit,
-    /// The same key came with another login, amount or kind of movement.
+    /// An earlier request used the same key with another login, amount or charge.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
-    /// There is nothing under the key of the charge.
+    /// The login has no charge with this key.
     #[error("there is no charge with this key")]
     ChargeNotFound,
-    /// The charge was refused or closed, so there is nothing to give back.
+    /// The charge was refused or closed, so there is nothing to refund.
     #[error("this charge took no money: there is nothing to refund")]
     NotCharged,
-    /// More would be given back than was taken.
+    /// The refunds of the charge would exceed its amount.
     #[error("the refunds of this charge would be larger than the charge")]
     RefundTooLarge,
-    /// The database failed. Whether the call had its effect is unknown.
+    /// The database failed. It is unknown whether the call had its effect.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
 }

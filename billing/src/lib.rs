@@ -1,4 +1,4 @@
-//! Billing: accounts and an append-only ledger, the money's record.
+//! Billing: customers' accounts, and an append-only ledger that records every movement of money.
 
 #![deny(missing_docs)]
 

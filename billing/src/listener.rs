@@ -1,4 +1,5 @@
-//! Billing over the broker: handles requests, and publishes outcomes from the outbox.
+//! Billing's broker client. It handles the requests that the broker delivers and publishes the
+//! outcomes in the outbox.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,11 +20,11 @@ use crate::{
     ledger::{Kind, Ledger, Movement, OutboxEntry, Recorded, Refund},
 };
 
-/// Outcomes published at once.
+/// The maximum number of outcomes that are published at the same time.
 const BATCH: i64 = 64;
 
-/// How often the outbox is read for entries that were left over: by another replica, by a
-/// crash, or because the broker did not take them.
+/// The interval at which billing reads the outbox for leftover entries. An entry is left over if
+/// another replica or a crash left it, or if the broker did not accept it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Handles requests and publishes outcomes until shutdown.
@@ -44,13 +45,13 @@ pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
     let publishing = publish_outbox(&broker, &ledger, &news);
     let handling = broker.consume(&topology::BILLING, handle, shutdown.requested());
     tokio::select! { () = handling => {}, () = publishing => {} }
-    // The last outcomes are published now, or by the next process.
+    // Publish the last outcomes. If this fails, the next process publishes them.
     if let Err(error) = publish_all(&broker, &ledger).await {
         tracing::warn!(error, "outcomes are left in the outbox");
     }
 }
 
-/// Moves the money and adds the outcome to the outbox, in one database transaction.
+/// Charges the account and adds the outcome to the outbox, in one database transaction.
 async fn charge(ledger: &Ledger, request: PaymentRequested) -> Result<(), HandlerError> {
     let amount = positive(request.amount)?;
     let movement = Movement { kind: Kind::Charge, key: &request.key, login: request.login.as_ref(), amount, charge_key: None };
@@ -82,7 +83,7 @@ fn handled(recorded: Result<Recorded, LedgerError>) -> Result<(), HandlerError> 
     }
 }
 
-/// Publishes the entries of the outbox; never ends.
+/// Publishes the entries of the outbox. Never returns.
 async fn publish_outbox(broker: &Broker, ledger: &Ledger, news: &Notify) {
     loop {
         if let Err(error) = publish_all(broker, ledger).await {
@@ -105,7 +106,7 @@ async fn publish_all(broker: &Broker, ledger: &Ledger) -> Result<(), String> {
 }
 
 async fn publish_one(broker: &Broker, ledger: &Ledger, entry: &OutboxEntry) -> Result<(), String> {
-    // The broker knows a repeat of this row by its id.
+    // The broker recognizes a repeated publication of this row by its ID.
     let id = format!("{}-{}", entry.key, entry.id);
     let published: Result<(), Unpublished> = match entry.kind {
         Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded(entry)?).await,

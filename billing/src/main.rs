@@ -1,4 +1,4 @@
-//! The billing service.
+//! The billing service: serves the HTTP API and handles requests from the broker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use orders_contracts::topology::Service;
 use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
-/// A ledger call is a few milliseconds; a full pool answers well before this.
+/// A ledger call takes a few milliseconds. If all database connections are in use, the call fails
+/// well before this timeout.
 const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 512 };
 
 #[tokio::main]

@@ -1,21 +1,24 @@
-//! The archive's HTTP calls. An order is sent and answered as the resource that Kubernetes has.
+//! The requests and responses of the archive's HTTP API. An order is represented as its Kubernetes
+//! resource.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `PUT /archive/orders/{uid}`: an archived order.
+/// Response to `PUT /archive/orders/{uid}`: an archived order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Kept {
-    /// Its UID.
+    /// UID of the order.
     pub uid: String,
-    /// Its revision. Larger than that of the request if a later one came before.
+    /// Revision of the archived order. It is larger than the revision in the request if a later
+    /// revision was archived before.
     #[schema(example = 1042)]
     pub revision: i64,
 }
 
-/// `POST /archive/orders`: how many orders were archived.
+/// Response to `POST /archive/orders`: the number of archived orders.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stored {
-    /// As many as were sent: each is archived now, in the revision that was sent or a later one.
+    /// Number of orders in the request. Each of them is archived now, in the revision that was sent
+    /// or a later one.
     pub stored: usize,
 }

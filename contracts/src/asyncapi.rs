@@ -1,5 +1,5 @@
-//! The AsyncAPI 3 documents, one for each style of interaction, from the types
-//! and the topology that the services run with.
+//! Generates the AsyncAPI 3 documents, one for each style of interaction, from the types and the
+//! topology that the services use.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// A style of interaction that has a broker.
+/// A style of interaction that uses a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Billing over HTTP, notify over the broker.
@@ -38,7 +38,7 @@ const REQUEST: Channel = Channel {
     subject: PAYMENT_REQUESTED,
     message: "PaymentRequested",
     described: described::<PaymentRequested>,
-    summary: "The operator requests a charge, again under the same key until it has the outcome",
+    summary: "The operator requests a charge. It repeats the request with the same key until it has the outcome",
     from: Service::Operator,
     to: &[Service::Billing],
 };
@@ -47,7 +47,7 @@ const CLOSE: Channel = Channel {
     subject: CLOSE_REQUESTED,
     message: "CloseRequested",
     described: described::<CloseRequested>,
-    summary: "The operator requests that a charge be closed, for an order that is cancelled; billing answers with the outcome as for a payment",
+    summary: "The operator requests that the charge of a cancelled order be closed. Billing replies with the outcome, as for a payment",
     from: Service::Operator,
     to: &[Service::Billing],
 };
@@ -56,7 +56,7 @@ const REFUND: Channel = Channel {
     subject: REFUND_REQUESTED,
     message: "RefundRequested",
     described: described::<RefundRequested>,
-    summary: "The operator requests a refund, for an order that was cancelled after it was paid",
+    summary: "The operator requests the refund of an order that was cancelled after it was paid",
     from: Service::Operator,
     to: &[Service::Billing],
 };
@@ -65,7 +65,7 @@ const REFUNDED: Channel = Channel {
     subject: PAYMENT_REFUNDED,
     message: "Refunded",
     described: described::<Refunded>,
-    summary: "A charge was refunded; the operator writes it into the order and has the customer notified",
+    summary: "Billing has refunded a charge. The operator writes the refund into the order and requests the customer's message",
     from: Service::Billing,
     to: &[Service::Operator],
 };
@@ -74,7 +74,7 @@ const PAYMENT: Channel = Channel {
     subject: PAYMENT_DECIDED,
     message: "Decided",
     described: described::<Decided>,
-    summary: "The outcome of a payment; the operator writes it into the order, notify notifies the customer",
+    summary: "The outcome of a payment. The operator writes it into the order, and notify sends the customer a message",
     from: Service::Billing,
     to: &[Service::Operator, Service::Notify],
 };
@@ -83,7 +83,7 @@ const ORDER: Channel = Channel {
     subject: DECIDED,
     message: "Decided",
     described: described::<Decided>,
-    summary: "The outcome of an order; notify notifies the customer, once for the key, and publishes the state of the message",
+    summary: "The outcome of an order. Notify sends the customer one message per key and publishes the state of the message",
     from: Service::Operator,
     to: &[Service::Notify],
 };
@@ -92,12 +92,12 @@ const NOTIFICATION: Channel = Channel {
     subject: NOTIFICATION_CHANGED,
     message: "NotificationChanged",
     described: described::<NotificationChanged>,
-    summary: "The state of a customer's message; the operator writes it into the order",
+    summary: "The state of a customer's message. The operator writes it into the order",
     from: Service::Notify,
     to: &[Service::Operator],
 };
 
-/// The document of a style.
+/// Generates the document of a style.
 pub fn document(style: Style) -> Value {
     let (title, channels): (_, &[&Channel]) = match style {
         Style::NotifyBroker => ("orders: broker for notifications", &[&ORDER, &NOTIFICATION]),
@@ -111,14 +111,14 @@ pub fn document(style: Style) -> Value {
         "info": {
             "title": title,
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "CloudEvents 1.0 in JSON over NATS JetStream, delivered at least once. The key in each, the order's UID, makes each effect happen once. What cannot be read goes to orders.dead.SERVICE.",
+            "description": "CloudEvents 1.0 in JSON over NATS JetStream, delivered at least once. Each message has a key, the order's UID, which ensures that its effect happens once. A message that a service cannot handle goes to orders.dead.SERVICE.",
             "contact": {"name": "orders", "url": "http://arch.homework"},
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
             "tags": [{"name": "orders"}],
         },
         "defaultContentType": "application/cloudevents+json",
         "servers": {
-            "nats": {"host": "orders-nats:4222", "protocol": "nats", "description": "NATS with JetStream; each service has a user of its own",
+            "nats": {"host": "orders-nats:4222", "protocol": "nats", "description": "NATS with JetStream. Each service has its own user",
                 "security": [{"$ref": "#/components/securitySchemes/user"}]},
         },
         "channels": {}, "operations": {},
@@ -154,7 +154,8 @@ pub fn document(style: Style) -> Value {
     document
 }
 
-/// A message, whose payload is the CloudEvent around the data, and the schema of the data.
+/// Returns the message, whose payload is the CloudEvent around the data, and the schema of the
+/// data.
 fn described<E: Event>(name: &str) -> (Value, Value) {
     let mut schema = schema_of::<E>();
     let description = schema["description"].clone();
@@ -166,10 +167,10 @@ fn described<E: Event>(name: &str) -> (Value, Value) {
         "required": ["specversion", "id", "source", "type", "subject", "time", "data"],
         "properties": {
             "specversion": {"const": "1.0"},
-            "id": {"type": "string", "description": "of several messages with one id within two minutes the broker keeps the first"},
-            "source": {"type": "string", "description": "who says it, such as /orders/billing"},
+            "id": {"type": "string", "description": "Of several messages with the same id within two minutes, the broker keeps only the first"},
+            "source": {"type": "string", "description": "The service that sends the message, such as /orders/billing"},
             "type": {"const": E::TYPE},
-            "subject": {"type": "string", "description": "the key, as in data"},
+            "subject": {"type": "string", "description": "The key, as in data"},
             "time": {"type": "string", "format": "date-time"},
             "datacontenttype": {"const": "application/json"},
             "data": {"$ref": format!("#/components/schemas/{name}")},
@@ -182,7 +183,7 @@ fn described<E: Event>(name: &str) -> (Value, Value) {
     (message, schema)
 }
 
-/// AsyncAPI's schemas are those of JSON Schema draft 7.
+/// Returns the schema of a type. AsyncAPI uses the schemas of JSON Schema draft 7.
 fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<T>().to_value()

@@ -1,4 +1,4 @@
-//! Billing's HTTP calls.
+//! The requests and responses of billing's HTTP API.
 
 use orders_crds::{Login, Money, Outcome, money::json_number};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use crate::{Amount, outcome};
 
-/// `POST /billing/withdraw` and `POST /billing/charges/{key}/close`: the amount to charge.
+/// Request of `POST /billing/withdraw` and `POST /billing/charges/{key}/close`: the amount to
+/// charge.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Withdrawal {
@@ -19,13 +20,13 @@ pub struct Withdrawal {
     pub balance: Money,
 }
 
-/// The outcome of a charge. A refusal is an answer as well, with status 200.
+/// The outcome of a charge. A refusal is also answered with status 200.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Charge {
     /// The account.
     #[schema(value_type = String)]
     pub login: Login,
-    /// The balance right after the charge or at the refusal; null without an account.
+    /// The balance right after the charge or at the refusal. Null if there is no account.
     #[schema(value_type = Option<f64>)]
     pub balance: Option<Amount>,
     /// The charge's key.
@@ -34,21 +35,22 @@ pub struct Charge {
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub amount: Money,
-    /// The outcome: final for the key.
+    /// The outcome, which is final for the key.
     #[serde(with = "outcome")]
-    #[schema(value_type = outcome::Written)]
+    #[schema(value_type = outcome::OfCharge)]
     pub outcome: Outcome,
     /// Whether an earlier call decided this key.
     #[serde(default)]
+    #[schema(required = true)]
     pub repeated: bool,
 }
 
-/// `GET /billing/charges/{key}`: a charge as it stands.
+/// Response to `GET /billing/charges/{key}`: the current state of a charge.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChargeState {
     /// The account.
     pub login: String,
-    /// The balance right after the charge or at the refusal; null without an account.
+    /// The balance right after the charge or at the refusal. Null if there is no account.
     #[schema(value_type = Option<f64>)]
     pub balance: Option<Amount>,
     /// The charge's key.
@@ -57,17 +59,17 @@ pub struct ChargeState {
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub amount: Money,
-    /// The outcome: final for the key.
+    /// The outcome, which is final for the key.
     #[serde(with = "outcome")]
-    #[schema(value_type = outcome::Written)]
+    #[schema(value_type = outcome::OfCharge)]
     pub outcome: Outcome,
-    /// How much of it was refunded.
+    /// The amount that was refunded.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub refunded: Money,
 }
 
-/// `POST /billing/refund`: a charge to refund, in part or whole.
+/// Request of `POST /billing/refund`: a charge to refund, in part or in full.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefundRequest {
@@ -76,7 +78,7 @@ pub struct RefundRequest {
     /// The account that was charged.
     #[schema(value_type = String, example = "Aurore56")]
     pub login: Login,
-    /// The amount to refund; with earlier refunds at most the charge.
+    /// The amount to refund. Together with earlier refunds, it is at most the amount of the charge.
     #[serde(with = "json_number")]
     #[schema(value_type = f64, example = 100)]
     pub balance: Money,
@@ -102,6 +104,7 @@ pub struct Refund {
     pub amount: Money,
     /// Whether an earlier call decided this key.
     #[serde(default)]
+    #[schema(required = true)]
     pub repeated: bool,
 }
 
@@ -117,28 +120,28 @@ pub struct Account {
     pub balance: Money,
 }
 
-/// `PUT /billing/account/{login}`: an account that exists now.
+/// Response to `PUT /billing/account/{login}`: an account, opened now or before.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OpenAccount {
     /// Its login.
     #[schema(value_type = String, example = "Aurore56")]
     pub login: Login,
-    /// Its balance now.
+    /// Its current balance.
     #[serde(with = "json_number")]
     #[schema(value_type = f64, example = 900.0)]
     pub balance: Money,
-    /// Whether this key opened it; false if it existed before.
+    /// Whether this key opened the account. False if the account existed before.
     pub opened: bool,
 }
 
-/// `POST /billing/refill`: an amount to add to a balance.
+/// Request of `POST /billing/refill`: an amount to add to a balance.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Refill {
     /// The account.
     #[schema(value_type = String, example = "Aurore56")]
     pub login: Login,
-    /// The amount to add.
+    /// The amount to add: greater than zero, at most two decimals.
     #[serde(with = "json_number")]
     #[schema(value_type = f64, example = 900)]
     pub balance: Money,
@@ -147,17 +150,17 @@ pub struct Refill {
 /// A transaction with its postings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExportedTransaction {
-    /// Number in order of recording.
+    /// Number of the transaction, in the order of recording.
     pub id: i64,
     /// `refill`, `charge` or `refund`.
     pub kind: String,
-    /// Its key.
+    /// Key of the transaction.
     pub key: String,
-    /// Of a refund: the key of the charge.
+    /// For a refund, the key of the charge.
     pub charge_key: Option<String>,
-    /// The customer.
+    /// Login of the customer.
     pub login: String,
-    /// How much was asked for.
+    /// The requested amount.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub amount: Money,
@@ -172,33 +175,33 @@ pub struct ExportedTransaction {
 pub struct ExportedPosting {
     /// `customer:LOGIN`, `cash` or `revenue`.
     pub account: String,
-    /// What the account changed by.
+    /// The amount by which the balance of the account changed.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub amount: Money,
 }
 
-/// An account: the kept balance beside the sum of its postings.
+/// An account: its stored balance and the sum of its postings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExportedAccount {
-    /// The customer.
+    /// Login of the customer.
     pub login: String,
-    /// The kept balance.
+    /// The stored balance.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub balance: Money,
-    /// The sum of the account's postings, taken in the same statement.
+    /// The sum of the account's postings, read in the same statement.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub posted: Money,
 }
 
-/// The whole ledger in a few numbers, taken in one statement.
+/// Totals of the whole ledger, read in one statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
-    /// How many transactions there are.
+    /// Number of transactions.
     pub transactions: i64,
-    /// How many postings there are.
+    /// Number of postings.
     pub postings: i64,
     /// The sum of all postings: zero if the books balance.
     #[serde(with = "json_number")]

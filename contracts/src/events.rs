@@ -1,9 +1,10 @@
-//! The messages over the broker: CloudEvents 1.0 in JSON, with data of these types.
+//! The messages that the services exchange over the broker: CloudEvents 1.0 in JSON, with data of
+//! these types.
 //!
-//! The version of a type is the end of its name. Within a version, data may gain optional
-//! fields that a reader may ignore, and enumerations may gain values: a reader that does not
-//! know a value makes the message a dead letter, to be replayed after an upgrade. Any other
-//! change is another version.
+//! The name of an event type ends with its version. Within a version, data may gain optional fields
+//! that a reader may ignore, and enumerations may gain values. A reader that does not know a value
+//! makes the message a dead letter, to be replayed after an upgrade. Any other change requires a
+//! new version.
 
 use jiff::Timestamp;
 use orders_crds::{EMail, Login, Money, Outcome};
@@ -24,34 +25,34 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema {
 /// The operator requests the charge of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PaymentRequested {
-    /// The charge's key: the order's UID. A repeat is answered with the first outcome.
+    /// The charge's key: the order's UID. A repeated request is answered with the first outcome.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
     /// The account to charge.
     #[schemars(with = "String", regex(pattern = orders_crds::identity::LOGIN_PATTERN))]
     pub login: Login,
-    /// Where the customer is notified of the outcome.
+    /// The address at which the customer is notified of the outcome.
     #[schemars(with = "String", email, length(max = 254))]
     pub email: EMail,
-    /// How much to charge: a decimal with two places.
+    /// The amount to charge: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
 }
 
-/// The operator requests that a charge be closed, so that it can no longer be made. Billing answers with its outcome
-/// either way.
+/// The operator requests that a charge be closed, so that it can no longer be made. Billing replies
+/// with the outcome of the charge in either case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseRequested {
-    /// The charge's key. A repeat is answered with the first outcome.
+    /// The charge's key. A repeated request is answered with the first outcome.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
     /// The account that was to be charged.
     #[schemars(with = "String", regex(pattern = orders_crds::identity::LOGIN_PATTERN))]
     pub login: Login,
-    /// Where the customer is notified, if the charge was made or refused before.
+    /// The address at which the customer is notified, if the charge was made or refused before.
     #[schemars(with = "String", email, length(max = 254))]
     pub email: EMail,
-    /// How much was to be charged: a decimal with two places.
+    /// The amount that was to be charged: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
 }
@@ -59,13 +60,14 @@ pub struct CloseRequested {
 /// The operator requests the refund of a whole charge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefundRequested {
-    /// The charge's key, which is the refund's as well. A repeat is answered with the first outcome.
+    /// The charge's key, which is also the refund's key. A repeated request is answered with the
+    /// first outcome.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
     /// The account that was charged.
     #[schemars(with = "String", regex(pattern = orders_crds::identity::LOGIN_PATTERN))]
     pub login: Login,
-    /// How much was charged: a decimal with two places.
+    /// The amount that was charged: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
 }
@@ -79,10 +81,10 @@ pub struct Refunded {
     /// The account.
     #[schemars(with = "String", regex(pattern = orders_crds::identity::LOGIN_PATTERN))]
     pub login: Login,
-    /// How much was refunded: a decimal with two places.
+    /// The amount that was refunded: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
-    /// The balance right after: a decimal with two places.
+    /// The balance right after the refund: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub balance: Money,
 }
@@ -90,13 +92,14 @@ pub struct Refunded {
 /// An order was decided, and its customer is to be notified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decided {
-    /// From billing the charge's key, from the operator the key of the customer's message: the same, except for a refund.
+    /// In an event from billing, the charge's key. In an event from the operator, the key of the
+    /// customer's message. The two keys are the same, except for a refund.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
     /// The account.
     #[schemars(with = "String", regex(pattern = orders_crds::identity::LOGIN_PATTERN))]
     pub login: Login,
-    /// Where the customer is notified.
+    /// The address at which the customer is notified.
     #[schemars(with = "String", email, length(max = 254))]
     pub email: EMail,
     /// The order's amount: a decimal with two places.
@@ -106,11 +109,12 @@ pub struct Decided {
     #[serde(with = "outcome")]
     #[schemars(with = "outcome::Written")]
     pub outcome: Outcome,
-    /// The balance right after the charge or at the refusal: a decimal with two places; absent without an account.
+    /// The balance right after the charge or at the refusal: a decimal with two places. Absent if
+    /// there is no account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub balance: Option<Money>,
-    /// How often the message was requested again after its delivery had been given up.
+    /// How often the message was requested again after its delivery was given up.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0, max = 100))]
     pub resends: i32,
@@ -121,14 +125,14 @@ fn is_zero(number: &i32) -> bool {
     *number == 0
 }
 
-/// How a customer's message stands.
+/// The delivery state of a customer's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NotificationState {
     /// The mail server accepted it.
     Sent,
-    /// It is stored and being tried.
+    /// It is stored, and its delivery is being tried.
     Delivering,
-    /// It can never be delivered as it is.
+    /// It can never be delivered.
     Undeliverable,
     /// Its delivery failed too often and was given up.
     DeadLettered,
@@ -144,13 +148,13 @@ pub struct NotificationChanged {
     /// The message's key.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
-    /// How it stands.
+    /// The delivery state.
     pub state: NotificationState,
-    /// Why it is not delivered.
+    /// The reason why the message is not delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub error: Option<String>,
-    /// How often it had been requested again by then.
+    /// How often the message had been requested again at that time.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0, max = 100))]
     pub resends: i32,
@@ -203,16 +207,16 @@ impl Event for NotificationChanged {
 pub struct CloudEvent<T> {
     /// `1.0`.
     pub specversion: String,
-    /// Identifies this message, so that a repeat is known as one.
+    /// Identifies this message, so that a duplicate is recognized.
     pub id: String,
-    /// The service that sends it: `/orders/billing`.
+    /// The service that sends the message, such as `/orders/billing`.
     pub source: String,
-    /// What `data` is.
+    /// The type of `data`.
     #[serde(rename = "type")]
     pub type_: String,
     /// The order's key.
     pub subject: String,
-    /// When it was sent.
+    /// When the message was sent.
     pub time: Timestamp,
     /// `application/json`.
     pub datacontenttype: String,
@@ -221,7 +225,7 @@ pub struct CloudEvent<T> {
 }
 
 impl<E: Event> CloudEvent<E> {
-    /// An event of this source, now, under this id.
+    /// Creates an event from this source, with this id and the current time.
     pub fn new(source: Service, id: String, data: E) -> Self {
         CloudEvent {
             specversion: "1.0".to_owned(),

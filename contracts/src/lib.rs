@@ -1,12 +1,13 @@
-//! What the services say to each other: each request, answer and event once, used by client
-//! and server alike. The OpenAPI and AsyncAPI documents are derived from these types.
+//! The contracts between the services. Each request, response and event is defined once, and client
+//! and server use the same type. The OpenAPI and AsyncAPI documents are derived from these types.
 //!
-//! [`billing`], [`notify`] and [`archive`] are the HTTP calls, [`events`] the messages over
-//! the broker, [`topology`] the subjects and streams that carry them. [`outcome`] is how an
-//! order's outcome is written in all of them, [`texts`] how a customer reads it.
+//! [`billing`], [`notify`] and [`archive`] define the HTTP calls. [`events`] defines the messages
+//! over the broker, and [`topology`] the subjects and streams that carry them. [`outcome`] defines
+//! the serialized form of an order's outcome in all of them. [`texts`] contains the messages in
+//! which a customer reads the outcome.
 //!
-//! A version adds optional fields and enumeration values. A value that a newer peer sends and
-//! this version does not know is *unknown*: it is never taken for a refusal.
+//! A new version may add optional fields and enumeration values. If a newer peer sends a value that
+//! this version does not know, the value is read as *unknown*. It is never read as a refusal.
 
 #![deny(missing_docs, clippy::wildcard_enum_match_arm)]
 
@@ -22,9 +23,9 @@ pub mod topology;
 use orders_crds::{Money, money::json_number};
 use serde::{Deserialize, Serialize};
 
-/// The header that makes a repeat of a call have its first effect only.
+/// The header that identifies a call, so that a repeated call has no second effect.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// An amount of money as a JSON number with at least one decimal, where it may be null.
+/// An amount of money as a JSON number with at least one decimal, for fields that may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount(#[serde(with = "json_number")] pub Money);

@@ -1,17 +1,17 @@
-//! How an order's outcome is written: `#[serde(with = "outcome")]` on a field of type
-//! [`Outcome`].
+//! The serialized form of an order's outcome, for fields of type [`Outcome`] with
+//! `#[serde(with = "outcome")]`.
 
 use orders_crds::{Outcome, Refusal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-/// An outcome in a request, an answer or an event.
+/// An outcome in a request, a response or an event.
 ///
-/// Billing sends the first four, which are final for a charge's key. The operator sends all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+/// Billing sends the first four values, which are final for a charge's key. The operator sends all
+/// values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Outcome")]
-#[schema(as = Outcome)]
 pub enum Written {
     /// The account was charged.
     Charged,
@@ -60,18 +60,32 @@ impl From<Written> for Outcome {
     }
 }
 
-/// Writes an outcome.
+/// The outcomes of a charge, which billing sends. The OpenAPI document of billing uses this type.
+#[derive(Clone, Copy, Debug, ToSchema)]
+#[schema(as = Outcome)]
+pub enum OfCharge {
+    /// The account was charged.
+    Charged,
+    /// The balance was less than the amount.
+    InsufficientFunds,
+    /// There was no such account.
+    AccountNotFound,
+    /// The charge was closed before it was made: the order was cancelled.
+    Closed,
+}
+
+/// Serializes an outcome.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The errors of the serializer.
 pub fn serialize<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
     Written::from(*outcome).serialize(serializer)
 }
 
-/// Reads an outcome; a value that this version does not know is [`Outcome::Unknown`].
+/// Deserializes an outcome. A value that this version does not know becomes [`Outcome::Unknown`].
 ///
 /// # Errors
-/// Those of the deserializer, if it is not a string.
+/// The error of the deserializer, if the value is not a string.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Outcome, D::Error> {
     Written::deserialize(deserializer).map(Outcome::from)
 }

@@ -1,9 +1,11 @@
-//! The texts of the messages to customers. The wire contract fixes the first and the last, spacing included.
+//! The texts of the messages to customers. The wire contract fixes the first and the last text,
+//! including their spacing.
 
 use orders_crds::{Login, Money, Outcome, Refusal};
 
-/// The text about a decided order of this login and amount; `None` if there is nothing to notify
-/// the customer of. `balance` is that right after the charge or at the refusal.
+/// Returns the text about an order of this login and amount with this outcome, or `None` if there
+/// is nothing to notify the customer of. `balance` is the balance right after the charge or at the
+/// refusal.
 pub fn for_outcome(outcome: Outcome, login: &Login, amount: Money, balance: Option<Money>) -> Option<String> {
     let refusal = match outcome {
         Outcome::Paid => return Some("Заказ успешно оформлен".to_owned()),
@@ -15,7 +17,7 @@ pub fn for_outcome(outcome: Outcome, login: &Login, amount: Money, balance: Opti
         Refusal::Cancelled => Some("Заказ отменён".to_owned()),
         Refusal::DeadlineExceeded => Some("Заказ не оформлен: истёк срок оплаты.".to_owned()),
         Refusal::Refunded => Some(format!("Заказ отменён, деньги возвращены: {}", amount.to_short_string())),
-        // There is no address to send it to.
+        // An invalid order has no address to send a message to.
         Refusal::InvalidOrder => None,
         Refusal::InsufficientFunds => Some(format!(
             "Недостаточно средств для оформления заказа. Текущий баланс: {}.  Сумма заказа: {} ",

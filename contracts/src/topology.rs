@@ -1,5 +1,5 @@
-//! The subjects, the streams that keep their messages, and the consumers that read them.
-//! `helm/orders/files/nats.conf` lets each service use its own only.
+//! The broker's subjects, the streams that store their messages, and the consumers that read them.
+//! `helm/orders/files/nats.conf` restricts each service to its own.
 
 use strum::{EnumIter, IntoStaticStr};
 
@@ -32,7 +32,7 @@ pub const NOTIFICATION_CHANGED: &str = "orders.notification.changed";
 /// Prefix of the subjects of dead letters; the name of the service follows.
 pub const DEAD: &str = "orders.dead";
 
-/// A stream, which keeps messages until they are consumed.
+/// A stream, which stores messages until they are consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
 pub enum Stream {
     /// Requests to billing, until billing has handled them or they are sent again.
@@ -49,14 +49,14 @@ pub enum Stream {
     DeadLetters,
 }
 
-/// A consumer: which service reads what.
+/// A consumer: a service, and the subjects that it reads from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumer {
     /// The service; also the consumer's durable name.
     pub service: Service,
-    /// The stream it reads from.
+    /// The stream that it reads from.
     pub stream: Stream,
-    /// The subjects it reads.
+    /// The subjects that it reads.
     pub subjects: &'static [&'static str],
 }
 
@@ -72,12 +72,12 @@ pub const OPERATOR_OUTCOMES: Consumer =
 /// The operator reads the states of customers' messages.
 pub const OPERATOR_NOTIFICATIONS: Consumer =
     Consumer { service: Service::Operator, stream: Stream::Notifications, subjects: &[NOTIFICATION_CHANGED] };
-/// Notify reads outcomes, of billing and of the operator.
+/// Notify reads the outcomes from billing and from the operator.
 pub const NOTIFY: Consumer =
     Consumer { service: Service::Notify, stream: Stream::Outcomes, subjects: &[DECIDED, PAYMENT_DECIDED] };
 
 impl Service {
-    /// Its name, which is also its user at the broker.
+    /// The name of the service, which is also its user at the broker.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -87,12 +87,12 @@ impl Stream {
     /// The streams that services read.
     pub const READ: [Stream; 3] = [Stream::Payments, Stream::Outcomes, Stream::Notifications];
 
-    /// Its name at the broker.
+    /// The name of the stream at the broker.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// The subjects whose messages it keeps.
+    /// The subjects whose messages the stream stores.
     pub const fn subjects(self) -> &'static [&'static str] {
         match self {
             Stream::Payments => BILLING.subjects,

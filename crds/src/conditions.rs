@@ -1,22 +1,23 @@
 //! Condition types and reasons of an `Order` and a `Customer`, and the rules for setting them.
 //!
 //! The rules are those of the Kubernetes API conventions ("Typical status
-//! properties"): a condition's transition time moves only with its status.
+//! properties"): a condition's transition time changes only when its status changes.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-/// The conditions of an `Order`, and the one of a `Customer`.
+/// The types of the conditions of an `Order` and of a `Customer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr)]
 pub enum ConditionType {
-    /// The outcome: Unknown while working, then True (paid) or False for good.
+    /// The outcome of an `Order`: Unknown while the order is processed, then True (paid) or False
+    /// (refused or refunded).
     Succeeded,
     /// Whether the customer's account was charged.
     Paid,
-    /// Whether the customer's message was accepted by the mail server.
+    /// Whether the mail server accepted the customer's message.
     Notified,
-    /// Of a `Customer`: whether it has a billing account.
+    /// Whether a `Customer` has a billing account.
     AccountOpened,
 }
 
@@ -24,7 +25,7 @@ pub enum ConditionType {
 /// as the reason of Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 pub enum Reason {
-    /// `Succeeded=Unknown`: the order is being worked on.
+    /// `Succeeded=Unknown`: the order is being processed.
     Processing,
     /// `Succeeded=True`, `Paid=True`: the account was charged.
     Paid,
@@ -32,45 +33,47 @@ pub enum Reason {
     InsufficientFunds,
     /// `Succeeded=False`, `Paid=False`: there is no account with this login.
     AccountNotFound,
-    /// `Succeeded=False`, `Paid=False`: the charge was closed before it was made.
+    /// `Succeeded=False`, `Paid=False`: the order was cancelled, and billing closed its charge
+    /// before it was made.
     Cancelled,
-    /// `Succeeded=False`, `Paid=False`: the deadline passed before the charge was begun.
+    /// `Succeeded=False`, `Paid=False`: the deadline passed before the charge began.
     DeadlineExceeded,
-    /// `Succeeded=True`: charged, and cancelled since; the refund is being tried.
+    /// `Succeeded=True`: the order was charged and then cancelled; its refund is being tried.
     RefundPending,
-    /// `Succeeded=False`, `Paid=False`: charged, cancelled, and refunded.
+    /// `Succeeded=False`, `Paid=False`: the order was charged, cancelled and refunded.
     Refunded,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
-    /// `Paid=Unknown`: billing has not given a definite answer; it is asked again.
+    /// `Paid=Unknown`: billing has not given a definite answer; the operator repeats the request.
     PaymentUnknown,
     /// `Notified=True`: the mail server accepted the message.
     Sent,
-    /// `Notified=False`: the message is stored and its delivery is being tried.
+    /// `Notified=False`: notify stored the message and is trying to deliver it.
     Delivering,
-    /// `Notified=Unknown`: the notify service did not take the message; it is asked again.
+    /// `Notified=Unknown`: notify did not accept the message; the operator repeats the request.
     NotifyUnavailable,
     /// `Notified=False`: the message cannot be delivered to this address.
     Undeliverable,
-    /// `Notified=False`: the delivery failed too often and was given up; the message is sent again on request.
+    /// `Notified=False`: delivery failed too often, and notify gave up. The message is sent again on
+    /// request.
     DeadLettered,
     /// `AccountOpened=True`: the account was opened for this customer.
     Opened,
-    /// `AccountOpened=True`: there was an account with this login before.
+    /// `AccountOpened=True`: an account with this login existed before.
     AlreadyOpen,
-    /// `AccountOpened=Unknown`: billing does not answer; it is asked again.
+    /// `AccountOpened=Unknown`: billing does not answer; the operator repeats the request.
     BillingUnavailable,
 }
 
 impl ConditionType {
-    /// As it stands in `status.conditions[].type`.
+    /// The value in `status.conditions[].type`.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
 impl Reason {
-    /// As it stands in `status.conditions[].reason`.
+    /// The value in `status.conditions[].reason`.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
@@ -90,7 +93,7 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Sets a condition. `status` of `None` is Unknown. The transition time is kept
+/// Sets a condition. A `status` of `None` means Unknown. The transition time is kept
 /// unless the status changes.
 pub fn set(
     conditions: &mut Vec<Condition>,

@@ -1,4 +1,4 @@
-//! The `Customer` resource.
+//! The `Customer` resource: its spec, its status and its annotation.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 
@@ -13,7 +13,7 @@ use crate::{
     money::Money,
 };
 
-/// Who orders: the login of a billing account, and where its owner is reached.
+/// The customer: the login of a billing account and the e-mail address of its owner.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "arch.homework",
@@ -25,10 +25,10 @@ use crate::{
     namespaced,
     status = "CustomerStatus",
     derive = "PartialEq",
-    doc = "A customer: creating one opens the billing account of its login. Deleting it leaves the account, its money and its orders as they are.",
+    doc = "Creating a Customer opens the billing account of its login. Deleting a Customer leaves the account, its money and its orders as they are.",
     selectable = ".spec.login",
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The login of the account"),
-    printcolumn(name = "E-Mail", type_ = "string", json_path = ".spec.email", description = "Where the customer is reached"),
+    printcolumn(name = "E-Mail", type_ = "string", json_path = ".spec.email", description = "The customer's e-mail address"),
     printcolumn(
         name = "Account",
         type_ = "string",
@@ -39,48 +39,53 @@ use crate::{
         name = "Balance",
         type_ = "string",
         json_path = ".status.balance",
-        description = "The balance as of the last change that the operator saw"
+        description = "The account's balance when the operator last read it"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CustomerSpec {
-    /// Login of the billing account. It cannot be changed.
+    /// The login of the billing account: 1 to 64 ASCII letters, digits, '.', '_', '@' or '-',
+    /// starting with a letter or a digit. Immutable.
     #[schemars(length(min = 1, max = 64), regex(pattern = LOGIN_PATTERN))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("login is immutable: make another customer"))]
     pub login: String,
 
-    /// Address that the customer is reached at. Each order has an address of its own, which its outcome is e-mailed to.
+    /// The customer's e-mail address: at most 254 characters, at most 64 of them before the @, and a
+    /// domain with at least one dot. It can be changed. The outcome of an order is not e-mailed to
+    /// this address but to the order's own spec.email.
     #[schemars(length(min = 3, max = 254), regex(pattern = EMAIL_PATTERN))]
     #[x_kube(validation = Rule::new("self.indexOf('@') <= 64").message("email must have at most 64 characters before the @"))]
     pub email: String,
 }
 
-/// How the customer's account stands. Written by the operator only.
+/// The observed state of the customer's account. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomerStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// AccountOpened: True once there is an account, Unknown while billing does not answer.
+    /// AccountOpened is True once the account exists, and Unknown while billing does not answer and
+    /// the account was not opened before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The account's balance as of the last change that the operator saw: an order's
-    /// charge or refund, a few seconds ago at most. A refill shows with the next of these.
+    /// The account's balance when the operator last read it: a decimal with two places, as a string.
+    /// The operator reads it about five seconds after an order of this login is charged, refused or
+    /// refunded. A refill appears when the operator next reads the balance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub balance: Option<Money>,
 }
 
-/// The annotation with the Idempotency-Key of the request that made a customer.
+/// The annotation with the Idempotency-Key of the request that created a customer.
 pub const KEY_ANNOTATION: &str = "arch.homework/idempotency-key";
 
 impl CustomerStatus {
-    /// Whether there is an account.
+    /// Whether the account exists.
     pub fn is_account_open(&self) -> bool {
         conditions::find(&self.conditions, ConditionType::AccountOpened).is_some_and(|condition| condition.status == "True")
     }

@@ -1,4 +1,4 @@
-//! Who ordered: the login of an account and the address of its owner.
+//! The login and the e-mail address of a customer, as types that hold only valid values.
 
 use std::{fmt, sync::LazyLock};
 
@@ -12,19 +12,19 @@ pub const LOGIN_PATTERN: &str = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$";
 /// domain of at least two labels. The CRD carries the same pattern.
 pub const EMAIL_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$";
 
-/// The longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the brackets).
+/// The longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, without the angle brackets).
 pub const EMAIL_MAX: usize = 254;
 
 static LOGIN: LazyLock<Regex> = LazyLock::new(|| Regex::new(LOGIN_PATTERN).expect("a constant"));
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| Regex::new(EMAIL_PATTERN).expect("a constant"));
 
-/// Why a text is no [`Login`] or no [`EMail`].
+/// Why a text is not a [`Login`] or not an [`EMail`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// Not a login.
+    /// The text is not a login.
     #[error("must be 1 to 64 letters, digits, '.', '_', '@' or '-', and start with a letter or digit")]
     Login,
-    /// Not an e-mail address.
+    /// The text is not an e-mail address.
     #[error("must be an e-mail address such as name@example.com, of at most 254 characters")]
     EMail,
 }

@@ -1,7 +1,7 @@
 //! The `Order` and `Customer` custom resources and the values they are made of.
 //!
-//! This crate does no I/O and knows no Kubernetes client: what it says about an
-//! order is true wherever the order came from.
+//! This crate does no I/O and uses no Kubernetes client, so its rules apply to an order from any
+//! source.
 
 #![deny(missing_docs, clippy::wildcard_enum_match_arm)]
 
@@ -22,7 +22,7 @@ pub use outcome::{Outcome, Refusal};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// The definitions of all resources, as a cluster has to have them.
+/// The definitions of all resources, for installation in a cluster.
 pub fn all() -> [CustomResourceDefinition; 2] {
     [Order::crd(), Customer::crd()]
 }

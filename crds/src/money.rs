@@ -7,39 +7,39 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An amount of money: a whole number of minor units (hundredths).
 ///
-/// As text it always has two places (`"100.00"`), which is how the `Order`
-/// resource stores it; [`json_number`] writes it the way the public HTTP bodies
-/// need it. It is never a binary float on the way.
+/// As text it always has two places (`"100.00"`), which is how the `Order` resource stores it.
+/// [`json_number`] reads and writes it as a JSON number, which is the form in the public HTTP
+/// bodies. It is never converted to a binary floating-point number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(i64);
 
 /// Why a text is not an amount of money.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not a decimal number at all.
+    /// The text is not a decimal number.
     #[error("is not a decimal number")]
     NotANumber,
-    /// More than two places: refused, not rounded.
+    /// The number has more than two decimal places. It is refused, not rounded.
     #[error("has more than two decimal places")]
     TooManyPlaces,
-    /// Beyond [`Money::MAX`] in either direction.
+    /// The number is larger than [`Money::MAX`] or smaller than its negative.
     #[error("is larger than 999999999999.99")]
     TooLarge,
-    /// Zero or negative where an amount to move is wanted.
+    /// The amount is zero or negative, but a charge, a refund or a refill needs a positive amount.
     #[error("must be greater than zero")]
     NotPositive,
 }
 
 impl Money {
-    /// No money.
+    /// The amount zero.
     pub const ZERO: Money = Money(0);
 
-    /// The largest amount that one order or one refill may have. Fourteen
+    /// The largest amount of one order or one refill: 999999999999.99. Its fourteen
     /// digits stay exact even in clients that read JSON numbers as doubles.
     pub const MAX: Money = Money(99_999_999_999_999);
 
-    /// An amount of `minor` units (hundredths), unchecked: for values read back
-    /// from a database that only ever stored valid ones.
+    /// An amount of `minor` units (hundredths). The value is not checked: use this for values from a
+    /// database that stores only valid amounts.
     pub const fn from_minor(minor: i64) -> Self {
         Money(minor)
     }
@@ -49,10 +49,10 @@ impl Money {
         self.0
     }
 
-    /// Reads a positive amount, the only kind that can be charged or refilled.
+    /// Parses a positive amount. Only a positive amount can be charged or refilled.
     ///
     /// # Errors
-    /// [`MoneyError`] if the text is no decimal, has more than two places, or is
+    /// [`MoneyError`] if the text is not a decimal, has more than two places, or is
     /// not between 0.01 and [`Money::MAX`].
     pub fn positive(text: &str) -> Result<Self, MoneyError> {
         let amount = Money::from_str(text)?;
@@ -70,7 +70,7 @@ impl Money {
         if self <= Money::ZERO { Err(MoneyError::NotPositive) } else { Ok(self) }
     }
 
-    /// With as few decimals as say it, and at least one: `800.0`, `99.95`.
+    /// The amount with one decimal place if that is exact, otherwise with two: `800.0`, `99.95`.
     /// This is the form of the public JSON bodies and of the messages' texts.
     pub fn to_short_string(self) -> String {
         let full = self.to_string();
@@ -89,7 +89,7 @@ impl fmt::Display for Money {
 impl FromStr for Money {
     type Err = MoneyError;
 
-    /// Reads a decimal (`100`, `99.95`, `-1`, `1e2`) exactly.
+    /// Parses a decimal (`100`, `99.95`, `-1`, `1e2`) exactly.
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         let looks_numeric = text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
             && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
@@ -119,14 +119,14 @@ fn unreadable(error: rust_decimal::Error, text: &str) -> MoneyError {
     let negative_exponent = text.contains("e-") || text.contains("E-");
     match error {
         Underflow => MoneyError::TooManyPlaces,
-        // Of an exponent: a large negative one would need that many places.
+        // A large negative exponent would need that many decimal places.
         ScaleExceedsMaximumPrecision(_) if negative_exponent => MoneyError::TooManyPlaces,
         ExceedsMaximumPossibleValue | LessThanMinimumPossibleValue | ScaleExceedsMaximumPrecision(_) => MoneyError::TooLarge,
-        _ => MoneyError::NotANumber,
+        ErrorString(_) | ConversionTo(_) => MoneyError::NotANumber,
     }
 }
 
-/// As a decimal string with two places: the form of the `Order` resource.
+/// Writes a decimal string with two places, as in the `Order` resource.
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -140,8 +140,8 @@ impl<'de> Deserialize<'de> for Money {
 }
 
 pub mod json_number {
-    //! [`Money`] as a JSON number, for `#[serde(with = "…")]`: exact in both
-    //! directions, because the number's own text is what is read and written.
+    //! [`Money`] as a JSON number, for `#[serde(with = "…")]`. It is exact in both
+    //! directions, because it reads and writes the text of the number.
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
     use serde_json::value::RawValue;
@@ -151,15 +151,15 @@ pub mod json_number {
     /// Writes the amount with at least one decimal: `0.0`, `99.95`.
     ///
     /// # Errors
-    /// Those of the serializer, which has to be `serde_json`'s.
+    /// The errors of the serializer, which must be that of `serde_json`.
     pub fn serialize<S: Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
         RawValue::from_string(money.to_short_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 
-    /// Reads a JSON number; a string, even of digits, is refused.
+    /// Reads a JSON number. A string is refused, even if it contains only digits.
     ///
     /// # Errors
-    /// A [`MoneyError`] in words.
+    /// An error with the text of a [`MoneyError`], or with a text that a JSON number is required.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn text_has_two_places_or_as_few_as_say_it() {
-        for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")] {
+        for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")]
+        {
             assert_eq!((Money(minor).to_string(), Money(minor).to_short_string()), (full.to_owned(), short.to_owned()));
         }
         assert_eq!(serde_json::to_string(&Money(9_995)).unwrap(), r#""99.95""#);

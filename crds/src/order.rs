@@ -1,4 +1,4 @@
-//! The `Order` resource.
+//! The `Order` resource: its spec, its status, its annotations and the keys that follow from it.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own type_")]
 
@@ -14,8 +14,8 @@ use crate::{
     outcome::{Outcome, Refusal},
 };
 
-/// What was ordered, by whom, for how much. It cannot be changed once the order
-/// exists, but for cancelRequested and ttlSecondsAfterFinished.
+/// The order as it was placed: the account, the amount and the customer's e-mail address.
+/// The spec is immutable, except for cancelRequested and ttlSecondsAfterFinished.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "arch.homework",
@@ -27,7 +27,7 @@ use crate::{
     namespaced,
     status = "OrderStatus",
     derive = "PartialEq",
-    doc = "An order: it is charged once to the customer's account, and the customer is told the outcome by e-mail. The outcome is in status.conditions, type Succeeded.",
+    doc = "An Order charges the customer's account once and notifies the customer of the outcome by e-mail. The outcome is the condition Succeeded in status.conditions.",
     selectable = ".spec.login",
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The account that is charged"),
     printcolumn(name = "Amount", type_ = "string", json_path = ".spec.amount", description = "The amount of the order"),
@@ -35,19 +35,19 @@ use crate::{
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
-        description = "Processing, Paid, or why the order was refused"
+        description = "Processing, Paid, RefundPending, or why the order was refused"
     ),
     printcolumn(
         name = "Balance",
         type_ = "string",
         json_path = ".status.balance",
-        description = "The account's balance right after the decision"
+        description = "The account's balance right after the charge, the refund or the refusal"
     ),
     printcolumn(
         name = "Mail",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Notified\")].reason",
-        description = "What became of the message to the customer"
+        description = "The state of the message to the customer"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -57,215 +57,237 @@ use crate::{
     validation = Rule::new("!has(oldSelf.cancelRequested) || !oldSelf.cancelRequested || (has(self.cancelRequested) && self.cancelRequested)").message("cancelRequested cannot be taken back: make a new order")
 )]
 pub struct OrderSpec {
-    /// The number that the REST API gave this order. Absent on orders made with kubectl.
+    /// The number that the HTTP API assigned to the order, 1 to 9007199254740991 (2^53-1).
+    /// Absent if the order was created with kubectl. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9007199254740991_i64))]
     pub id: Option<i64>,
 
-    /// Login of the billing account that is charged.
+    /// The login of the billing account that is charged: 1 to 64 ASCII letters, digits,
+    /// '.', '_', '@' or '-', starting with a letter or a digit. Immutable.
     #[schemars(length(min = 1, max = 64), regex(pattern = LOGIN_PATTERN))]
     pub login: String,
 
-    /// Address that the outcome is e-mailed to.
+    /// The address that the outcome is e-mailed to: at most 254 characters, at most 64 of them
+    /// before the @, and a domain with at least one dot. Immutable.
     #[schemars(length(min = 3, max = 254), regex(pattern = EMAIL_PATTERN))]
     #[x_kube(validation = Rule::new("self.indexOf('@') <= 64").message("email must have at most 64 characters before the @"))]
     pub email: String,
 
-    /// Number of the cart that the order was made from.
+    /// The number of the cart that the order was made from, 0 to 9007199254740991 (2^53-1).
+    /// Immutable.
     #[schemars(range(min = 0, max = 9007199254740991_i64))]
     pub cart_id: i64,
 
-    /// Amount to charge: a positive decimal with at most two places and at most
-    /// twelve digits before the point, as a string so that it stays exact, e.g. "100.00".
+    /// The amount to charge, greater than zero: a decimal with at most two places and at most
+    /// twelve digits before the point. It is a string so that it stays exact, for example "100.00".
+    /// Immutable.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"))]
     #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("amount must be greater than zero"))]
     pub amount: String,
 
-    /// Set it to true to cancel the order; it cannot be taken back.
-    /// What is not charged yet never will be; a charge is given back, once.
-    /// An order that was refused stays as it is.
+    /// Set this to true to cancel the order. Once it is true, it cannot be changed. An order that
+    /// is not charged yet will never be charged. If the order is charged, the whole charge is
+    /// refunded, once. A refused order stays refused and can no longer be retried.
+    /// Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<bool>,
 
-    /// The charge is begun within so many seconds of the order's creation,
-    /// or the order is refused (DeadlineExceeded). No limit if not set.
+    /// The number of seconds after the order's creation within which the charge must begin,
+    /// 1 to 31536000 (one year). If it does not, the order is refused with the reason
+    /// DeadlineExceeded. A retry has the same deadline. If not set, there is no deadline. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
     pub deadline_seconds: Option<i64>,
 
-    /// The resource is removed so many seconds after the order is finished,
-    /// once the archive has it; the REST API shows it as before.
-    /// If not set, the operator's own setting counts.
+    /// The number of seconds after which the resource of a finished order is removed, 0 to 31536000
+    /// (one year). An order is finished when it is decided, no request is pending, and its message
+    /// was sent or given up. The resource is removed no earlier than 15 seconds after the archive
+    /// stored it, and the HTTP API shows the order as before. This field can be changed at any time.
+    /// Defaults to the operator's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_SECONDS))]
     pub ttl_seconds_after_finished: Option<i64>,
 }
 
-/// The longest deadline and the longest retention: a year, in seconds.
+/// The longest deadline and the longest retention, in seconds: one year.
 pub const MAX_SECONDS: i64 = 31_536_000;
 
-/// The most entries that a status keeps of its history.
+/// The maximum number of entries in the history of a status.
 pub const MAX_HISTORY: usize = 16;
 
-/// The annotation that asks for a refused order to be charged again: the number of
-/// the attempt, counted from 1; `status.attempt` has the current one.
+/// The annotation that requests another attempt to charge a refused order. Its value is the number
+/// of the requested attempt, counted from 1. `status.attempt` has the number of the current attempt.
 pub const ATTEMPT_ANNOTATION: &str = "arch.homework/attempt";
 
-/// The annotation that asks for a message that could not be delivered to be sent
-/// again: how often it was asked for; `status.resends` has how often it was done.
+/// The annotation that requests that a message that could not be delivered be sent again. Its value
+/// is the number of resends requested so far. `status.resends` has the number of resends made.
 pub const RESEND_ANNOTATION: &str = "arch.homework/resend";
 
-/// The number in one of these annotations; anything else there asks for nothing: 0.
+/// The number in one of these annotations, 1 to [`MAX_ATTEMPTS`]. Any other value requests nothing:
+/// the result is 0.
 pub fn asked_for(metadata: &ObjectMeta, annotation: &str) -> i32 {
     let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
     let number = text.and_then(|text| text.parse().ok());
     number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
 }
 
-/// The finalizer of an order whose charge is not known, so that deleting it cancels it and has its customer told first.
+/// The finalizer of an order whose charge is unknown or whose refund is pending. If such an order is
+/// deleted, it is first cancelled and its customer notified.
 pub const FINALIZER: &str = "arch.homework/charge-unknown";
 
-/// What became of the order so far. Written by the operator only.
+/// The observed state of the order. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Succeeded is the outcome (Unknown while working, then True or False for good);
-    /// Paid and Notified are the steps.
+    /// Succeeded is the outcome: Unknown while the order is processed, then True (paid) or False
+    /// (refused or refunded). After that it changes only if the order is cancelled or retried.
+    /// Paid shows whether the account was charged. Notified shows whether the mail server accepted
+    /// the message to the customer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// Balance of the account right after the charge, or when it was refused.
+    /// The account's balance right after the charge, the refund or the refusal: a decimal with two
+    /// places, as a string. Absent while the order is not decided, and if the account does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub balance: Option<Money>,
 
-    /// The charge, once there is one.
+    /// The charge that billing recorded. Absent if nothing was charged. A refund does not remove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Charge>,
 
-    /// How much of the charge was given back, once it was.
+    /// How much of the charge was refunded: a decimal with two places, as a string.
+    /// Absent if nothing was refunded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub refunded: Option<Money>,
 
-    /// The number of the attempt to charge, if it is not the first.
+    /// The number of the current attempt to charge, 1 to 100. Absent on the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
     pub attempt: Option<i32>,
 
-    /// How often the customer's message was sent again on request, if it was.
+    /// How often the customer's message was sent again on request, 0 to 100. Absent if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_ATTEMPTS))]
     pub resends: Option<i32>,
 
-    /// What happened, oldest first; the first entry and the latest fifteen.
+    /// What happened to the order, oldest first: the first entry and the latest fifteen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub history: Vec<HistoryEntry>,
 
-    /// What fails at the moment and when it is tried again. Absent while nothing fails.
+    /// The step that failed and the time of its next attempt. Absent while no step fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 }
 
-/// A charge as billing recorded it.
+/// A charge that billing recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Charge {
-    /// Key under which billing keeps the charge: the order's UID.
+    /// The idempotency key of the charge in billing: the order's UID. From the second attempt on,
+    /// a dot and the number of the attempt follow.
     pub key: String,
 
-    /// The amount charged.
+    /// The amount charged: a decimal with two places, as a string.
     #[schemars(with = "String")]
     pub amount: Money,
 }
 
-/// Something that happened to an order.
+/// An event in the history of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// When.
+    /// When it happened.
     pub time: Time,
 
-    /// What the operator was doing: Charge, Cancel, Refund, Notify, Read, Retry or Resend.
+    /// The operator's action: Charge, Cancel, Refund, Notify, Read, Retry or Resend.
     #[schemars(length(max = 64))]
     pub action: String,
 
-    /// Why it went as it did: as in the conditions.
+    /// The reason for the result of the action: one of the reasons of the conditions.
     #[schemars(length(max = 64))]
     pub reason: String,
 
-    /// In words.
+    /// A description of the event, at most 512 characters.
     #[schemars(length(max = 512))]
     pub message: String,
 }
 
-/// The highest number of an attempt or a resend.
+/// The highest number of an attempt to charge, and of a resend.
 pub const MAX_ATTEMPTS: i32 = 100;
 
-/// A step that failed and will be tried again.
+/// A step that failed and is tried again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// The step that is tried again.
+    /// The step that failed.
     pub step: RetryStep,
 
-    /// How often it was tried in vain so far.
+    /// How many times in a row the step failed.
     #[schemars(range(min = 1))]
     pub attempts: i32,
 
-    /// It is tried again at this time.
+    /// The time of the next attempt.
     pub next_attempt_time: MicroTime,
 
-    /// What went wrong the last time.
+    /// The error of the last attempt, at most 1024 characters.
     #[schemars(length(max = 1024))]
     pub last_error: String,
 }
 
-/// The step of an order that a retry is about.
+/// The step of an order that a retry repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RetryStep {
-    /// Asking billing for the charge.
+    /// Billing charges the account.
     Payment,
-    /// Asking billing to close the charge, so that it cannot land any more.
+    /// Billing closes the charge, so that it can no longer be made.
     Cancellation,
-    /// Asking billing to give the charge back.
+    /// Billing refunds the charge.
     Refund,
-    /// Having the customer told.
+    /// Notify delivers the message to the customer.
     Notification,
 }
 
 impl OrderStatus {
-    /// Whether the mail server has the customer's message.
+    /// Whether the mail server accepted the customer's message.
     pub fn is_notified(&self) -> bool {
         conditions::find(&self.conditions, ConditionType::Notified).is_some_and(|condition| condition.status == "True")
     }
 
-    /// Whether nothing is left to do for the message: it was sent or never can be.
+    /// Whether the customer's message needs no further step: it was sent or given up.
     pub fn is_notification_final(&self) -> bool {
         self.is_notified() || self.is_undeliverable()
     }
 
-    /// Whether the customer's message was given up: sending it again has to be asked for.
+    /// Whether the customer's message was given up. It is sent again only on request.
     pub fn is_undeliverable(&self) -> bool {
         let finals = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
         conditions::find(&self.conditions, ConditionType::Notified)
             .is_some_and(|condition| finals.contains(&condition.reason.as_str()))
     }
 
-    /// Whether billing may hold a charge that the status does not show, or owes a refund.
+    /// Whether billing may hold a charge that the status does not show, or owes a refund. An
+    /// outcome of a newer version is not open: that version has settled it, or will.
     pub fn is_charge_open(&self) -> bool {
-        matches!(self.outcome(), Outcome::Undecided | Outcome::Unknown)
-            || conditions::find(&self.conditions, ConditionType::Succeeded)
-                .is_some_and(|condition| condition.reason == Reason::RefundPending.as_str())
+        match self.outcome() {
+            Outcome::Undecided => true,
+            Outcome::Paid | Outcome::Refused(_) | Outcome::Unknown => {
+                conditions::find(&self.conditions, ConditionType::Succeeded)
+                    .is_some_and(|condition| condition.reason == Reason::RefundPending.as_str())
+            }
+        }
     }
 
-    /// Whether the customer is still to be notified of the outcome. An order that cannot be read has no customer to notify.
+    /// Whether the customer is still to be notified of the outcome. An order that cannot be read has
+    /// no customer to notify.
     pub fn is_message_open(&self) -> bool {
         let is_notified_of = match self.outcome() {
             Outcome::Paid => true,
@@ -275,12 +297,13 @@ impl OrderStatus {
         is_notified_of && !self.is_notification_final()
     }
 
-    /// The number of the attempt to charge, from 1.
+    /// The number of the current attempt to charge, counted from 1.
     pub fn attempt(&self) -> i32 {
         self.attempt.unwrap_or(1)
     }
 
-    /// Adds to the history, which keeps its first entry and the latest.
+    /// Adds an entry to the history. Of more than [`MAX_HISTORY`] entries, only the first and the
+    /// latest are kept.
     pub fn remember(&mut self, entry: HistoryEntry) {
         self.history.push(entry);
         if self.history.len() > MAX_HISTORY {
@@ -289,14 +312,15 @@ impl OrderStatus {
     }
 }
 
-/// The key under which billing keeps the charge of an attempt: the order's UID,
-/// with the number of the attempt from the second on. A refund has its charge's key.
+/// The idempotency key under which billing records the charge of an attempt: the order's UID. From
+/// the second attempt on, a dot and the number of the attempt follow. A refund has the key of its
+/// charge.
 pub fn charge_key(uid: &str, attempt: i32) -> String {
     if attempt <= 1 { uid.to_owned() } else { format!("{uid}.{attempt}") }
 }
 
-/// The key of the customer's message about an outcome under a charge key: one for
-/// what became of the charge, another for its refund.
+/// The key of the customer's message about an outcome. A message about a charge or a refusal has the
+/// charge's key. The message about a refund has the charge's key with the suffix `.refunded`.
 pub fn message_key(charge_key: &str, outcome: Outcome) -> String {
     match outcome {
         Outcome::Refused(Refusal::Refunded) => format!("{charge_key}.refunded"),
@@ -375,6 +399,8 @@ mod tests {
                 false,
                 false,
             ),
+            // A condition that a version with an additional reason would write.
+            (vec![(Succeeded, Some(false), Reason::Processing)], Outcome::Unknown, false, false, false, false),
         ] {
             let status = status(&conditions);
             assert_eq!(status.outcome(), outcome, "{conditions:?}");

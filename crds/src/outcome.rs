@@ -10,14 +10,14 @@ use crate::{
 /// The outcome of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Not decided yet. Never reported as refused.
+    /// The order is not decided yet. It is never reported as refused.
     Undecided,
-    /// Charged.
+    /// The account was charged.
     Paid,
-    /// Not charged, or refunded, for this reason.
+    /// The account was not charged, or the charge was refunded, for this reason.
     Refused(Refusal),
-    /// Decided by a newer version, for a reason that this version does not know. Never reported as
-    /// refused; no customer is notified of it.
+    /// A newer version decided the order, for a reason that this version does not know. The order is
+    /// never reported as refused, and its customer is not notified.
     Unknown,
 }
 
@@ -30,7 +30,7 @@ pub enum Refusal {
     AccountNotFound,
     /// The order was cancelled before it was charged.
     Cancelled,
-    /// The deadline passed before the charge was begun.
+    /// The deadline passed before the charge began.
     DeadlineExceeded,
     /// The order was charged, cancelled, and refunded.
     Refunded,
@@ -51,7 +51,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal with this reason; `None` if it is the reason of something else.
+    /// The refusal with this reason; `None` if the reason is not that of a refusal.
     pub const fn of(reason: Reason) -> Option<Self> {
         match reason {
             Reason::InsufficientFunds => Some(Refusal::InsufficientFunds),
@@ -78,7 +78,7 @@ impl Refusal {
 
 impl OrderStatus {
     /// The outcome that the condition `Succeeded` shows. It can change after the customer was
-    /// notified: a paid order may be refunded, a refused one charged again.
+    /// notified: a paid order may be refunded, and a refused order may be charged again.
     pub fn outcome(&self) -> Outcome {
         let Some(condition) = conditions::find(&self.conditions, ConditionType::Succeeded) else { return Outcome::Undecided };
         match &*condition.status {

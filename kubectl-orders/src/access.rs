@@ -1,5 +1,5 @@
-//! The way to the public API: through the Kubernetes API server's proxy of the
-//! release's Service, or straight to a URL.
+//! Reaches the public API: through the Kubernetes API server's proxy to the release's Service, or
+//! directly at a URL.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use kube::{
 
 use crate::arguments::AccessArgs;
 
-/// What the chart labels the Service of the public API with.
+/// The labels that the chart gives the Service of the public API.
 pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/component=api-server";
 
-/// The Service's port, by the name that the chart gives it.
+/// The name that the chart gives the port of the Service.
 const PORT: &str = "http";
 
-/// Longer than the API lets a request wait.
+/// The time limit of a request. It is longer than the API lets a request wait.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Larger than any right answer, in bytes.
+/// The maximum size of a response, in bytes. It is larger than any valid response.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// No kubeconfig, or one that cannot be used.
+/// There is no kubeconfig, or it cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the kubeconfig cannot be used: {0}")]
 pub struct KubeconfigError(String);
@@ -35,15 +35,15 @@ pub struct KubeconfigError(String);
 /// The API cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// No kubeconfig, or one that cannot be used.
+    /// There is no kubeconfig, or it cannot be used.
     #[error("{0}. Or give the API's URL with --server")]
     Config(#[from] KubeconfigError),
     /// The services cannot be listed.
     #[error("the services of namespace {namespace} cannot be listed: {error}")]
     Services {
-        /// Where.
+        /// The namespace.
         namespace: String,
-        /// Why not.
+        /// The cause.
         error: String,
     },
     /// There is no release in the namespace.
@@ -55,17 +55,17 @@ pub enum AccessError {
     /// There are several releases in the namespace.
     #[error("namespace {namespace} has several order services: choose one with --service ({names})")]
     SeveralServices {
-        /// Where.
+        /// The namespace.
         namespace: String,
-        /// Their names.
+        /// The names of the services.
         names: String,
     },
-    /// No answer to a request.
+    /// There was no response to a request.
     #[error("{0}")]
     NoAnswer(String),
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Its status.
@@ -74,18 +74,18 @@ pub struct Answer {
     pub text: String,
 }
 
-/// A way to the public API.
+/// A client that reaches the public API.
 pub struct Access {
     client: Client,
-    /// What stands before the API's own paths.
+    /// The prefix of the API's own paths.
     prefix: String,
 }
 
 impl Access {
-    /// Finds the way that the command line tells.
+    /// Finds the API that the command line selects.
     ///
     /// # Errors
-    /// [`AccessError`], if there is none.
+    /// [`AccessError`], if the API is not found.
     pub async fn find(arguments: &AccessArgs) -> Result<Self, AccessError> {
         if let Some(server) = &arguments.server {
             return Ok(Access { client: client(Config::new(server.clone()))?, prefix: String::new() });
@@ -102,7 +102,7 @@ impl Access {
     /// Sends a request without a body.
     ///
     /// # Errors
-    /// [`AccessError::NoAnswer`]; what the API refuses is an answer.
+    /// [`AccessError::NoAnswer`] if there is no response. A refusal by the API is a response.
     pub async fn send(&self, method: Method, path: &str) -> Result<Answer, AccessError> {
         let no_answer = |error: String| AccessError::NoAnswer(format!("no answer to {method} {path}: {error}"));
         let request = Request::builder().method(&method).uri(format!("{}{path}", self.prefix));
@@ -119,12 +119,12 @@ impl Access {
     }
 }
 
-/// The path under which the Kubernetes API server passes requests on to a Service.
+/// The path under which the Kubernetes API server proxies requests to a Service.
 pub fn proxy_path(namespace: &str, service: &str, port: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy")
 }
 
-/// A client of the Kubernetes API, and the namespace that is meant.
+/// Creates a client of the Kubernetes API, and returns it with the selected namespace.
 ///
 /// # Errors
 /// [`KubeconfigError`].
@@ -148,7 +148,7 @@ async fn config(arguments: &AccessArgs) -> Result<Config, KubeconfigError> {
 }
 
 fn client(mut config: Config) -> Result<Client, KubeconfigError> {
-    // Whether to ask for another attempt again is for the user to say.
+    // No automatic repeat: the user decides whether to request another attempt to charge again.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| KubeconfigError(causes(&error)))
 }
@@ -170,7 +170,8 @@ fn the_only_service(namespace: &str, found: Vec<Service>) -> Result<Service, Acc
     })
 }
 
-/// What was found, if it is one; otherwise the names of what there is, if there is anything.
+/// Returns the object, if exactly one was found. Otherwise, returns the names of the objects, or
+/// `None` if there are none.
 pub(crate) fn the_only_one<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Option<String>> {
     match (found.len(), found.pop()) {
         (1, Some(one)) => Ok(one),
@@ -182,7 +183,7 @@ pub(crate) fn the_only_one<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Optio
     }
 }
 
-/// What Kubernetes says, or why it says nothing.
+/// The message of Kubernetes, or the reason why there is none.
 pub(crate) fn reason(error: kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message,
@@ -190,7 +191,7 @@ pub(crate) fn reason(error: kube::Error) -> String {
     }
 }
 
-/// An error with what is behind it: the outermost message seldom says what happened.
+/// The message of an error with its causes: the outermost message rarely says what happened.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,14 +1,14 @@
-//! How long ago, in the words of kubectl.
+//! Formats ages as kubectl does.
 
 use jiff::SignedDuration;
 
-/// The age as kubectl prints it: the older, the coarser.
+/// Formats an age as kubectl does: the older, the coarser.
 pub fn human(age: SignedDuration) -> String {
     let seconds = age.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         ..-1 => "<invalid>".to_owned(),
-        // A clock that is a little behind.
+        // The local clock is slightly behind.
         -1 => "0s".to_owned(),
         _ if minutes < 2 => format!("{seconds}s"),
         _ if minutes < 10 => both(minutes, "m", seconds % 60, "s"),

@@ -1,4 +1,4 @@
-//! The calls of the public API.
+//! The client of the public API.
 
 use form_urlencoded::Serializer;
 use http::{Method, StatusCode};
@@ -11,36 +11,36 @@ use crate::{
     order::Order,
 };
 
-/// The most orders that a page may have.
+/// The maximum number of orders on a page.
 const MAX_PAGE: usize = 100;
 
-/// A call that came to nothing.
+/// The reason why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// It was not answered.
+    /// There was no response.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// It was refused.
+    /// The API, or Kubernetes, refused the call.
     #[error("{0}")]
     Refused(String),
-    /// It was answered with something else than an order.
+    /// The response is not an order.
     #[error("the answer cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// What can be asked of an order.
+/// An action that can be requested for an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// That it be cancelled.
+    /// Cancel the order.
     Cancel,
-    /// That it be charged again.
+    /// Charge the order again.
     Retry,
-    /// That its message be sent again.
+    /// Send the order's message again.
     Resend,
 }
 
 impl Wish {
-    /// The end of the path that it is asked for at.
+    /// The end of the path of the action.
     const fn path(self) -> &'static str {
         match self {
             Wish::Cancel => "cancel",
@@ -50,21 +50,21 @@ impl Wish {
     }
 }
 
-/// What became of a wish.
+/// The result of a requested action.
 #[derive(Clone, Debug)]
 pub struct Granted {
-    /// The order as it stands.
+    /// The current state of the order.
     pub order: Order,
-    /// Whether it is done; if not, it goes on.
+    /// Whether the action is complete. If not, it continues.
     pub done: bool,
 }
 
-/// Orders that were asked for, and whether there are more.
+/// The result of a list call.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// The orders, newest first.
     pub orders: Vec<Order>,
-    /// Whether there are more than were asked for.
+    /// Whether there are more orders than were requested.
     pub more: bool,
 }
 
@@ -80,12 +80,12 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API at the end of this way.
+    /// Creates a client that reaches the API through this access.
     pub fn new(access: Access) -> Self {
         Api { access }
     }
 
-    /// Shows an order.
+    /// Returns an order.
     ///
     /// # Errors
     /// [`ApiError`], also if there is no such order.
@@ -94,7 +94,7 @@ impl Api {
         Ok(Order::read(&answer.text)?)
     }
 
-    /// Lists orders, page after page.
+    /// Lists orders, page by page.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -113,10 +113,10 @@ impl Api {
         }
     }
 
-    /// Asks something of an order.
+    /// Requests an action for an order.
     ///
     /// # Errors
-    /// [`ApiError`], also if the order is not such that this can be asked of it.
+    /// [`ApiError`], also if the order's state forbids the action.
     pub async fn ask(&self, id: i64, wish: Wish) -> Result<Granted, ApiError> {
         let answer = self.send(Method::POST, &format!("/orders/{id}/{}", wish.path())).await?;
         Ok(Granted { order: Order::read(&answer.text)?, done: answer.status != StatusCode::ACCEPTED })
@@ -143,8 +143,8 @@ fn list_path(wanted: &ListArgs, left: usize, cursor: Option<&str>) -> String {
     format!("/orders?{}", Serializer::new(String::new()).extend_pairs(pairs).finish())
 }
 
-/// Why a request was refused: the `detail` of the API's problem, or what
-/// Kubernetes says if the request did not get so far.
+/// The reason why a request was refused: the `detail` of the API's problem, or the message of
+/// Kubernetes if the request did not reach the API.
 fn refusal(answer: &Answer) -> String {
     let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
     if let Some(detail) = body["detail"].as_str() {

@@ -6,94 +6,99 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 use jiff::{SignedDuration, Timestamp};
 
-/// Orders of a release, live and archived ones alike.
+/// List, show and change the orders of a release, live and archived.
 ///
-/// The release's REST API is asked, through the Kubernetes API server. For that you must be allowed to list services and
-/// to get and create services/proxy in the release's namespace, as with the role edit.
+/// The plugin calls the release's REST API through the Kubernetes API server. You need permission
+/// to list services and to get and create services/proxy in the release's namespace, as in the role
+/// edit.
 ///
-/// Exit code 0 if all went well, 1 if something was refused, not found or not reached, 2 if the command line is wrong.
-/// The audit has codes of its own: see `kubectl orders audit --help`.
+/// The exit code is 0 if the command succeeded, 1 if a request was refused, an order was not found
+/// or the API was not reached, and 2 if the command line is invalid. The audit has its own exit
+/// codes: see `kubectl orders audit --help`.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-orders", bin_name = "kubectl orders", version)]
 pub struct Arguments {
-    /// Where the API is.
+    /// How the API is reached.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// How it is printed.
+    /// How the output is printed.
     #[command(flatten)]
     pub print: PrintArgs,
-    /// What is done.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Where the release's API is.
+/// How the release's API is reached.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
 pub struct AccessArgs {
-    /// Namespace of the release; the context's if not given.
+    /// Namespace of the release. Defaults to the namespace of the context.
     #[arg(long, short, global = true)]
     pub namespace: Option<String>,
 
-    /// Context of the kubeconfig; the current one if not given.
+    /// Context of the kubeconfig. Defaults to the current context.
     #[arg(long, global = true)]
     pub context: Option<String>,
 
-    /// The kubeconfig; KUBECONFIG or ~/.kube/config if not given.
+    /// Path of the kubeconfig. Defaults to KUBECONFIG or ~/.kube/config.
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Service of the API; the namespace's only one that the chart made if not given.
+    /// Service of the API. Defaults to the only API Service of the chart in the namespace.
     #[arg(long, global = true, value_name = "NAME[:PORT]")]
     pub service: Option<String>,
 
-    /// Ask the API at this URL instead, as in http://arch.homework; then no kubeconfig is read.
+    /// URL of the API, such as http://arch.homework. The API is then called directly, without a
+    /// kubeconfig.
     #[arg(long, env = "ORDERS_SERVER", global = true, value_name = "URL", value_parser = server)]
     pub server: Option<Uri>,
 }
 
-/// How it is printed.
+/// How the output is printed.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
 pub struct PrintArgs {
-    /// Other than a table; wide is a table with more columns.
+    /// Output format. Defaults to a table; wide is a table with more columns.
     #[arg(long, short, value_enum, global = true)]
     pub output: Option<Format>,
 
-    /// Leave out the table's first line.
+    /// Do not print the headers of the table.
     #[arg(long, global = true)]
     pub no_headers: bool,
 }
 
-/// A form of output other than the table.
+/// An output format other than the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// A table with more columns.
     Wide,
-    /// As the API answers.
+    /// The JSON of the API's response.
     Json,
-    /// The same as YAML.
+    /// The API's response as YAML.
     Yaml,
-    /// Names that kubectl takes.
+    /// Resource names that kubectl accepts.
     Name,
 }
 
-/// What is done.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// What the API is asked for.
+    /// A command that calls the API.
     #[command(flatten)]
     Api(ApiCommand),
-    /// Prove that the money adds up: run the release's audit and tell what it found.
+    /// Run the release's audit, which checks that the money adds up, and print its report.
     ///
-    /// Makes a Job of the CronJob that the chart has for it, waits for its end, prints its log and deletes it. For that you must
-    /// be allowed to list cronjobs, to get, create and delete jobs, to list pods and to get pods/log, as with the role edit.
+    /// Creates a Job from the chart's CronJob of the audit, waits until the Job ends, prints its
+    /// log and deletes it. You need permission to list cronjobs, to get, create and delete jobs, to
+    /// list pods and to get pods/log, as in the role edit.
     ///
-    /// Exit code 0 only if everything holds, 1 if something does not, 2 if it could not be found out.
+    /// The exit code is 0 only if all checks pass, 1 if a check fails, and 2 if the audit could not
+    /// determine the result.
     Audit(AuditArgs),
 }
 
-/// What the API is asked for.
+/// A command that calls the API.
 #[derive(Debug, Subcommand)]
 pub enum ApiCommand {
     /// List orders, newest first.
@@ -103,29 +108,29 @@ pub enum ApiCommand {
         /// Numbers of the orders.
         #[arg(required = true, value_name = "ID", value_parser = id)]
         ids: Vec<i64>,
-        /// Go on, and print an order again whenever it changes.
+        /// Keep watching, and print an order again whenever it changes.
         #[arg(long, short)]
         watch: bool,
     },
-    /// Cancel an order: one not charged yet never will be, a charge is given back.
+    /// Cancel an order: it is never charged, or its charge is refunded.
     Cancel {
         /// Number of the order.
         #[arg(value_parser = id)]
         id: i64,
     },
-    /// Charge a refused order again, say after a refill.
+    /// Charge a refused order again, for example after a refill.
     Retry {
         /// Number of the order.
         #[arg(value_parser = id)]
         id: i64,
     },
-    /// Send again a customer's message that was given up.
+    /// Send a customer's message again whose delivery was given up.
     Resend {
         /// Number of the order.
         #[arg(value_parser = id)]
         id: i64,
     },
-    /// Show what happened to an order, oldest first.
+    /// Show the history of an order, oldest entry first.
     History {
         /// Number of the order.
         #[arg(value_parser = id)]
@@ -133,42 +138,42 @@ pub enum ApiCommand {
     },
 }
 
-/// Which orders are listed.
+/// Selects the orders to list.
 #[derive(Clone, Debug, Args)]
 pub struct ListArgs {
     /// Only orders of this login.
     #[arg(long)]
     pub login: Option<String>,
 
-    /// Only orders in this state, as in column STATUS: Paid, InsufficientFunds …
+    /// Only orders in this state, as in the column STATUS: Paid, InsufficientFunds …
     #[arg(long)]
     pub state: Option<String>,
 
-    /// Only orders placed then or later, as in 2026-01-31T00:00:00Z.
+    /// Only orders placed at this time or later, such as 2026-01-31T00:00:00Z.
     #[arg(long, value_name = "TIME")]
     pub from: Option<Timestamp>,
 
-    /// Only orders placed earlier.
+    /// Only orders placed before this time.
     #[arg(long, value_name = "TIME")]
     pub to: Option<Timestamp>,
 
-    /// At most so many orders.
+    /// Maximum number of orders.
     #[arg(long, value_name = "N", default_value = "500")]
     pub limit: NonZeroUsize,
 
-    /// Go on, and print an order again whenever it changes, and new ones.
+    /// Keep watching, and print new orders and orders that change.
     #[arg(long, short)]
     pub watch: bool,
 }
 
-/// How the audit is run.
+/// Options of the audit.
 #[derive(Clone, Debug, Args)]
 pub struct AuditArgs {
-    /// CronJob of the audit; the namespace's only one that the chart made if not given.
+    /// CronJob of the audit. Defaults to the only audit CronJob of the chart in the namespace.
     #[arg(long = "cronjob", value_name = "NAME")]
     pub cron_job: Option<String>,
 
-    /// How long to wait for its end, as in 90s or 10m.
+    /// How long to wait until the audit ends, such as 90s or 10m.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_limit)]
     pub timeout: Duration,
 }
@@ -183,7 +188,7 @@ fn server(text: &str) -> Result<Uri, String> {
     uri.ok_or_else(|| "must be a URL, as in http://arch.homework".to_owned())
 }
 
-/// Reads an order's number: `14`, or `order-14` as `--output name` prints it.
+/// Parses an order's number: `14`, or `order-14` as `--output name` prints it.
 fn id(text: &str) -> Result<i64, String> {
     let name = text.rsplit('/').next().unwrap_or(text);
     let number = name.strip_prefix("order-").unwrap_or(name).parse().ok().filter(|id| *id > 0);

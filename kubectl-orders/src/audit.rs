@@ -1,4 +1,4 @@
-//! `kubectl orders audit`: runs the release's audit as a Job and tells what it found.
+//! `kubectl orders audit`: runs the release's audit as a Job and prints its report.
 
 mod interrupt;
 mod job;
@@ -24,28 +24,28 @@ use crate::{
 use interrupt::Interrupt;
 use state::{Ended, State};
 
-/// What the chart labels the audit's CronJob with.
+/// The labels that the chart gives the CronJob of the audit.
 pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/component=audit";
 
-/// Between two looks at the Job.
+/// The interval between two polls of the Job.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long one request to Kubernetes may take.
+/// The time limit of one request to Kubernetes.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// More than a kubelet keeps of a log by default, in bytes.
+/// The maximum size of a log, in bytes. By default, a kubelet keeps less of a log.
 const MAX_LOG: i64 = 16 * 1024 * 1024;
 
-/// It was not found out whether everything holds.
+/// The reason why the result of the audit could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// A form that the report does not have.
+    /// The report does not have this format.
     #[error("the audit is printed as text or, with --output json, as JSON")]
     Output,
-    /// Only the API would be asked.
+    /// The command line selects the API by its URL, so Kubernetes is not reached.
     #[error("the audit is run by Kubernetes, not by the API: it cannot be had with --server or ORDERS_SERVER")]
     Server,
-    /// There is no way to Kubernetes.
+    /// Kubernetes cannot be reached.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
     /// There is no audit in the namespace.
@@ -57,39 +57,39 @@ pub enum AuditError {
     /// There are several releases in the namespace.
     #[error("namespace {namespace} has several audits: choose one with --cronjob ({names})")]
     SeveralCronJobs {
-        /// Where.
+        /// The namespace.
         namespace: String,
-        /// Their names.
+        /// The names of the CronJobs.
         names: String,
     },
-    /// The CronJob that was named is another's.
+    /// The CronJob that was named is not one of the audit.
     #[error("cronjob {0} is not one of the audit: it has no container named {container}", container = job::CONTAINER)]
     NotOfTheAudit(String),
     /// Signals cannot be caught.
     #[error("the operating system does not pass on Ctrl-C: {0}")]
     Signals(#[from] io::Error),
-    /// Kubernetes refused, or did not answer.
+    /// Kubernetes refused a request, or did not respond.
     #[error("{what}: {error}")]
     Kubernetes {
-        /// What cannot be done.
+        /// A description of the failed request.
         what: String,
-        /// Why not.
+        /// The cause.
         error: String,
-        /// Whether Kubernetes said so itself, so that asking again is of no use.
+        /// Whether Kubernetes refused the request, so that another attempt is of no use.
         refused: bool,
     },
-    /// Somebody else deleted the Job.
+    /// Another client deleted the Job.
     #[error("job {0} is gone")]
     Gone(String),
-    /// The Job ended without a verdict.
+    /// The Job ended without a report.
     #[error("it was not found out whether everything holds: {0}")]
     Failed(String),
     /// The Job did not end in time.
     #[error("the audit did not end within {} seconds: {what}", limit.as_secs())]
     TimedOut {
-        /// How long it was waited for.
+        /// How long the command waited.
         limit: Duration,
-        /// What for, last.
+        /// The last state of the audit.
         what: String,
     },
     /// The user no longer wants to wait.
@@ -97,7 +97,8 @@ pub enum AuditError {
     Interrupted,
 }
 
-/// Runs the audit. Exit code 0 only if everything holds, 1 if something does not, 2 if it was not found out.
+/// Runs the audit. The exit code is 0 only if all checks pass, 1 if a check fails, and 2 if the
+/// result could not be determined.
 pub async fn run(access: &AccessArgs, print: &PrintArgs, wanted: &AuditArgs) -> ExitCode {
     match audit(access, print, wanted).await {
         Ok(true) => ExitCode::SUCCESS,
@@ -109,7 +110,7 @@ pub async fn run(access: &AccessArgs, print: &PrintArgs, wanted: &AuditArgs) -> 
     }
 }
 
-/// Whether everything holds.
+/// Runs the audit and returns whether all checks pass.
 async fn audit(access: &AccessArgs, print: &PrintArgs, wanted: &AuditArgs) -> Result<bool, AuditError> {
     let output = output(print.output)?;
     if access.server.is_some() {
@@ -118,7 +119,7 @@ async fn audit(access: &AccessArgs, print: &PrintArgs, wanted: &AuditArgs) -> Re
     let (client, namespace) = kubernetes(access).await?;
     let cron_job = find(&client, &namespace, wanted.cron_job.as_deref()).await?;
     let job = job::of(&cron_job, output).ok_or_else(|| AuditError::NotOfTheAudit(cron_job.name_any()))?;
-    // Caught before there is a Job, so that it is deleted in any case.
+    // Catch signals before there is a Job, so that the Job is deleted in any case.
     let mut interrupt = Interrupt::catch()?;
     let run = Run::start(client, &namespace, &job).await?;
     eprintln!("waiting for job {} in namespace {namespace} to end", run.name);
@@ -132,7 +133,7 @@ async fn audit(access: &AccessArgs, print: &PrintArgs, wanted: &AuditArgs) -> Re
     holds
 }
 
-/// What the audit calls a form of its report.
+/// The name that the audit has for a format of its report.
 fn output(format: Option<Format>) -> Result<&'static str, AuditError> {
     match format {
         None => Ok("text"),
@@ -161,11 +162,11 @@ fn the_only_cron_job(namespace: &str, found: Vec<CronJob>) -> Result<CronJob, Au
     })
 }
 
-/// An audit that was started.
+/// A started audit.
 struct Run {
     jobs: Api<Job>,
     pods: Api<Pod>,
-    /// Its Job's name.
+    /// The name of its Job.
     name: String,
 }
 
@@ -177,7 +178,7 @@ impl Run {
         Ok(Run { jobs, pods, name })
     }
 
-    /// Waits for the end and prints the report; whether everything holds.
+    /// Waits until the audit ends and prints the report. Returns whether all checks pass.
     async fn report(&self, limit: Duration) -> Result<bool, AuditError> {
         match self.end(limit).await? {
             Ended::Reported { pod, holds } => {
@@ -185,7 +186,7 @@ impl Run {
                 Ok(holds)
             }
             Ended::Failed { why, pod } => {
-                // What it says then is no report.
+                // The log is then not a report, so it is printed to standard error.
                 if let Some(pod) = pod {
                     eprint!("{}", self.log(&pod).await.unwrap_or_else(|error| format!("{error}\n")));
                 }
@@ -206,7 +207,7 @@ impl Run {
             if Instant::now() >= deadline {
                 return Err(AuditError::TimedOut { limit, what });
             }
-            // Once each: some take turns.
+            // Print each problem once: some problems alternate.
             if trouble && told.insert(what.clone()) {
                 eprintln!("{what}");
             }
@@ -215,7 +216,7 @@ impl Run {
     }
 
     async fn look(&self) -> Result<State, AuditError> {
-        // The Job first: when it has failed, its pods have ended.
+        // Read the Job first: when it has failed, its pods have ended.
         let job = ask(&format!("job {} cannot be read", self.name), self.jobs.get_opt(&self.name)).await?;
         let job = job.ok_or_else(|| AuditError::Gone(self.name.clone()))?;
         let of_the_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", self.name));

@@ -1,4 +1,4 @@
-//! What each command does that asks the API.
+//! Runs the commands that call the API.
 
 use std::{
     io::{self, Write},
@@ -15,10 +15,10 @@ use crate::{
     watch::Seen,
 };
 
-/// Between two looks at what is watched.
+/// The interval between two polls of a watch.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Carries out a command; whether all went well. What did not is told on standard error.
+/// Runs a command and returns whether it succeeded. Errors are printed to standard error.
 pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
     let mut printer = Printer::new(print);
     match command {
@@ -51,7 +51,7 @@ async fn list(api: &Api, wanted: &ListArgs) -> Result<Vec<Order>, ApiError> {
     Ok(listed.orders)
 }
 
-/// Shows those that there are, and tells of the others.
+/// Prints the orders that exist, and an error for each of the others.
 async fn get(api: &Api, ids: &[i64], printer: &mut Printer) -> bool {
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
@@ -87,14 +87,14 @@ async fn ask(api: &Api, id: i64, wish: Wish, printer: &mut Printer) -> bool {
     }
 }
 
-/// Looks again and again and prints what changed, until the reader goes away.
-/// After a first look that went well, one that fails is told, and the next one tried.
+/// Polls the orders and prints the changed ones, until the reader closes the output. If the first
+/// poll fails, the watch fails. If a later poll fails, the error is printed, and polling continues.
 async fn watch(printer: &mut Printer, look: impl AsyncFn() -> Result<Vec<Order>, ApiError>) -> bool {
     let (mut seen, mut told) = (None::<Seen>, String::new());
     loop {
         match look().await {
             Ok(orders) => {
-                // Lists begin with the newest; what happened since is told in the order of time.
+                // Lists begin with the newest order. Later changes are printed oldest first.
                 let is_first = seen.is_none();
                 let mut changed = seen.get_or_insert_default().changed(orders);
                 if !is_first {
@@ -118,7 +118,7 @@ async fn watch(printer: &mut Printer, look: impl AsyncFn() -> Result<Vec<Order>,
     }
 }
 
-/// Prints at once; whether anybody reads it.
+/// Prints immediately, and returns whether the output could be written.
 pub(crate) fn say(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()

@@ -1,11 +1,9 @@
-//! `kubectl orders`: a plugin of kubectl for the orders of a release, live and
-//! archived ones alike.
+//! `kubectl orders`: a kubectl plugin for the orders of a release, live and archived.
 //!
-//! It asks the public REST API, which it reaches through the Kubernetes API
-//! server with the user's own kubeconfig ([`access`]), so that neither an Ingress
-//! nor a port-forward is needed. [`api`] has the calls, [`commands`] what is done
-//! with them; [`table`], [`age`], [`output`] and [`watch`] are pure. [`audit`] alone
-//! has nothing to do with the API: it runs a Job.
+//! The plugin calls the public REST API through the Kubernetes API server, with the user's own
+//! kubeconfig ([`access`]), so that neither an Ingress nor a port-forward is needed. [`api`] has
+//! the calls, and [`commands`] runs the commands with them. [`table`], [`age`], [`output`] and
+//! [`watch`] are pure. Only [`audit`] does not use the API: it runs a Job.
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! `kubectl-orders`.
+//! The binary of `kubectl orders`: parses the command line and runs the command.
 
 use std::process::ExitCode;
 

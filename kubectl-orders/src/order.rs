@@ -1,4 +1,4 @@
-//! An order as the public API shows it.
+//! Parses orders as the public API shows them.
 
 use jiff::Timestamp;
 use orders_crds::{Money, money::json_number};
@@ -8,60 +8,60 @@ use serde_json::Value;
 /// An order, live or archived.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Order {
-    /// Its number; none on orders that were made with kubectl.
+    /// Its number. `None` for an order that was created with kubectl.
     pub id: Option<i64>,
     /// Name of its Kubernetes resource.
     pub name: String,
-    /// The customer.
+    /// Login of the customer.
     pub login: String,
-    /// Where the outcome is e-mailed to.
+    /// Address that the outcome is e-mailed to.
     pub e_mail: String,
     /// The amount of the order.
     #[serde(with = "json_number")]
     pub amount: Money,
     /// 1: paid. 0: refused. 2: not decided yet.
     pub status: u8,
-    /// Why.
+    /// Reason for the status.
     pub reason: String,
     /// The account's balance right after the decision.
     pub balance: Option<Amount>,
-    /// How much was given back, if anything.
+    /// The refunded amount, if there is one.
     pub refunded: Option<Amount>,
     /// The number of the attempt to charge.
     pub attempt: i32,
-    /// How the customer's message stands.
+    /// State of the customer's message.
     pub message_state: Option<String>,
     /// When it was placed.
     pub created: Option<Timestamp>,
-    /// What happened, oldest first.
+    /// The history of the order, oldest entry first.
     pub history: Vec<HistoryEntry>,
-    /// All that the API said, also what this version does not know.
+    /// The whole response of the API, including fields that this version does not know.
     #[serde(skip)]
     pub whole: Value,
 }
 
-/// Money that may be missing.
+/// An amount of money, for fields that may be null.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Amount(#[serde(with = "json_number")] pub Money);
 
-/// Something that happened to an order.
+/// An entry of the history of an order.
 #[derive(Clone, Debug, Deserialize)]
 pub struct HistoryEntry {
-    /// When.
+    /// When it happened.
     pub time: String,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// Why it went as it did.
+    /// The reason for the result of the action.
     pub reason: String,
     /// The reason in words.
     pub message: String,
 }
 
 impl Order {
-    /// Reads an order from what the API answered.
+    /// Parses an order in the JSON of the API.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the JSON is not an order.
     pub fn read(json: &str) -> serde_json::Result<Self> {
         Ok(Order { whole: serde_json::from_str(json)?, ..serde_json::from_str(json)? })
     }

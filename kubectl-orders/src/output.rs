@@ -1,4 +1,4 @@
-//! What is printed, as text.
+//! Formats orders and results as text: a table, JSON, YAML, names or a sentence.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -11,10 +11,10 @@ use crate::{
     table::Table,
 };
 
-/// In the place of what an order does not have.
+/// The cell for a value that an order does not have.
 const NONE: &str = "<none>";
 
-/// Puts orders into words, into the same columns again and again.
+/// Formats orders. Successive tables of one printer have the same columns.
 #[derive(Debug)]
 pub struct Printer {
     format: Option<Format>,
@@ -23,12 +23,12 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A printer as the command line wants it.
+    /// Creates a printer with the format that the command line selects.
     pub fn new(arguments: &PrintArgs) -> Self {
         Printer { format: arguments.output, headers: !arguments.no_headers, table: Table::default() }
     }
 
-    /// Several orders as one document, whose table has its headers once.
+    /// Formats several orders as one document. Only the first table of a printer has headers.
     pub fn orders(&mut self, orders: &[Order], now: Timestamp) -> String {
         match self.format {
             None | Some(Format::Wide) => {
@@ -42,7 +42,7 @@ impl Printer {
         }
     }
 
-    /// One order as a document of its own.
+    /// Formats one order as its own document.
     pub fn order(&mut self, order: &Order, now: Timestamp) -> String {
         match self.format {
             Some(Format::Json) => to_json(&order.whole),
@@ -51,7 +51,7 @@ impl Printer {
         }
     }
 
-    /// Orders one after the other, each as a document of its own.
+    /// Formats several orders, each as its own document.
     pub fn stream(&mut self, orders: &[Order], now: Timestamp) -> String {
         match self.format {
             Some(Format::Json) => orders.iter().map(|order| to_json(&order.whole)).collect(),
@@ -60,7 +60,7 @@ impl Printer {
         }
     }
 
-    /// What happened to an order.
+    /// Formats the history of an order.
     pub fn history(&mut self, order: &Order) -> String {
         match self.format {
             Some(Format::Name) => name(order),
@@ -75,7 +75,7 @@ impl Printer {
         }
     }
 
-    /// What became of a wish.
+    /// Formats the result of a requested action.
     pub fn granted(&mut self, id: i64, wish: Wish, granted: &Granted) -> String {
         match self.format {
             None | Some(Format::Wide) => sentence(id, wish, granted) + "\n",
@@ -91,7 +91,7 @@ impl Printer {
     }
 }
 
-/// What became of a wish, in words.
+/// Describes the result of a requested action in a sentence.
 pub fn sentence(id: i64, wish: Wish, granted: &Granted) -> String {
     let order = &granted.order;
     let (reason, mail) = (&order.reason, order.message_state.as_deref().unwrap_or(NONE));

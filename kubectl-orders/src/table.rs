@@ -1,16 +1,16 @@
-//! Columns, in the habit of kubectl.
+//! Formats rows as a table, with columns like those of kubectl.
 
-/// Between two columns.
+/// The number of spaces between two columns.
 const GAP: usize = 3;
 
-/// A table that may grow: columns keep their widths from what was printed before.
+/// A table that may grow. Columns keep the widths of the rows that were printed before.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     widths: Vec<usize>,
 }
 
 impl Table {
-    /// The rows as lines. The last column is not filled up, so that no line ends in spaces.
+    /// Formats the rows as lines. The last column is not padded, so that no line ends in spaces.
     pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
         for row in rows {
             self.widths.resize(self.widths.len().max(row.len()), 0);
@@ -24,7 +24,7 @@ impl Table {
     fn line(&self, row: &[String]) -> String {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&self.widths) {
-            // What comes from elsewhere must not move the cursor.
+            // Text from the API must not move the cursor of the terminal.
             line.extend(cell.chars().map(|c| if c.is_control() { ' ' } else { c }));
             line.extend(std::iter::repeat_n(' ', width + GAP - cell.chars().count()));
         }

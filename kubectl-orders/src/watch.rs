@@ -1,4 +1,4 @@
-//! What changed between two looks at the orders.
+//! Finds the orders that changed between two polls.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Those of the orders that are new or other than before, and remembers them.
-    /// One that is no longer among them is no change: it may have left the list's limit.
+    /// Returns the orders that are new or changed, and remembers them. An order that is missing now
+    /// is not a change: the limit of the list may exclude it.
     pub fn changed(&mut self, orders: Vec<Order>) -> Vec<Order> {
         let is_news = |order: &Order| {
             let before = self.orders.insert(order.name.clone(), order.whole.clone());

@@ -1,4 +1,4 @@
-//! Command line and environment.
+//! Notify's configuration: command-line options and environment variables.
 
 use std::net::SocketAddr;
 
@@ -19,47 +19,51 @@ pub struct Config {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A SQLite file is made if it is not there.
+    /// URL of the database: sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A missing
+    /// SQLite file is created.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite:///data/notify.db", hide_env_values = true)]
     pub database_url: SecretString,
 
-    /// Connections to the database at most. SQLite writes one at a time whatever this says.
+    /// Maximum number of connections to the database. SQLite makes one write at a time, regardless
+    /// of this value.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// The mail server: smtp://[USER:PASSWORD@]HOST:PORT[?tls=required] or smtps://…
+    /// URL of the mail server: smtp://[USER:PASSWORD@]HOST:PORT[?tls=required] or smtps://…
     #[arg(long, env = "SMTP_URL", hide_env_values = true)]
     pub smtp_url: SecretString,
 
-    /// Connections to the mail server at most.
+    /// Maximum number of connections to the mail server.
     #[arg(long, env = "SMTP_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub smtp_connections: u32,
 
-    /// Attempts to deliver a message, after 1 s, 2 s, 4 s … 5 min, before it is given up; 15 take about 35 minutes.
+    /// Number of attempts to deliver a message before it is given up. The pauses between the
+    /// attempts are 1 s, 2 s, 4 s and so on up to 5 min. 15 attempts take about 35 minutes.
     #[arg(long, env = "MAX_ATTEMPTS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_attempts: u32,
 
-    /// Sender of the messages.
+    /// E-mail address of the sender of the messages.
     #[arg(long, env = "MAIL_FROM", default_value = "orders@arch.homework")]
     pub mail_from: String,
 
-    /// Audience that callers' tokens must be made for.
+    /// Audience that the callers' tokens must have.
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "orders-notify")]
     pub token_audience: String,
 
-    /// Account that may have customers notified: system:serviceaccount:NAMESPACE:NAME of the operator.
+    /// Service account of the operator, as system:serviceaccount:NAMESPACE:NAME. It may request
+    /// notifications of customers.
     #[arg(long, env = "OPERATOR_ACCOUNT")]
     pub operator_account: String,
 
-    /// Account that may read all messages, besides the operator's: that of the audit.
+    /// Service account of the audit. It may read all messages, as the operator's account may.
     #[arg(long, env = "AUDIT_ACCOUNT")]
     pub audit_account: Option<String>,
 
-    /// The broker that outcomes come over, besides HTTP.
+    /// The broker that delivers outcomes, in addition to HTTP.
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// Logs.
+    /// Logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -1,9 +1,10 @@
-//! Delivering: at once when a message comes, and again with backoff until the
-//! mail server accepts it.
+//! Delivers messages: immediately when a message arrives, and again with backoff until the mail
+//! server accepts it.
 //!
-//! Who tries a message has leased it in the database first. A crash leaves it
-//! to the next one after the lease, so it is delivered at least once. What the
-//! mail server took is not tried again here, however long the database is away.
+//! A replica leases a message in the database before it tries to deliver the message. After a
+//! crash, another replica tries the message when the lease has expired, so each message is
+//! delivered at least once. A replica does not try a message again after the mail server has
+//! accepted it, however long the database is unavailable.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,19 +25,21 @@ use crate::{
     mailer::{Mailer, SMTP_TIMEOUT},
 };
 
-/// How long a message is a replica's own: longer than an attempt with the wait for a connection before it.
+/// The duration of a replica's lease on a message. It is longer than an attempt together with the
+/// wait for a connection before it.
 pub const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
 
-/// How often the log is looked through for messages that are due.
+/// The interval at which notify searches the log for due messages.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause before what the mail server took is noted again, and the longest one that it grows to.
+/// The first and the longest pause between two tries to record that the mail server accepted a
+/// message.
 const NOTING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// The longest error text kept, in characters.
+/// The maximum length of a stored error text, in characters.
 const MAX_ERROR: usize = 300;
 
 /// Delivers messages, a bounded number at a time.
@@ -53,8 +56,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Delivers what is in the log, over at most `connections` connections at once,
-    /// and gives a message up after so many attempts.
+    /// Creates a delivery of the messages in this log. It uses at most `connections` connections at
+    /// the same time, and gives up a message after `max_attempts` attempts.
     pub fn new(log: Log, mailer: Mailer, connections: u32, max_attempts: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections as usize));
         Delivery {
@@ -69,23 +72,24 @@ impl Delivery {
         }
     }
 
-    /// Leases messages for so long, in place of [`LEASE`].
+    /// Sets the duration of the lease, in place of [`LEASE`].
     #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
         Delivery { lease, ..self }
     }
 
-    /// Announces over this broker how each attempt ended.
+    /// Sets the broker to which the result of each attempt is published.
     #[must_use]
     pub fn announcing(self, broker: Option<Broker>) -> Self {
         Delivery { broker, ..self }
     }
 
-    /// Stores the message once for its key and leaves it to be delivered, at once
-    /// if a connection is free. Returns it as it stands, and whether it is new.
+    /// Stores the message once for its key and schedules its delivery, which starts immediately if
+    /// a connection is free. Returns the current state of the message, and whether the message is
+    /// new.
     ///
     /// # Errors
-    /// [`NotifyError`], if it is not known to be stored.
+    /// [`NotifyError`], if the message is not known to be stored.
     pub async fn accept(&self, new: NewMessage) -> Result<(Message, bool), NotifyError> {
         let this = self.clone();
         self.to_its_end(async move {
@@ -101,12 +105,12 @@ impl Delivery {
         .await
     }
 
-    /// Stores the message once for its key and tries to deliver it. Returns it
-    /// as soon as it is delivered, or as it stands after `patience`; delivery
-    /// goes on either way.
+    /// Stores the message once for its key and tries to deliver it. Returns as soon as the message
+    /// is delivered. Otherwise returns the current state of the message after `patience`, and
+    /// delivery continues.
     ///
     /// # Errors
-    /// [`NotifyError`], if it is not known to be stored.
+    /// [`NotifyError`], if the message is not known to be stored.
     pub async fn deliver(&self, new: NewMessage, patience: Duration) -> Result<Message, NotifyError> {
         let (this, deadline) = (self.clone(), Instant::now() + patience);
         self.to_its_end(async move {
@@ -122,11 +126,11 @@ impl Delivery {
         .await
     }
 
-    /// Tries a message anew that was given up, as [`Self::deliver`] does a new one;
-    /// any other is left as it is.
+    /// Tries again to deliver a message whose delivery was given up, as [`Self::deliver`] does for
+    /// a new message. Any other message stays unchanged.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn resend(&self, message: Message, patience: Duration) -> Result<Message, NotifyError> {
         let (this, deadline) = (self.clone(), Instant::now() + patience);
         self.to_its_end(async move {
@@ -138,8 +142,8 @@ impl Delivery {
         .await
     }
 
-    /// Does something to its end even if the caller hangs up: a message that was leased
-    /// and not begun nobody would try until the lease runs out.
+    /// Runs `work` to its end even if the caller closes the connection. Otherwise, a message could
+    /// be leased without an attempt, and no replica would try it until the lease expires.
     async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, NotifyError>> + Send + 'static,
@@ -150,7 +154,7 @@ impl Delivery {
         }
     }
 
-    /// Tries a message that the caller has leased.
+    /// Tries to deliver a message that the caller has leased.
     async fn deliver_now(&self, message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
@@ -159,7 +163,8 @@ impl Delivery {
                     return Ok(message);
                 }
             }
-            // All connections are busy for longer than the caller waits: leave it to the sweep.
+            // All connections are busy for longer than the caller waits: leave the message to the
+            // sweep.
             _ => self.log.release(message.id).await?,
         }
         Ok(self.log.find(&message.key).await?.unwrap_or(message))
@@ -179,7 +184,7 @@ impl Delivery {
         Ok(message)
     }
 
-    /// Tries what is due, until shutdown.
+    /// Tries to deliver due messages, until shutdown.
     pub async fn run(self, shutdown: Shutdown) {
         let mut tick = tokio::time::interval(SWEEP_INTERVAL);
         let sweeps = async {
@@ -193,7 +198,7 @@ impl Delivery {
         tokio::select! { () = sweeps => {}, () = shutdown.requested() => {} }
     }
 
-    /// Waits for the attempts under way, once nothing begins any more.
+    /// Waits for the attempts in progress. The caller must ensure that no new attempt starts.
     pub async fn finish(&self) {
         self.attempts.close();
         if tokio::time::timeout(SMTP_TIMEOUT, self.attempts.wait()).await.is_err() {
@@ -202,7 +207,8 @@ impl Delivery {
     }
 
     async fn sweep(&self) -> Result<(), NotifyError> {
-        // The connection first: the lease is for the attempt, not for waiting in line.
+        // Get the connection first: the lease must cover the attempt, not the wait for a
+        // connection.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
             let Some(message) = self.log.claim_due(1, self.lease, &self.in_flight.ids()).await?.pop() else { return Ok(()) };
             self.begin(message, connection);
@@ -210,8 +216,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Begins an attempt, which goes on whether or not anybody waits for it. Ends with
-    /// the message after it, if that is known.
+    /// Starts an attempt, which continues whether or not the caller waits for it. The task resolves
+    /// to the updated message, if its state is known.
     fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
         let (delivery, held) = (self.clone(), self.in_flight.take(message.id));
         self.attempts.spawn(async move {
@@ -225,8 +231,8 @@ impl Delivery {
         })
     }
 
-    /// One attempt, and its result into the log; the message after it and how it
-    /// stands, unless that could not be recorded.
+    /// Makes one attempt and records its result in the log. Returns the updated message, its state
+    /// and the error. Returns `None` if the result could not be recorded.
     async fn attempt(&self, message: &Message) -> Option<(Option<Message>, State, Option<String>)> {
         let (recorded, state, error) = match self.mailer.send(message).await {
             Ok(()) => {
@@ -254,9 +260,10 @@ impl Delivery {
         }
     }
 
-    /// Notes that the mail server took a message, however long the database is away: what is
-    /// not noted is sent again. It keeps its connection until then, so these are never many.
-    /// Returns the message after it; `None` if that was noted before.
+    /// Records that the mail server accepted a message. Tries again for as long as the database is
+    /// unavailable, because a message that is not recorded as sent is sent again. The attempt keeps
+    /// its connection until then, which limits the number of such messages. Returns the updated
+    /// message, or `None` if this was recorded before.
     async fn note_sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
         let pauses =
             ExponentialBuilder::default().with_min_delay(NOTING_PAUSES.0).with_max_delay(NOTING_PAUSES.1).without_max_times();
@@ -265,7 +272,8 @@ impl Delivery {
     }
 }
 
-/// 1 s, 2 s, 4 s … after so many failed attempts before this one, at most [`MAX_BACKOFF`].
+/// Returns the pause after a failed attempt: 1 s, 2 s, 4 s and so on, at most [`MAX_BACKOFF`].
+/// `failed_before` is the number of failed attempts before this attempt.
 fn backoff(failed_before: i64) -> Duration {
     let doublings = u32::try_from(failed_before).unwrap_or(0).min(16);
     MAX_BACKOFF.min(Duration::from_secs(1 << doublings))

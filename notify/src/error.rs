@@ -1,14 +1,15 @@
-//! What can go wrong with a message, and how HTTP says it.
+//! Notify's errors, and the HTTP problems that report them.
 
 use orders_service::{Problem, database};
 
-/// A call that had no effect.
+/// An error of a call. After [`NotifyError::Database`], it is unknown whether the call had its
+/// effect. After any other error, the call had no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// The same key came with another message.
+    /// An earlier request used the same key for another message.
     #[error("this Idempotency-Key was used for another message")]
     KeyReused,
-    /// The database failed. Whether the message was stored is unknown.
+    /// The database failed. It is unknown whether the message was stored.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
 }

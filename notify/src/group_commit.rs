@@ -1,8 +1,10 @@
-//! The two writes that every message costs, those of several messages in one statement.
+//! Group commit of the two writes that every message needs: the writes of several messages share
+//! one statement.
 //!
-//! Who is left out, since its key is known or it was noted as sent before, or whose
-//! statement failed, has it made for itself alone and learns why. Of a statement that took
-//! effect and seemed to fail the messages are leased to nobody, and tried when that is over.
+//! The statement leaves out a message whose key is stored, or which was recorded as sent before. The
+//! caller then makes the write for that message alone and learns the reason. The caller does the
+//! same after a failed statement. If a statement took effect but seemed to fail, no caller acts on
+//! the leases of its messages, and the messages are tried when the leases expire.
 
 use std::time::Duration;
 
@@ -18,17 +20,18 @@ use crate::log::{Message, NewMessage};
 /// Stores messages whose keys are new.
 pub(crate) type StoreTogether = GroupCommit<Storing, Message>;
 
-/// Notes of messages, by their numbers, that the mail server accepted them, if that was not noted before.
+/// Records that the mail server accepted the messages with these IDs, except those for which this
+/// was recorded before.
 pub(crate) type NoteSentTogether = GroupCommit<i64, Message>;
 
-/// A message to store, and for how long it is the caller's from then on.
+/// A message to store, and the duration of the caller's lease from then on.
 #[derive(Clone, Debug)]
 pub(crate) struct Storing {
     pub(crate) message: NewMessage,
     pub(crate) lease: Duration,
 }
 
-/// A message as the statement reads it. Times are microseconds since 1970-01-01 UTC.
+/// A message in the form that the statement reads. Times are microseconds since 1970-01-01 UTC.
 #[derive(Serialize)]
 struct Row<'a> {
     key: &'a str,
@@ -55,7 +58,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The way to this database for messages to store.
+/// Starts the group commit that stores messages in this database.
 pub(crate) fn store_together(database: Database) -> StoreTogether {
     GroupCommit::new(move |messages: Vec<Storing>| {
         let database = database.clone();
@@ -66,7 +69,7 @@ pub(crate) fn store_together(database: Database) -> StoreTogether {
     })
 }
 
-/// The way to this database for messages that were sent.
+/// Starts the group commit that records messages as sent in this database.
 pub(crate) fn note_sent_together(database: Database) -> NoteSentTogether {
     GroupCommit::new(move |ids: Vec<i64>| {
         let database = database.clone();
@@ -77,13 +80,13 @@ pub(crate) fn note_sent_together(database: Database) -> NoteSentTogether {
     })
 }
 
-/// Each message with the place of the first request that it answers.
+/// Pairs each message with the index of the first request for it.
 fn in_place(messages: Vec<Message>, place: impl Fn(&Message) -> Option<usize>) -> Vec<(usize, Message)> {
     messages.into_iter().filter_map(|message| Some((place(&message)?, message))).collect()
 }
 
-/// Stores those whose key is new, and returns them. In the order of their keys, so that two replicas
-/// that are given the same ones do not wait for each other in a circle.
+/// Stores the messages whose keys are new, and returns them. The statement inserts the messages in
+/// the order of their keys, so that two replicas that store the same messages do not deadlock.
 pub(crate) async fn store(database: &Database, messages: &[Storing]) -> Result<Vec<Message>, sqlx::Error> {
     let sql = match database.kind {
         Kind::Postgres => {
@@ -105,10 +108,12 @@ pub(crate) async fn store(database: &Database, messages: &[Storing]) -> Result<V
     sqlx::query_as(sql).bind(json(&rows)?).fetch_all(&database.pool).await
 }
 
-/// Notes of those that the mail server accepted them, and returns them, if it was not noted before.
+/// Records that the mail server accepted these messages. Returns the messages for which this was
+/// not recorded before.
 pub(crate) async fn note_sent(database: &Database, ids: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
     let sql = match database.kind {
-        // As an array: a join would be planned as a look through all of the table while that is small, and stay so.
+        // The IDs are passed as an array: PostgreSQL would plan a join as a sequential scan while
+        // the table is small, and would keep that plan.
         Kind::Postgres => {
             "UPDATE messages SET sent_at = $2, last_error = NULL, dead_at = NULL
              WHERE id = ANY (translate($1, '[]', '{}')::BIGINT[]) AND sent_at IS NULL RETURNING *"

@@ -1,12 +1,13 @@
-//! Which messages this process is trying, or has not noted yet as sent.
+//! The messages in flight: those that this process is trying to deliver, or has not yet recorded as
+//! sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Their numbers; one stands there once for each attempt.
+/// The IDs of the messages in flight. An ID occurs once for each attempt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight(Arc<Mutex<Vec<i64>>>);
 
-/// A message is in hand until this is dropped.
+/// A guard that keeps a message in flight until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     in_flight: InFlight,
@@ -14,13 +15,13 @@ pub(crate) struct Held {
 }
 
 impl InFlight {
-    /// Takes the message with this number in hand.
+    /// Marks the message with this ID as in flight.
     pub(crate) fn take(&self, id: i64) -> Held {
         self.numbers().push(id);
         Held { in_flight: self.clone(), id }
     }
 
-    /// The numbers of those that are in hand, in no order.
+    /// Returns the IDs of the messages in flight, in no particular order.
     pub(crate) fn ids(&self) -> Vec<i64> {
         self.numbers().clone()
     }

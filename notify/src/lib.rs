@@ -1,4 +1,4 @@
-//! Notify: messages to customers, delivered over SMTP and logged.
+//! Notify: delivers messages to customers over SMTP and logs them.
 
 #![deny(missing_docs)]
 

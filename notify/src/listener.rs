@@ -1,4 +1,5 @@
-//! Notify over the broker: receives outcomes, notifies customers, and publishes how their messages stand.
+//! Notify's broker client. It receives the outcomes of charges, notifies the customers and
+//! publishes the state of their messages.
 
 use orders_contracts::{
     events::{Decided, NotificationChanged, NotificationState},
@@ -24,7 +25,8 @@ pub async fn listen(broker: Broker, delivery: Delivery, shutdown: Shutdown) {
         let (broker, delivery) = (broker.clone(), delivery.clone());
         async move {
             let decided: Decided = received.data()?;
-            // Why a charge was closed, only the operator knows: it publishes that outcome itself.
+            // Only the operator knows why a charge was closed, so the operator itself publishes
+            // that outcome.
             if received.subject == PAYMENT_DECIDED && decided.outcome == Outcome::Refused(Refusal::Cancelled) {
                 return Ok(());
             }
@@ -39,8 +41,11 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
         .ok_or_else(|| HandlerError::Reject("this version knows no message for the outcome".to_owned()))?;
     if let Err(error) = decided.email.as_ref().parse::<lettre::Address>() {
         let why = Some(format!("email: {error}"));
-        publish(broker, NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 })
-            .await;
+        publish(
+            broker,
+            NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 },
+        )
+        .await;
         return Ok(());
     }
     let new = NewMessage {
@@ -55,7 +60,8 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
         let key = orders_service::seeded_bugs::another(&decided.key);
         let _ = delivery.accept(NewMessage { key, ..new.clone() }).await;
     }
-    // The attempt announces by itself how it ends; only a repeat is answered with how the message stands.
+    // The delivery attempt publishes its own result. This function publishes the current state of
+    // the message only for a repeated outcome.
     let (message, is_new) = match delivery.accept(new).await {
         Ok(accepted) => accepted,
         Err(NotifyError::Database(error)) => return Err(HandlerError::Retry(format!("database: {error}"))),
@@ -67,7 +73,7 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
     Ok(())
 }
 
-/// Publishes how a message stands. If that is lost, the operator asks again.
+/// Publishes the state of a message. If this event is lost, the operator requests it again.
 pub async fn announce(broker: &Broker, message: &Message, state: State, error: Option<String>) {
     let state = match state {
         State::Sent => NotificationState::Sent,

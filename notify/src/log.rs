@@ -1,4 +1,4 @@
-//! The log of messages, which is also the queue of those still to deliver.
+//! The log of messages. It is also the queue of the messages that notify has yet to deliver.
 
 use std::time::Duration;
 
@@ -15,51 +15,51 @@ use crate::{
 pub const MIGRATIONS: Migrations =
     Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
 
-/// The most messages that one look at a login's log shows, the latest ones.
+/// The maximum number of messages that the log of a login shows. It shows the latest messages.
 pub const LOG_LIMIT: i64 = 1000;
 
 /// A message as stored. Times are microseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Message {
-    /// Number in order of arrival.
+    /// The ID of the message. IDs increase in the order of arrival.
     pub id: i64,
-    /// What makes it one message however often it is asked for.
+    /// The idempotency key: repeated requests with the same key are for the same message.
     pub key: String,
     /// The customer.
     pub login: String,
-    /// Where to.
+    /// The e-mail address.
     pub email: String,
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// When it was stored.
+    /// When the message was stored.
     pub created_at: i64,
-    /// When the mail server accepted it.
+    /// When the mail server accepted the message.
     pub sent_at: Option<i64>,
-    /// How often delivery failed.
+    /// The number of failed attempts.
     pub attempts: i64,
-    /// Not tried before this time.
+    /// The earliest time of the next attempt.
     pub next_attempt_at: i64,
-    /// Why delivery failed last.
+    /// The error of the last failed attempt.
     pub last_error: Option<String>,
-    /// When it was given up, if it was.
+    /// When delivery was given up, if it was.
     pub dead_at: Option<i64>,
-    /// How often it was asked to be sent again after it had been given up.
+    /// The number of resends that were requested after delivery had been given up.
     pub resends: i64,
 }
 
-/// How a message stands.
+/// The delivery state of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The mail server accepted it.
+    /// The mail server accepted the message.
     Sent,
-    /// It is being tried.
+    /// Notify is trying to deliver the message.
     Delivering,
-    /// It was tried often enough in vain.
+    /// Delivery was given up after the maximum number of failed attempts.
     DeadLettered,
 }
 
 impl Message {
-    /// How it stands.
+    /// Returns the delivery state.
     pub fn state(&self) -> State {
         match (self.sent_at, self.dead_at) {
             (Some(_), _) => State::Sent,
@@ -72,20 +72,20 @@ impl Message {
 /// A message to store.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
-    /// What makes it one message however often it is asked for.
+    /// The idempotency key: repeated requests with the same key are for the same message.
     pub key: String,
     /// The customer.
     pub login: String,
-    /// Where to.
+    /// The e-mail address.
     pub email: String,
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// How often it was asked to be sent again after it had been given up; it is
-    /// tried anew if it was not asked so often before.
+    /// The number of resends that were requested after delivery had been given up. Notify tries to
+    /// deliver the message again if this number is larger than the stored one.
     pub resends: i64,
 }
 
-/// The messages in their database.
+/// The log of messages and its database.
 #[derive(Clone, Debug)]
 pub struct Log {
     database: Database,
@@ -94,20 +94,22 @@ pub struct Log {
 }
 
 impl Log {
-    /// The messages in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
+    /// Creates a log on this database, whose schema is [`MIGRATIONS`]. The call needs a Tokio
+    /// runtime.
     pub fn new(database: Database) -> Self {
         let storing = group_commit::store_together(database.clone());
         let noting_sent = group_commit::note_sent_together(database.clone());
         Log { database, storing, noting_sent }
     }
 
-    /// Stores a message once for its key. The caller has it to itself for
-    /// `lease`; if it neither delivers nor postpones it by then, somebody else
-    /// tries. Returns the stored message and whether it is new, or asked for anew
-    /// after it had been given up.
+    /// Stores a message once for its key. The caller leases the message for the duration `lease`.
+    /// If the caller neither delivers nor postpones the message within the lease, another replica
+    /// tries to deliver it. Returns the stored message. Also returns whether the message is new, or
+    /// was requested again after delivery had been given up.
     ///
     /// # Errors
-    /// [`NotifyError::KeyReused`] if the key is another message's, or the database's.
+    /// [`NotifyError::KeyReused`] if the key belongs to another message, or
+    /// [`NotifyError::Database`].
     pub async fn store(&self, new: &NewMessage, lease: Duration) -> Result<(Message, bool), NotifyError> {
         let storing = || Storing { message: new.clone(), lease };
         let stored = match self.storing.ask(storing()).await? {
@@ -130,11 +132,12 @@ impl Log {
         Ok((first, false))
     }
 
-    /// Has a message that was given up tried anew, if nobody else just did; `resends`
-    /// is how often that was asked for by now. The caller has it to itself for `lease`.
+    /// Reopens delivery of a message whose delivery was given up. `resends` is the number of
+    /// resends that were requested so far. The caller leases the message for the duration `lease`.
+    /// Returns `None` if a concurrent caller reopened delivery first.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn revive(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
         let revived = sqlx::query_as(
             "UPDATE messages SET dead_at = NULL, attempts = 0, resends = $2, next_attempt_at = $3
@@ -149,28 +152,28 @@ impl Log {
         Ok(revived)
     }
 
-    /// The message with this number.
+    /// Returns the message with this ID.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn numbered(&self, id: i64) -> Result<Option<Message>, NotifyError> {
         let found = sqlx::query_as("SELECT * FROM messages WHERE id = $1").bind(id);
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
 
-    /// The message stored under a key.
+    /// Returns the message that is stored under a key.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn find(&self, key: &str) -> Result<Option<Message>, NotifyError> {
         let found = sqlx::query_as("SELECT * FROM messages WHERE key = $1").bind(key);
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
 
-    /// The latest [`LOG_LIMIT`] messages of a login, oldest first.
+    /// Returns the latest [`LOG_LIMIT`] messages of a login, oldest first.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn of_login(&self, login: &str) -> Result<Vec<Message>, NotifyError> {
         let mut latest: Vec<Message> = sqlx::query_as("SELECT * FROM messages WHERE login = $1 ORDER BY id DESC LIMIT $2")
             .bind(login)
@@ -181,23 +184,25 @@ impl Log {
         Ok(latest)
     }
 
-    /// Up to `limit` messages after the one numbered `after`, in order.
+    /// Returns up to `limit` messages whose IDs are greater than `after`, in the order of their
+    /// IDs.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn page(&self, after: i64, limit: i64) -> Result<Vec<Message>, NotifyError> {
         let page = sqlx::query_as("SELECT * FROM messages WHERE id > $1 ORDER BY id LIMIT $2").bind(after).bind(limit);
         Ok(page.fetch_all(&self.database.pool).await?)
     }
 
-    /// Takes up to `limit` messages that are due, but for those with the numbers `in_flight`,
-    /// for `lease`: nobody else gets them before it is over.
+    /// Leases up to `limit` due messages for the duration `lease`, except those whose IDs are in
+    /// `in_flight`. No other caller gets these messages before the lease expires.
     ///
     /// # Errors
-    /// The database's.
+    /// [`NotifyError::Database`].
     pub async fn claim_due(&self, limit: i64, lease: Duration, in_flight: &[i64]) -> Result<Vec<Message>, NotifyError> {
         let sql = match self.database.kind {
-            // The outer condition is looked at again for a row that another replica just took.
+            // PostgreSQL evaluates the outer condition again for a row that another replica has
+            // just leased.
             Kind::Postgres => {
                 "UPDATE messages SET next_attempt_at = $2
                  WHERE sent_at IS NULL AND dead_at IS NULL AND next_attempt_at <= $1 AND id IN (
@@ -226,11 +231,12 @@ impl Log {
         Ok(claimed)
     }
 
-    /// Notes that the mail server accepted the message. Returns the message after it;
-    /// `None` if that was noted before.
+    /// Records that the mail server accepted the message. Returns the updated message, or `None` if
+    /// this was recorded before.
     ///
     /// # Errors
-    /// The database's: unless it is noted later, it is delivered again after the lease, with the same Message-ID.
+    /// [`NotifyError::Database`]. Unless the acceptance is recorded later, the message is delivered
+    /// again after the lease, with the same Message-ID.
     pub async fn sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
         match self.noting_sent.ask(id).await? {
             Some(message) => Ok(Some(message)),
@@ -238,11 +244,12 @@ impl Log {
         }
     }
 
-    /// Notes a failed attempt; the next one is due after `delay`, or never if there is none.
-    /// Returns the message after it; `None` if it was sent after all.
+    /// Records a failed attempt. The next attempt is due after `delay`. If `delay` is `None`,
+    /// delivery is given up. Returns the updated message, or `None` if the message is already
+    /// recorded as sent.
     ///
     /// # Errors
-    /// The database's: then it is tried again after the lease.
+    /// [`NotifyError::Database`]. In this case, the message is tried again after the lease.
     pub async fn failed(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<Option<Message>, NotifyError> {
         let now = Timestamp::now();
         let failed = sqlx::query_as(
@@ -258,10 +265,10 @@ impl Log {
         Ok(failed)
     }
 
-    /// Gives a message back untried: it is due at once.
+    /// Ends the lease of a message without an attempt. The message is due immediately.
     ///
     /// # Errors
-    /// The database's: then it is due after the lease.
+    /// [`NotifyError::Database`]. In this case, the message is due after the lease.
     pub async fn release(&self, id: i64) -> Result<(), NotifyError> {
         sqlx::query("UPDATE messages SET next_attempt_at = $2 WHERE id = $1 AND sent_at IS NULL")
             .bind(id)

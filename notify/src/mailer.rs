@@ -1,4 +1,4 @@
-//! One message over SMTP.
+//! Builds the e-mail for a message and sends it over SMTP.
 
 use std::time::Duration;
 
@@ -25,16 +25,16 @@ pub struct Mailer {
     from: Address,
 }
 
-/// Why a message was not accepted.
+/// The reason why the mail server did not accept a message.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The address is none, for this mail library.
+    /// The mail library does not accept the address.
     #[error("address: {0}")]
     Address(#[from] lettre::address::AddressError),
-    /// The message cannot be put together.
+    /// The e-mail cannot be built.
     #[error("message: {0}")]
     Message(#[from] lettre::error::Error),
-    /// The server refused it, or was not reached.
+    /// The server refused the message, or the connection to the server failed.
     #[error(transparent)]
     Smtp(#[from] SmtpError),
     /// The whole conversation took too long.
@@ -43,11 +43,11 @@ pub enum MailError {
 }
 
 impl Mailer {
-    /// A mailer for this server and sender.
+    /// Creates a mailer for this server and sender.
     ///
     /// # Errors
-    /// If the URL or the sender's address cannot be read. The message does not
-    /// show the URL, which may hold a password.
+    /// Fails if the URL or the sender's address cannot be parsed. The error message does not
+    /// contain the URL, because the URL may contain a password.
     pub fn new(smtp_url: &str, from: &str) -> anyhow::Result<Self> {
         let from = from.parse().with_context(|| format!("MAIL_FROM={from} is not an address"))?;
         let server = MailServer::new(smtp_url)
@@ -55,17 +55,17 @@ impl Mailer {
         Ok(Mailer { server, from })
     }
 
-    /// Has the server accept the message. It may arrive more than once (SMTP
-    /// cannot do better), always with the same Message-ID (RFC 5322, 3.6.4).
+    /// Sends a message. The message may arrive more than once, because SMTP cannot guarantee a
+    /// single delivery. Each copy has the same Message-ID (RFC 5322, 3.6.4).
     ///
     /// # Errors
-    /// [`MailError`]; after a broken connection the message may have been accepted.
+    /// [`MailError`]. After a broken connection, the server may have accepted the message.
     pub async fn send(&self, message: &Message) -> Result<(), MailError> {
         let id = format!("<{}@{}>", message.key, self.from.domain());
         let email = lettre::Message::builder()
             .message_id(Some(id))
             .from(Mailbox::new(None, self.from.clone()))
-            // No display name: it would have to be user text in a header.
+            // There is no display name, because it would put user input into a header.
             .to(Mailbox::new(None, message.email.parse()?))
             .subject(SUBJECT)
             .header(ContentType::TEXT_PLAIN)

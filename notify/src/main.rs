@@ -1,4 +1,4 @@
-//! The notify service.
+//! The notify service: serves the HTTP API, handles outcomes from the broker and delivers messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(address = %config.listen_addr, "notify is ready");
     let serving = server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown.clone());
     let served = shutdown.serve_beside(serving, listening).await;
-    // Only now: what came in last began attempts, too.
+    // Wait only now, because the last requests and outcomes may also have started attempts.
     delivery.finish().await;
     served
 }

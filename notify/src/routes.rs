@@ -1,4 +1,5 @@
-//! The HTTP API of notify.
+//! Notify's HTTP API: the router, the OpenAPI document, the authentication of callers and the
+//! handlers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,28 +21,28 @@ use crate::{
     log::{self as log_entry, Log, Message, NewMessage},
 };
 
-/// How long a caller waits for delivery at most. Below a second, so that the
-/// operator shows a paid order within one even when mail hangs.
+/// The maximum time that a caller waits for delivery. It is less than a second, so that the
+/// operator shows a paid order within a second even if the mail server does not respond.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The longest text of a message, in characters.
+/// The maximum length of the text of a message, in characters.
 const MAX_TEXT: usize = 2000;
 
-/// Messages on a page for the audit, at most.
+/// The maximum number of messages on a page for the audit.
 const PAGE: i64 = 1000;
 
-/// What the routes work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Notify {
-    /// The messages.
+    /// The log of messages.
     pub log: Log,
-    /// Their delivery.
+    /// The delivery of messages.
     pub delivery: Delivery,
-    /// Who calls.
+    /// The authenticator of callers.
     pub authenticator: Authenticator,
-    /// The account that may have customers notified.
+    /// The service account of the operator. It may request notifications of customers.
     pub operator_account: Arc<str>,
-    /// The account that may read all messages, besides the operator's.
+    /// The service account of the audit. It may read all messages, as the operator's account may.
     pub audit_account: Option<Arc<str>>,
 }
 
@@ -49,11 +50,11 @@ pub struct Notify {
 #[openapi(
     info(
         title = "orders-notify",
-        description = "Messages to customers: stored once for their key, delivered over SMTP, logged. For the order services only: calls that change or reveal something need a service-account token of audience `orders-notify`. Errors are `application/problem+json` (RFC 9457).",
+        description = "Messages to customers. Notify stores each message once for its key, delivers it over SMTP and logs it. This API is for the order services only. Each call, except the one that shows a customer's messages, needs a service-account token of audience `orders-notify`. Errors are `application/problem+json` (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "orders", url = "http://arch.homework")
     ),
-    servers((url = "http://orders-notify", description = "In the namespace of a release that is named orders")),
+    servers((url = "http://orders-notify", description = "In the namespace of a Helm release that is named orders")),
     tags((name = "messages", description = "Messages to customers"))
 )]
 struct ApiDoc;
@@ -66,20 +67,20 @@ fn documented() -> OpenApiRouter<Notify> {
         .routes(routes!(resend))
 }
 
-/// The OpenAPI document of this API.
+/// Returns the OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = documented().into_openapi();
     problem_examples::add(&mut document);
     document
 }
 
-/// The routes.
+/// Returns the router of this API.
 pub fn router(notify: Notify) -> Router {
     documented().split_for_parts().0.with_state(notify)
 }
 
-/// The operator calls. As the first of a handler's parameters it has nothing
-/// of a stranger's request looked at.
+/// An extractor that accepts only the operator. It is the first parameter of a handler, so that the
+/// service reads nothing else of an unauthorized request.
 struct Operator;
 
 impl FromRequestParts<Notify> for Operator {
@@ -90,7 +91,7 @@ impl FromRequestParts<Notify> for Operator {
     }
 }
 
-/// The operator or an audit calls.
+/// An extractor that accepts only the operator and the audit.
 struct Auditor;
 
 impl FromRequestParts<Notify> for Auditor {
@@ -124,19 +125,19 @@ fn shown(message: Message) -> LogEntry {
     }
 }
 
-/// Notify a customer, once for the key.
+/// Notify a customer, once for each key.
 ///
-/// Answers when the mail server accepted the message, or after half a second as it stands;
-/// delivery goes on either way.
+/// The response is sent when the mail server has accepted the message. After half a second without
+/// acceptance, the response contains the current state of the message, and delivery continues.
 #[utoipa::path(
     post,
     path = "/notify",
     tag = "messages",
-    params(("Idempotency-Key" = String, Header, description = "The message's key: the order's UID. The Message-ID follows from it")),
+    params(("Idempotency-Key" = String, Header, description = "The message's key: the order's UID. Notify derives the Message-ID from it")),
     request_body = NotifyRequest,
     responses(
-        (status = 200, description = "Stored; `is_sended` says whether the mail server accepted it", body = Delivered),
-        (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The message is stored; `is_sended` shows whether the mail server accepted it", body = Delivered),
+        (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another message", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -148,7 +149,7 @@ async fn send(
     Json(request): Json<NotifyRequest>,
 ) -> Result<Json<Delivered>, Problem> {
     check_text(&request.text)?;
-    // The mail library has the last word on what it can send to.
+    // The mail library decides which addresses it can send to.
     if let Err(error) = request.email.as_ref().parse::<lettre::Address>() {
         return Err(Problem::invalid("email", format!("email: {error}")));
     }
@@ -169,18 +170,19 @@ async fn send(
     Ok(Json(delivered(notify.delivery.deliver(new, PATIENCE).await?)))
 }
 
-/// Send a message again whose delivery was given up.
+/// Resend a message whose delivery was given up.
 ///
-/// It is tried as often as a new one. A message that is still being tried is left as it is.
+/// Notify makes as many attempts as for a new message. A message that notify is still trying to
+/// deliver stays unchanged.
 #[utoipa::path(
     post,
     path = "/notify/messages/{id}/resend",
     tag = "messages",
-    params(("id" = i64, Path, description = "The message's number")),
+    params(("id" = i64, Path, description = "The ID of the message")),
     responses(
-        (status = 200, description = "How it stands after half a second at most", body = Delivered),
-        (status = 404, description = "No such message", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It was sent already", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The state of the message after at most half a second", body = Delivered),
+        (status = 404, description = "There is no message with this ID", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The message was already sent", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -203,7 +205,8 @@ fn check_text(text: &str) -> Result<(), Problem> {
 
 /// Show a customer's messages.
 ///
-/// The latest 1000, oldest first; none for a login that was sent none. Needs no token.
+/// The response contains the latest 1000 messages, oldest first. It is empty if the login has no
+/// messages. This call needs no token.
 #[utoipa::path(
     get,
     path = "/notify/log/{login}",
@@ -212,7 +215,7 @@ fn check_text(text: &str) -> Result<(), Problem> {
     responses(
         (status = 200, description = "The messages", body = Vec<LogEntry>),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The database is overloaded or unavailable", body = Problem, content_type = "application/problem+json")
     )
 )]
 async fn log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<Json<Vec<LogEntry>>, Problem> {
@@ -221,25 +224,26 @@ async fn log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<
     Ok(Json(messages.into_iter().map(shown).collect()))
 }
 
-/// Where a page of messages begins.
+/// The start of a page of messages.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct After {
-    /// The last `id` of the page before; 0 for the first page.
+    /// The last `id` of the previous page; 0 for the first page.
     #[serde(default)]
     after: i64,
 }
 
 /// List all messages.
 ///
-/// In the order of their arrival, 1000 a page. For the operator's account or the audit's.
+/// The messages are in the order of their arrival, 1000 per page. Only the service accounts of the
+/// operator and the audit may call this.
 #[utoipa::path(
     get,
     path = "/notify/messages",
     tag = "messages",
     params(After),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<KeyedEntry>),
+        (status = 200, description = "A page of messages; the last page is empty", body = Vec<KeyedEntry>),
         ServiceCallProblems
     )
 )]

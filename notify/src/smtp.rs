@@ -1,11 +1,10 @@
-//! Connections to one mail server, kept for the next message only after a whole
-//! conversation.
+//! A pool of connections to one mail server. A connection returns to the pool only after a complete
+//! SMTP conversation.
 //!
-//! The mail library's own pool takes a connection back whose message was given
-//! up half-way, in the middle of the conversation: the next message then hangs,
-//! or takes a reply that was meant for the last one as its own. It also leaves
-//! Nagle's algorithm on, which holds the end of each message back until the
-//! server's delayed acknowledgement, some 40 ms.
+//! The mail library's own pool also reuses a connection whose message was cancelled in the middle
+//! of the conversation. The next message then hangs, or reads the reply to the previous message as
+//! its own reply. That pool also leaves Nagle's algorithm enabled. Nagle's algorithm delays the end
+//! of each message until the server's delayed acknowledgement, about 40 ms.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,14 +28,15 @@ use url::Url;
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Beyond this an unused connection is asked whether it still lives (NOOP), which costs a round trip. One that
-/// was used just now does, or the message is tried again, as with any that breaks.
+/// The idle time after which a connection is checked with NOOP before its next use. The check costs
+/// a round trip. A connection that was used more recently is assumed to work. If it does not work,
+/// the message is tried again, as after any broken connection.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to come about.
+/// The maximum time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A mail server, and connections to it that are free.
+/// A mail server, and the free connections to it.
 #[derive(Clone)]
 pub struct MailServer {
     host: String,
@@ -46,15 +46,15 @@ pub struct MailServer {
     free: Arc<Mutex<Vec<Free>>>,
 }
 
-/// When a connection is encrypted.
+/// The encryption of a connection.
 #[derive(Clone)]
 enum Encryption {
     Never,
-    /// STARTTLS (RFC 3207), if the server has it.
+    /// STARTTLS (RFC 3207), if the server offers it.
     IfOffered(TlsParameters),
-    /// STARTTLS, or no mail.
+    /// STARTTLS. Without it, no message is sent.
     Required(TlsParameters),
-    /// From the first byte on (RFC 8314).
+    /// TLS from the first byte (RFC 8314).
     Implicit(TlsParameters),
 }
 
@@ -63,29 +63,31 @@ struct Free {
     since: Instant,
 }
 
-/// Why a message was not accepted.
+/// The reason why the mail server did not accept a message.
 #[derive(Debug, thiserror::Error)]
 pub enum SmtpError {
-    /// The server is not reached.
+    /// The connection to the server failed.
     #[error("cannot connect to the mail server: {0}")]
     Connect(#[from] std::io::Error),
-    /// The server is not reached in time.
+    /// The connection to the server timed out.
     #[error("cannot connect to the mail server in time")]
     ConnectTimeout,
-    /// The server refused it, or the conversation broke off.
+    /// The server refused the message, or the conversation broke off.
     #[error("{}", with_cause(.0))]
     Smtp(#[from] Error),
-    /// Encryption is required, and the server does not have it.
+    /// Encryption is required, and the server does not offer it.
     #[error("the mail server does not offer STARTTLS")]
     NoEncryption,
 }
 
 impl MailServer {
-    /// The server at this URL: `smtp://[USER:PASSWORD@]HOST[:PORT][?tls=required|opportunistic]`,
-    /// or `smtps://…`. The port is 25 if not given, 587 with `tls`, 465 for `smtps`.
+    /// Creates a pool for the server at this URL:
+    /// `smtp://[USER:PASSWORD@]HOST[:PORT][?tls=required|opportunistic]` or `smtps://…`. The
+    /// default port is 25, with `tls` 587, and for `smtps` 465.
     ///
     /// # Errors
-    /// If it is another kind of URL. The message does not show it, as it may hold a password.
+    /// Fails if the URL has another form. The error message does not contain the URL, because the
+    /// URL may contain a password.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let url = Url::parse(url)?;
         let host = url.host_str().context("the host is missing")?.to_owned();
@@ -107,22 +109,25 @@ impl MailServer {
         Ok(MailServer { port: url.port().unwrap_or(port), host, encryption, credentials, free: Arc::default() })
     }
 
-    /// Has the server accept the message. Dropped half-way, it drops its connection.
+    /// Sends a message. If the caller drops this future before it completes, the connection is
+    /// dropped as well.
     ///
     /// # Errors
-    /// [`SmtpError`]. If the conversation broke off at its end, the message may have been accepted.
+    /// [`SmtpError`]. If the conversation broke off at its end, the server may have accepted the
+    /// message.
     pub async fn send(&self, message: &Message) -> Result<(), SmtpError> {
         let mut connection = match self.free_connection().await {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         connection.send(message.envelope(), &message.formatted()).await?;
-        // Only now: a connection is at the beginning of a conversation, or it is not used again.
+        // Return the connection to the pool only now: each connection in the pool must be at the
+        // beginning of a conversation.
         self.free().push(Free { connection, since: Instant::now() });
         Ok(())
     }
 
-    /// A free connection that still works.
+    /// Returns a free connection that still works.
     async fn free_connection(&self) -> Option<AsyncSmtpConnection> {
         loop {
             let Free { mut connection, since } = {

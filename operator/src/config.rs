@@ -1,4 +1,4 @@
-//! Command line and environment.
+//! The operator's configuration, from the command line and the environment.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,63 +8,69 @@ use orders_service::telemetry::LogArgs;
 
 use crate::ports::interaction::Interaction;
 
-/// The operator: charges each Order once, has the customer told, writes the outcome; opens each Customer's account.
+/// The operator: charges each Order once, notifies its customer and writes the outcome to its status;
+/// opens the billing account of each Customer.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Config {
-    /// Address of /livez, /readyz and /metrics.
+    /// Address that serves /livez, /readyz and /metrics.
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     pub admin_addr: SocketAddr,
 
-    /// Namespace whose orders and customers are looked after; all namespaces if not set.
+    /// Namespace whose orders and customers are reconciled. If not set: all namespaces.
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// How the services talk about an order.
+    /// How the operator communicates with billing and notify.
     #[arg(long, env = "INTERACTION", value_enum, default_value_t = Interaction::Http)]
     pub interaction: Interaction,
 
-    /// The billing service, as in http://orders-billing:80; with INTERACTION=broker for customers' accounts only.
+    /// URL of the billing service, for example http://orders-billing:80. With INTERACTION=broker, it is
+    /// used for customers' accounts only.
     #[arg(long, env = "BILLING_URL")]
     pub billing_url: String,
 
-    /// The notify service, as in http://orders-notify:80; needed with INTERACTION=http only.
+    /// URL of the notify service, for example http://orders-notify:80. Required with INTERACTION=http,
+    /// otherwise unused.
     #[arg(long, env = "NOTIFY_URL")]
     pub notify_url: Option<String>,
 
-    /// The broker; needed unless INTERACTION=http.
+    /// The broker. Required unless INTERACTION=http.
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// Token to show to billing.
+    /// File with the bearer token for billing.
     #[arg(long, env = "BILLING_TOKEN_FILE", default_value = "/var/run/secrets/orders/billing/token")]
     pub billing_token_file: PathBuf,
 
-    /// Token to show to notify.
+    /// File with the bearer token for notify.
     #[arg(long, env = "NOTIFY_TOKEN_FILE", default_value = "/var/run/secrets/orders/notify/token")]
     pub notify_token_file: PathBuf,
 
-    /// The archive, as in http://orders-archive:80; without it finished orders stay as they are.
+    /// URL of the archive, for example http://orders-archive:80. If not set, finished orders are
+    /// neither archived nor removed.
     #[arg(long, env = "ARCHIVE_URL")]
     pub archive_url: Option<String>,
 
-    /// Token to show to the archive.
+    /// File with the bearer token for the archive.
     #[arg(long, env = "ARCHIVE_TOKEN_FILE", default_value = "/var/run/secrets/orders/archive/token")]
     pub archive_token_file: PathBuf,
 
-    /// Seconds after which a finished order is removed, once it is archived, unless it says otherwise itself; never if not set.
+    /// Seconds after which the resource of a finished and archived order is removed, 0 to 31536000. An
+    /// order's own ttlSecondsAfterFinished overrides this value. If not set, only orders with their own
+    /// value are removed.
     #[arg(long, env = "TTL_SECONDS_AFTER_FINISHED", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub ttl_seconds_after_finished: Option<u64>,
 
-    /// Orders worked on at once, at most.
+    /// Maximum number of orders reconciled at the same time, 1 to 1024.
     #[arg(long, env = "CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
-    /// Work only while holding a Lease, so that of several replicas one works.
+    /// Reconcile only while this replica holds a Lease, so that only one of several replicas is active.
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set)]
     pub leader_election: bool,
 
-    /// Namespace of the Lease; that of the kube configuration if not set.
+    /// Namespace of the Lease. If not set: the namespace of the Kubernetes client configuration.
     #[arg(long, env = "LEASE_NAMESPACE")]
     pub lease_namespace: Option<String>,
 
@@ -72,15 +78,16 @@ pub struct Config {
     #[arg(long, env = "LEASE_NAME", default_value = "orders-operator")]
     pub lease_name: String,
 
-    /// Seconds until another replica may take over from a leader that is gone.
+    /// Seconds after which another replica may acquire the Lease of a leader that no longer renews it,
+    /// 3 to 600.
     #[arg(long, env = "LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
     pub lease_seconds: u64,
 
-    /// This replica's name in the Lease and in Events; a random one if not set.
+    /// Name of this replica in the Lease and in Events. If not set: a random name.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
 
-    /// Logs.
+    /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
 }

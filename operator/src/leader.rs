@@ -1,8 +1,8 @@
-//! Leader election: of several replicas, one works.
+//! Leader election: only one of several replicas is active.
 //!
-//! A Lease is no fence: a leader that was paused may go on for a moment after
-//! another took over. What keeps that harmless is the charge's key and the
-//! resource version in each status write, not the Lease.
+//! A Lease is not a fence: a leader that was paused may continue for a moment after another replica
+//! took over. Two other things make this harmless: the idempotency key of each charge, and the
+//! resource version in each status write.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use kube::Client;
 use kube_lease_manager::{LeaseCreateMode, LeaseManagerBuilder};
 use orders_service::shutdown::Shutdown;
 
-/// How long giving the Lease back may take.
+/// How long the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which Lease, held as whom, for how long.
+/// The Lease of the election, and the identity of this replica.
 #[derive(Clone, Debug)]
 pub struct Election {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub lease: String,
-    /// Who holds it.
+    /// The identity under which this replica holds the Lease.
     pub identity: String,
-    /// Seconds until another may take it from a holder that is gone.
+    /// Seconds after which another replica may acquire the Lease of a holder that no longer renews it.
     pub seconds: u64,
 }
 
-/// Does `work` while this replica is the leader, until shutdown. Work is dropped
-/// when the Lease is lost, and begun anew when it is won again. At the end the
-/// Lease is given back, so that another replica takes over at once.
+/// Runs `work` while this replica is the leader, until shutdown. `work` is dropped when the Lease is
+/// lost, and started anew when the Lease is acquired again. At the end the Lease is released, so
+/// that another replica takes over at once.
 ///
 /// # Errors
-/// If the Lease cannot be looked at in the first place.
+/// If the Lease cannot be read at the start, or if the task that renews the Lease ends.
 pub async fn while_leading(client: Client, election: Election, shutdown: Shutdown, work: impl AsyncFn()) -> anyhow::Result<()> {
     let manager = LeaseManagerBuilder::new(client, &election.lease)
         .with_namespace(&election.namespace)
@@ -55,7 +55,7 @@ pub async fn while_leading(client: Client, election: Election, shutdown: Shutdow
         tracing::info!(identity = election.identity, "leading");
         metrics::gauge!("orders_leading").set(1.0);
         tokio::select! {
-            // Ends by itself after a shutdown, with the orders under way finished.
+            // After a shutdown this returns once the passes in progress are finished.
             () = work() => break,
             lost = leading.wait_for(|leads| !leads) => {
                 lost.context("the lease task ended")?;

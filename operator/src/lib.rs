@@ -1,8 +1,8 @@
-//! The operator: the life of an `Order`.
+//! The operator: it reconciles the `Order` and `Customer` resources.
 //!
-//! [`order`] and [`customer`] are the kinds, each with its controller. [`kube`] is the
-//! Kubernetes API as they use it, [`ports`] the other services. [`tasks`] runs all of it
-//! while this replica is the [`leader`].
+//! [`order`] and [`customer`] contain the controller of one kind each. [`kube`] contains their
+//! calls to the Kubernetes API, [`ports`] their calls to the other services. [`tasks`] runs the
+//! controllers while this replica is the [`leader`].
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The operator.
+//! The operator's program: it reads the configuration, creates the clients and runs the controllers.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Seeded bugs of the operator, as a billing client that is used wrongly.
+//! Seeded bugs of the operator: a billing client that is used wrongly on purpose. They show that
+//! the tests detect such faults.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl SeededBilling {
         orders.into_iter().find(|order| order.uid().as_deref() == Some(&*purchase.key))
     }
 
-    /// Writes that the order is paid, and only then has it paid.
+    /// Writes that the order is paid, before billing charges the account.
     async fn write_status_first(&self, purchase: &Purchase) -> Option<()> {
         let order = self.order(purchase).await?;
         let mut builder = StatusBuilder::new(OrderStatus::default(), order.metadata.generation);
@@ -44,7 +45,8 @@ impl SeededBilling {
         orders.patch_status(&order.name_any(), &PatchParams::default(), &patch).await.ok().map(drop)
     }
 
-    /// Notes by an Event that the charge was asked for; whether it was noted before.
+    /// Records by an Event that the charge was requested. Returns `true` if the Event existed before,
+    /// and `None` if the order cannot be read.
     async fn is_in_the_events(&self, purchase: &Purchase) -> Option<bool> {
         use k8s_openapi::api::events::v1::Event;
         let order = self.order(purchase).await?;
@@ -65,7 +67,8 @@ impl SeededBilling {
 #[async_trait]
 impl Billing for SeededBilling {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-        // Only where the charge will succeed: elsewhere it would show without any fault.
+        // Only for amounts whose charge succeeds. For a refused charge the bug would show even
+        // without an injected failure.
         let affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);
         if seeded_bugs::is_on("status-before-charge") && affordable {
             self.write_status_first(purchase).await;

@@ -1,4 +1,4 @@
-//! Everything that a leader runs: the one place where the tasks are put together.
+//! The tasks of the leader: the controllers, the removal of orders and the receipt of replies.
 
 use std::{future::pending, sync::Arc};
 
@@ -11,33 +11,32 @@ use crate::{
     ports::{interaction::receive, nats::Listener},
 };
 
-/// What a leader works with.
+/// The tasks of the leader, and their parameters.
 pub struct Tasks {
-    /// What a pass over an order needs.
+    /// The dependencies of a pass over an order.
     pub context: Arc<Context>,
     /// Archives and removes finished orders, if there is an archive.
     pub removal: Option<Removal>,
-    /// The customers.
+    /// Reconciles the customers.
     pub customers: Arc<Customers>,
-    /// Receives the replies of billing and notify, in the styles with a broker.
+    /// Receives the replies of billing and notify. `None` in the style without a broker.
     pub listener: Option<Listener>,
     /// The namespace of the orders and customers; `None` for all.
     pub namespace: Option<String>,
-    /// Passes over orders at once.
+    /// The maximum number of orders reconciled at the same time.
     pub concurrency: u16,
 }
 
 impl Tasks {
-    /// Runs all of them until shutdown; then finishes the passes in progress.
+    /// Runs all tasks until shutdown, then finishes the passes in progress.
     pub async fn run(&self, shutdown: Shutdown) {
         let (store, writer) = reflector::store();
         let orders = match &self.namespace {
             Some(namespace) => Api::namespaced(self.context.client.clone(), namespace),
             None => Api::all(self.context.client.clone()),
         };
-        let passes =
-            controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
-        // The others end with the passes, not before.
+        let passes = controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
+        // The other tasks end with the passes, not before.
         let removal = async {
             match &self.removal {
                 Some(removal) => removal.run(store).await,

@@ -1,4 +1,4 @@
-//! The port for the cluster, not for clients: health and metrics.
+//! The HTTP server for health checks and metrics. It serves the cluster, not clients.
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::{server, shutdown::Shutdown};
 /// How long a readiness check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Says whether the process can do its work now, or why not.
+/// A readiness check. It returns the reason if the process cannot do its work now.
 pub type ReadyCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
-/// Makes a [`ReadyCheck`] of an async closure.
+/// Creates a [`ReadyCheck`] from an async closure.
 pub fn ready_when<F, Fut>(check: F) -> ReadyCheck
 where
     F: Fn() -> Fut + Send + Sync + 'static,
@@ -25,7 +25,7 @@ where
 /// Serves `/livez`, `/readyz` and `/metrics` (Prometheus text) until shutdown.
 ///
 /// # Errors
-/// If the address cannot be bound, or metrics were installed before.
+/// If the address cannot be bound, or a metrics recorder is already installed.
 pub async fn serve(address: SocketAddr, ready: ReadyCheck, shutdown: Shutdown) -> anyhow::Result<()> {
     let metrics = PrometheusBuilder::new()
         .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])?
@@ -36,7 +36,7 @@ pub async fn serve(address: SocketAddr, ready: ReadyCheck, shutdown: Shutdown) -
         .route("/metrics", get(async |State(metrics): State<PrometheusHandle>| metrics.render()).with_state(metrics.clone()));
     let listener = server::bind(address).await?;
     tokio::spawn(async move {
-        // Without upkeep the histograms' samples would pile up.
+        // Without upkeep, the samples of the histograms would accumulate.
         let mut tick = tokio::time::interval(Duration::from_secs(5));
         loop {
             tick.tick().await;

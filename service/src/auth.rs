@@ -1,8 +1,9 @@
-//! The receiver's side of service tokens: who calls, checked by the API server.
+//! Authentication of calls between services, on the receiver's side.
 //!
-//! A caller shows a service-account token of this service's own audience; the
-//! API server's TokenReview says whether it holds and whose it is. An answer is
-//! cached for a short while; without one the call is refused (failing closed).
+//! A caller sends a service-account token for the audience of this service. A TokenReview by the
+//! Kubernetes API server determines whether the token is valid and which account it belongs to. The
+//! result is cached for a short time. Without a result, the call is refused (the check fails
+//! closed).
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Problem;
 
-/// How long a verdict is believed. A revoked token works at most this long.
+/// How long the result of a TokenReview is cached. A revoked token works for at most this long.
 const BELIEVED_FOR: Duration = Duration::from_secs(30);
 
 /// How long a TokenReview may take.
@@ -25,23 +26,24 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Authenticator {
     reviews: Api<TokenReview>,
     audience: String,
-    /// By the token's hash, so that no token is kept. `None`: not authenticated.
+    /// The results, by the hash of the token, so that no token is stored. `None`: not
+    /// authenticated.
     verdicts: Cache<[u8; 32], Option<Arc<str>>>,
 }
 
 impl Authenticator {
-    /// Accepts tokens of this audience.
+    /// Creates an authenticator that accepts tokens for this audience.
     pub fn new(client: Client, audience: String) -> Self {
         let verdicts = Cache::builder().max_capacity(1000).time_to_live(BELIEVED_FOR).build();
         Authenticator { reviews: Api::all(client), audience, verdicts }
     }
 
-    /// Lets the call pass if its bearer token belongs to one of the `allowed`
-    /// accounts (`system:serviceaccount:NAMESPACE:NAME`).
+    /// Allows the call if its bearer token belongs to one of the `allowed` accounts
+    /// (`system:serviceaccount:NAMESPACE:NAME`).
     ///
     /// # Errors
-    /// 401 without a valid token, 403 with another account's, 503 if the API
-    /// server cannot be asked.
+    /// 401 without a valid token; 403 with the token of another account; 503 if the API server
+    /// cannot review the token.
     pub async fn require(&self, headers: &HeaderMap, allowed: &[&str]) -> Result<(), Problem> {
         let token = headers
             .get(header::AUTHORIZATION)

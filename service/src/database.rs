@@ -1,4 +1,4 @@
-//! One database per service: SQLite or PostgreSQL, by the scheme of its URL.
+//! Access to a service's own database: SQLite or PostgreSQL, depending on the scheme of its URL.
 
 use std::{str::FromStr, time::Duration};
 
@@ -13,30 +13,30 @@ use sqlx::{
 /// How long a request waits for a connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Beyond this a connection that was not used is asked whether it still lives.
+/// A connection that was idle for longer than this is tested before it is used.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Which database is behind a [`Database`]. Only the start of a writing
-/// transaction and the migrations differ.
+/// The kind of a [`Database`]. The kinds differ only in the migrations, in the settings of a
+/// connection and in how a write transaction begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One file, one writer at a time.
     Sqlite,
-    /// A server.
+    /// A database server.
     Postgres,
 }
 
-/// A pool of connections, and what kind they are.
+/// A pool of connections to a database, and the kind of the database.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// The connections.
+    /// The pool of connections.
     pub pool: AnyPool,
-    /// What they lead to.
+    /// The kind of the database.
     pub kind: Kind,
 }
 
-/// The migrations of a service, one set a kind: key columns and the like are
-/// spelled differently.
+/// The migrations of a service: one set for each kind of database, because the SQL differs, for
+/// example for key columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrations {
     /// For SQLite.
@@ -46,13 +46,12 @@ pub struct Migrations {
 }
 
 impl Database {
-    /// Opens the database, creating a SQLite file that is not there yet, and
-    /// brings its schema up to date. Migrations take a lock, so that replicas
-    /// may start at once.
+    /// Opens the database and migrates its schema. Creates a SQLite file if it does not exist.
+    /// Migrations take a lock, so that replicas may start at the same time.
     ///
     /// # Errors
-    /// If the URL is of another scheme, the database cannot be reached, or a
-    /// migration fails. The message never shows the URL, which may hold a password.
+    /// If the URL has another scheme, the database cannot be reached, or a migration fails. The
+    /// message never shows the URL, which may contain a password.
     pub async fn open(url: &str, max_connections: u32, migrations: Migrations) -> anyhow::Result<Self> {
         sqlx::any::install_default_drivers();
         let kind = kind_of(url)?;
@@ -66,13 +65,15 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // Asking each time whether a connection still lives would be a round trip more for each request. One
-            // that was used just now does, or the request is told so and made again, as with any that breaks.
+            // A test before each use would add a round trip to each request. A recently used
+            // connection works, or the request fails and the client repeats it, as with any
+            // connection that breaks.
             .test_before_acquire(false)
             .before_acquire(|connection, metadata| {
                 Box::pin(async move {
-                    // SQLite undoes a transaction by itself when the disk is full; sqlx then tries to undo it again,
-                    // fails, and counts the connection as in a transaction for ever.
+                    // When the disk is full, SQLite rolls a transaction back by itself. sqlx then
+                    // tries to roll it back again, fails, and treats the connection as in a
+                    // transaction forever.
                     let is_usable = !connection.is_in_transaction();
                     Ok(is_usable && (metadata.idle_for < IDLE || connection.ping().await.is_ok()))
                 })
@@ -96,11 +97,11 @@ impl Database {
         Ok(Database { pool, kind })
     }
 
-    /// Begins a transaction that writes. SQLite takes its write lock here:
-    /// taking it later, on the first write, could fail half-way.
+    /// Begins a write transaction. SQLite acquires its write lock here: to acquire it on the first
+    /// write could fail in the middle of the transaction.
     ///
     /// # Errors
-    /// If no connection is free in time, or the database does not answer.
+    /// If no connection is free in time, or the database does not respond.
     pub async fn begin_write(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, sqlx::Error> {
         match self.kind {
             Kind::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
@@ -108,11 +109,11 @@ impl Database {
         }
     }
 
-    /// Whether the database answers; for readiness. A pool that is all in use is
-    /// busy, not broken: taking the replica out would turn load into an outage.
+    /// Checks that the database responds, for readiness. If all connections of the pool are in use,
+    /// the pool is busy, not broken: a replica that is not ready would turn load into an outage.
     ///
     /// # Errors
-    /// In words, if it does not.
+    /// A description of the failure, if the database does not respond.
     pub async fn ping(&self) -> Result<(), String> {
         let connection = match self.pool.try_acquire() {
             Some(connection) => Ok(connection),
@@ -124,10 +125,10 @@ impl Database {
     }
 }
 
-/// A value as a statement's parameter of type JSON.
+/// Serializes a value as a parameter of type JSON.
 ///
 /// # Errors
-/// If it has no form in JSON.
+/// If the value cannot be serialized to JSON.
 pub fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
@@ -147,27 +148,30 @@ fn with_creation(url: &str) -> String {
     format!("{url}{}mode=rwc", if url.contains('?') { '&' } else { '?' })
 }
 
-/// Set on every new connection.
+/// The settings of each new connection.
 const fn settings(kind: Kind) -> &'static [&'static str] {
     match kind {
-        // FULL: what was committed survives a power cut; WAL alone syncs only at checkpoints.
+        // FULL: a committed transaction survives a power failure. WAL alone syncs only at
+        // checkpoints.
         Kind::Sqlite => {
             &["PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
         }
-        // Rows are asked for by their keys and nearly always in memory. With the default, which is for disks that turn, a
-        // statement that is first planned while its table is small looks through all of it, and goes on so as it grows.
+        // Statements look rows up by key, and the rows are nearly always in memory. The default
+        // page cost is for spinning disks: a statement that is first planned while its table is
+        // small scans the whole table, and continues to do so as the table grows.
         Kind::Postgres => &["SET statement_timeout = '5s'", "SET lock_timeout = '3s'", "SET random_page_cost = 1.1"],
     }
 }
 
-/// Whether this error means that the database cannot be used now, rather than
-/// that the statement was wrong: worth a 503 and another try.
+/// Whether this error means that the database is unavailable now, and not that the statement is
+/// wrong. The service then answers 503, and the client may try again.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     use sqlx::Error::*;
     match error {
         Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
         Database(error) => error.code().is_some_and(|code| {
-            // PostgreSQL classes: 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator; SQLite: busy, locked, full, I/O.
+            // PostgreSQL classes: 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator,
+            // 58 system. SQLite: busy, locked, I/O, full.
             let class = code.get(..2).unwrap_or_default();
             matches!(class, "08" | "40" | "53" | "55" | "57" | "58") && code.len() == 5
                 || matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6 | 10 | 13))

@@ -1,26 +1,27 @@
-//! Requests to a database that go into one statement.
+//! Group commit: executes concurrent requests to a database in one statement.
 //!
-//! Those that come while a statement is under way go into the next one together (group
-//! commit: DeWitt et al., "Implementation Techniques for Main Memory Database
-//! Systems", SIGMOD 1984), so that they share its round trip and its wait for the disk.
-//! Nobody waits for company: one alone goes at once.
+//! Requests that arrive while a statement runs form the batch of the next statement (group commit:
+//! DeWitt et al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984). The
+//! requests of a batch share its round trip and its wait for the disk. If no statement runs, a
+//! single request is executed immediately: it does not wait for others.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-/// Requests in one statement at most.
+/// The maximum number of requests in a batch.
 const TOGETHER: usize = 64;
 
-/// Requests that wait at most; who comes then waits to be let in.
+/// The capacity of the queue. If the queue is full, a caller waits until there is room for its
+/// request.
 const QUEUE: usize = 1024;
 
-/// Longer than PostgreSQL is allowed to take for a statement. Nobody waits longer, and one
-/// that hangs keeps the others up for so long only.
+/// The time limit of a statement, and of a caller's wait. It is longer than the time limit of a
+/// statement in PostgreSQL. A statement that hangs delays the other requests for at most this long.
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The way to one statement, for requests that go together.
+/// A handle to a task that executes requests in batches, with one statement per batch.
 #[derive(Debug)]
 pub struct GroupCommit<Request, Answer> {
     queue: mpsc::Sender<Waiting<Request, Answer>>,
@@ -32,7 +33,8 @@ impl<Request, Answer> Clone for GroupCommit<Request, Answer> {
     }
 }
 
-/// A request that waits, and who is told what came of it, or that nothing did.
+/// A queued request, and the channel for its answer. The answer is `None` if the statement did
+/// nothing for the request.
 #[derive(Debug)]
 struct Waiting<Request, Answer> {
     request: Request,
@@ -40,9 +42,9 @@ struct Waiting<Request, Answer> {
 }
 
 impl<Request: Send + 'static, Answer: Send + 'static> GroupCommit<Request, Answer> {
-    /// The way to this statement; it ends with the last clone. The statement answers requests
-    /// by their place among those it was given, and leaves out those for which it did nothing.
-    /// Within a Tokio runtime.
+    /// Starts the task for this statement. The task ends when the last clone of the handle is
+    /// dropped. The statement returns each answer with the index of its request in the batch, and
+    /// omits the requests for which it did nothing. Call this within a Tokio runtime.
     pub fn new<Statement>(statement: impl Fn(Vec<Request>) -> Statement + Send + 'static) -> Self
     where
         Statement: Future<Output = Result<Vec<(usize, Answer)>, sqlx::Error>> + Send + 'static,
@@ -52,10 +54,12 @@ impl<Request: Send + 'static, Answer: Send + 'static> GroupCommit<Request, Answe
         GroupCommit { queue }
     }
 
-    /// The statement's answer to this request; `None` if it did nothing for it, or it is not known whether it did.
+    /// Executes a request and returns the statement's answer. Returns `None` if the statement did
+    /// nothing for the request, or if this is not known.
     ///
     /// # Errors
-    /// If the database hangs, after six seconds, or the statement panics: then it is not known whether anything was done.
+    /// If the database does not respond within six seconds, or the statement panics. Whether the
+    /// request was executed is then not known.
     pub async fn ask(&self, request: Request) -> Result<Option<Answer>, sqlx::Error> {
         let asked = async {
             let (answer, answered) = oneshot::channel();
@@ -66,7 +70,8 @@ impl<Request: Send + 'static, Answer: Send + 'static> GroupCommit<Request, Answe
     }
 }
 
-/// One statement after the other, each with all that came during the one before.
+/// Executes one statement at a time, each with the requests that arrived during the previous
+/// statement.
 async fn run<Request, Answer, Statement>(
     statement: impl Fn(Vec<Request>) -> Statement,
     mut waiting: mpsc::Receiver<Waiting<Request, Answer>>,
@@ -75,14 +80,15 @@ async fn run<Request, Answer, Statement>(
 {
     let mut together = Vec::new();
     while waiting.recv_many(&mut together, TOGETHER).await > 0 {
-        // Whoever gave up is told nothing any more, so nothing is begun for it.
+        // A caller that gave up receives no answer, so its request is not executed.
         together.retain(|waiting| !waiting.answer.is_closed());
         if together.is_empty() {
             continue;
         }
         let (requests, mut asking): (Vec<_>, Vec<_>) =
             together.drain(..).map(|waiting| (waiting.request, Some(waiting.answer))).unzip();
-        // A panic is a bug, as in a handler: it is told to those it was about, and the others go on.
+        // A panic is a bug, as in a handler. The callers of this batch receive an error, and later
+        // batches continue.
         let statement = AssertUnwindSafe(statement(requests)).catch_unwind();
         let unknown: Option<fn() -> sqlx::Error> = match tokio::time::timeout(TIMEOUT, statement).await {
             Ok(Ok(Ok(answers))) => {
@@ -93,7 +99,8 @@ async fn run<Request, Answer, Statement>(
                 }
                 None
             }
-            // Something about one of them was not usual, or the database is away. Each finds out for itself.
+            // One of the requests is a special case, or the database is unavailable. Each caller
+            // finds out by itself.
             Ok(Ok(Err(error))) => {
                 tracing::debug!(%error, requests = asking.len(), "not done together");
                 None
@@ -121,10 +128,10 @@ mod tests {
 
     use super::*;
 
-    /// What each statement was given.
+    /// The batch of each statement.
     type Statements = Arc<Mutex<Vec<Vec<i32>>>>;
 
-    /// Statements that double even numbers, leave out odd ones and fail at 13.
+    /// Statements that double even numbers, omit odd numbers and fail at 13.
     fn doubling() -> (Statements, GroupCommit<i32, i32>) {
         let statements = Statements::default();
         let seen = statements.clone();
@@ -151,7 +158,7 @@ mod tests {
         let (first, others) = tokio::join!(first, others);
         assert_eq!(first.unwrap(), Some(0));
         let others: Vec<_> = others.into_iter().map(Result::unwrap).collect();
-        // 13 came with all up to 64 and had none of them done.
+        // 13 is in the batch of the numbers up to 64, so none of them is done.
         let expected: Vec<_> = (1..=100).map(|n| (n > 64 && n % 2 == 0).then_some(2 * n)).collect();
         assert_eq!(others, expected);
         assert_eq!(statements.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [1, 64, 36]);

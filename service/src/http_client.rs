@@ -1,4 +1,4 @@
-//! Calling another service: bounded in time and in what is read.
+//! HTTP calls to other services, with limits on the time and on the size of each response.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use crate::token_file::TokenFile;
 /// How long a connection to a service may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a call gave no answer that can be used.
+/// The reason why a call returned no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Not reached, broken off, or not in time.
+    /// The service was not reached, the connection broke, or the call timed out.
     #[error("{}", causes(.0))]
     Transport(#[from] reqwest::Error),
-    /// More bytes than any right answer has.
+    /// The response is larger than any valid response.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// The token to show could not be read.
+    /// The service-account token could not be read.
     #[error("service-account token: {0}")]
     Token(#[from] std::io::Error),
 }
 
-/// A client for calls inside the cluster (plain HTTP). `timeout` bounds each
-/// call from its start to the last byte of the answer.
+/// Creates a client for calls within the cluster (plain HTTP). `timeout` limits each call, from its
+/// start to the last byte of the response.
 ///
 /// # Errors
 /// If the client cannot be built.
@@ -36,14 +36,15 @@ pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
     Client::builder()
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT)
-        // Shorter than the servers keep idle connections, so that a call seldom meets one that is just closing.
+        // Servers keep idle connections longer than this, so a call rarely uses a connection that
+        // the server is closing.
         .pool_idle_timeout(Duration::from_secs(30))
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("orders/", env!("CARGO_PKG_VERSION")))
         .build()
 }
 
-/// Another service: its URL, the token for it, and the bounds of each call.
+/// Another service: its URL, the token that each call carries, and the limits of each call.
 #[derive(Clone, Debug)]
 pub struct Peer {
     client: Client,
@@ -53,21 +54,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The service at this URL. Each call carries the token, if there is one. `timeout` bounds each call, and `max_answer`
-    /// its answer, in bytes.
+    /// Creates a peer for the service at this URL. Each call carries the token, if there is one.
+    /// `timeout` limits each call, and `max_answer` limits its response, in bytes.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn new(url: &str, token: Option<TokenFile>, timeout: Duration, max_answer: usize) -> Result<Self, reqwest::Error> {
         Ok(Peer { client: client(timeout)?, url: url.trim_end_matches('/').to_owned(), token, max_answer })
     }
 
-    /// A request to this path, for [`Self::send`] or [`Self::exchange`].
+    /// Builds a request to this path, for [`Self::send`] or [`Self::exchange`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Sends a request; the answer's status and body.
+    /// Sends a request and returns the status and body of the response.
     ///
     /// # Errors
     /// [`CallError`].
@@ -76,7 +77,7 @@ impl Peer {
         Ok((status, body))
     }
 
-    /// Sends a request; the answer's status, headers and body.
+    /// Sends a request and returns the status, headers and body of the response.
     ///
     /// # Errors
     /// [`CallError`].
@@ -84,16 +85,16 @@ impl Peer {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.bearer().await?);
         }
-        let response = request.send().await?;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let mut response = request.send().await?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         Ok((status, headers, body(response, self.max_answer).await?))
     }
 }
 
-/// Reads an answer's body of at most `limit` bytes.
+/// Reads a response body of at most `limit` bytes.
 ///
 /// # Errors
-/// [`CallError::TooLarge`] beyond the limit; [`CallError::Transport`] if it breaks off.
+/// [`CallError::TooLarge`] beyond the limit; [`CallError::Transport`] if the connection breaks.
 pub async fn body(mut response: Response, limit: usize) -> Result<Bytes, CallError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -105,7 +106,8 @@ pub async fn body(mut response: Response, limit: usize) -> Result<Bytes, CallErr
     Ok(Bytes::from(body))
 }
 
-/// reqwest's own message hides what happened behind "error sending request".
+/// The message of an error with its causes. reqwest's own message, "error sending request", does
+/// not name the cause.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

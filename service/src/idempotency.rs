@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
+//! Reads the `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
 
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -10,8 +10,8 @@ use crate::Problem;
 /// The header's name.
 pub use orders_contracts::IDEMPOTENCY_KEY as HEADER;
 
-/// A key that makes a repeat of a request have its first effect only:
-/// 1 to 255 visible ASCII characters. Surrounding double quotes are dropped.
+/// A key that identifies a request, so that a repeated request has no second effect. A key has 1 to
+/// 255 visible ASCII characters. Surrounding double quotes are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
@@ -21,7 +21,7 @@ impl IdempotencyKey {
         &self.0
     }
 
-    /// Reads a key; `None` if the text cannot be one.
+    /// Parses a key. Returns `None` if the text is not a valid key.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         let well_formed = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());

@@ -1,4 +1,4 @@
-//! A JSON request body, refused in words that name the field.
+//! JSON bodies of requests and responses. The problem for an invalid request body names the field.
 
 use axum::{
     body::Bytes,
@@ -11,16 +11,17 @@ use serde_json::value::RawValue;
 
 use crate::Problem;
 
-/// What of a client's text an answer quotes, in characters.
+/// How much of a client's text a response quotes, in characters.
 const MAX_QUOTED: usize = 200;
 
-/// The longest name of a field in an answer, in characters.
+/// The maximum length of a field's name in a response, in characters.
 const MAX_FIELD: usize = 64;
 
-/// A JSON body: extracts requests, answers responses.
+/// A JSON body: an extractor for requests, and a response.
 ///
-/// Malformed JSON is 400; well-formed JSON that is no object is 422, and so is a
-/// missing, unknown or invalid field, which is named; another content type is 415; too large is 413.
+/// Malformed JSON is answered 400. Well-formed JSON that is not an object is answered 422. A
+/// missing, unknown or invalid field is also answered 422, and the problem names the field. Another
+/// content type is answered 415, and a body that is too large 413.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -32,7 +33,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON array as the body of a request, refused as a [`Json`] body is.
+/// A JSON array as the body of a request. Invalid bodies are answered as for [`Json`].
 #[derive(Clone, Debug)]
 pub struct JsonList<T>(pub Vec<T>);
 
@@ -44,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonList<T> {
     }
 }
 
-/// What a body is as a whole.
+/// The expected type of a whole body.
 #[derive(Clone, Copy)]
 enum Shape {
     Object,
@@ -73,12 +74,13 @@ fn is_json(request: &Request) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Reads a body, or says what is wrong with it.
+/// Parses a body, or returns a problem that describes the error.
 fn read<T: DeserializeOwned>(body: &[u8], shape: Shape) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
-    // As a whole first: a wrong value before the place where it stops being JSON does not make it JSON.
+    // Check the syntax of the whole body first. Otherwise, an invalid value would hide a syntax
+    // error that follows it.
     let json: &RawValue = serde_json::from_str(text).map_err(|error| explain(&error, None))?;
-    // serde would read a struct from an array of its fields' values, too.
+    // serde would also read a struct from an array of its fields' values.
     let (start, wanted) = match shape {
         Shape::Object => ('{', "the body must be a JSON object"),
         Shape::Array => ('[', "the body must be a JSON array"),
@@ -98,7 +100,7 @@ fn explain(error: &serde_json::Error, path: Option<String>) -> Problem {
     if !error.is_data() {
         return malformed(&text);
     }
-    // serde quotes what was sent, however long it is.
+    // serde quotes the client's value, however long it is.
     let text = shorten(text, MAX_QUOTED);
     match path.or_else(|| quoted_field(&text)).map(|field| shorten(&field, MAX_FIELD)) {
         Some(field) => Problem::invalid(field.clone(), format!("{field}: {text}")),
@@ -117,7 +119,7 @@ fn shorten(text: &str, length: usize) -> String {
     }
 }
 
-/// serde names a missing or unknown field in its message only.
+/// The field that serde quotes. serde names a missing or unknown field only in its message.
 fn quoted_field(text: &str) -> Option<String> {
     let about_a_field = ["missing field `", "unknown field `", "duplicate field `"].iter().any(|start| text.starts_with(start));
     about_a_field.then(|| text.split('`').nth(1).map(str::to_owned)).flatten()

@@ -1,4 +1,5 @@
-//! What the services share. Nothing here knows what an order is.
+//! The library that all services share: HTTP servers and clients, the broker, databases,
+//! authentication, logs and shutdown. It contains no logic about orders.
 
 #![deny(missing_docs)]
 

@@ -10,10 +10,10 @@ use utoipa::{IntoResponses, ToSchema};
 /// The content type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// What went wrong, for people and for programs (RFC 9457).
+/// Describes an error, for people and for programs (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
-    /// Kind of the problem: `about:blank`, the status says it all.
+    /// Type of the problem: `about:blank`, because the status identifies the problem.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     pub kind: &'static str,
@@ -21,21 +21,21 @@ pub struct Problem {
     pub title: &'static str,
     /// The HTTP status code.
     pub status: u16,
-    /// What is wrong with this request, and what to do about it.
+    /// Description of the error in this request, and of its remedy.
     pub detail: String,
-    /// The field of the request that is wrong, if it is one.
+    /// The invalid field of the request, if the error concerns a single field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The order that this is about, if there is one.
+    /// The number of the order that the problem concerns, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
-    /// Seconds after which to try again; also sent as `Retry-After`.
+    /// Number of seconds after which the client may try again. It is sent as `Retry-After`.
     #[serde(skip)]
     pub retry_after_seconds: Option<u32>,
 }
 
 impl Problem {
-    /// A problem with this status and explanation.
+    /// Creates a problem with this status and detail.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Problem {
             kind: "about:blank",
@@ -48,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// 422: the value of `field` cannot be used.
+    /// 422: the value of `field` is invalid.
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem { field: Some(field.into()), ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
@@ -58,18 +58,18 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 503 with `Retry-After: 1`: something that this service needs does not answer.
+    /// 503 with `Retry-After: 1`: a dependency of this service does not respond.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Problem { retry_after_seconds: Some(1), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// 500: a fault of ours. The cause goes to the log, not to the client.
+    /// 500: an internal error. The cause is logged and not sent to the client.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "internal error");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error; its cause is in the service's log")
     }
 
-    /// The same problem, naming the order that it is about.
+    /// Adds the number of the order that the problem concerns.
     #[must_use]
     pub fn with_id(self, id: i64) -> Self {
         Problem { id: Some(id), ..self }
@@ -90,17 +90,17 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What each call between services may be answered, for the OpenAPI documents.
+/// The problems that any call between services may return, for the OpenAPI documents.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "describes answers")]
 pub enum ServiceCallProblems {
-    /// No token that is valid for this service.
+    /// The request has no token that is valid for this service.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
-    /// The token of an account that may not make this call.
+    /// The token belongs to an account that may not make this call.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(Problem),
-    /// The database, or the check of the token, is busy or away. Whether the call had its effect is not known.
+    /// The database or the token review is busy or down. Whether the call had its effect is not known.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
 }

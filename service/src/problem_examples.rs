@@ -1,11 +1,12 @@
-//! Examples of problems in the OpenAPI documents: each has the status of its answer.
+//! Adds examples of problems to the OpenAPI documents. Each example has the status of its response.
 
 use axum::http::StatusCode;
 use utoipa::openapi::{OpenApi, RefOr, response::Response};
 
 use crate::problem::{CONTENT_TYPE, Problem};
 
-/// Gives an example to each problem that has none: the answer's status, with its description as the detail.
+/// Adds an example to each problem that has none. The example has the status of the response, and
+/// the description of the response as its detail.
 pub fn add(openapi: &mut OpenApi) {
     for path in openapi.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete, &mut path.patch];

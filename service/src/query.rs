@@ -1,4 +1,4 @@
-//! The query string of a request as a struct of the handler's.
+//! Parses the query string of a request into a struct that the handler defines.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::Problem;
 
-/// The longest name of a parameter that a problem repeats, in characters.
+/// The maximum length of a parameter's name in a problem, in characters.
 const MAX_NAME: usize = 64;
 
-/// The parameters as a `T`, each at most once. `T` has `#[serde(deny_unknown_fields)]`, so that a
-/// misspelt parameter is refused and not ignored.
+/// The parameters of the query string as a `T`. Each parameter may occur at most once. `T` must
+/// have `#[serde(deny_unknown_fields)]`, so that a misspelt parameter is refused and not ignored.
 ///
 /// The rejection is 422 and names the parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +25,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Reads a query string.
+/// Parses a query string.
 ///
 /// # Errors
-/// 422, naming the parameter that is missing, unknown, invalid, or there twice.
+/// 422; the problem names the parameter that is missing, unknown, invalid or repeated.
 pub fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut seen = HashSet::new();
     if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !seen.insert(name.clone())) {
@@ -41,9 +41,16 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         match missing {
             Some(name) => invalid(name, &format!("give it, as ?{name}=…")),
-            None => invalid(&name, &why),
+            None => invalid(&name, &unknown_parameter(&why).unwrap_or(why)),
         }
     })
+}
+
+/// serde's message about an unknown field, in the words of a query string.
+fn unknown_parameter(message: &str) -> Option<String> {
+    let (_, expected) = message.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
+    let names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    Some(format!("unknown parameter; the parameters are {}", names.join(", ")))
 }
 
 fn invalid(name: &str, why: &str) -> Problem {
@@ -101,6 +108,8 @@ mod tests {
             let problem = read::<Parameters>(query).unwrap_err();
             assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{query}: {problem:?}");
         }
+        let unknown = read::<Parameters>("name=a&sort=b").unwrap_err();
+        assert_eq!(unknown.detail, "sort: unknown parameter; the parameters are a, limit, name");
         let long = read::<Parameters>(&format!("name=a&{}=1", "x".repeat(1000))).unwrap_err();
         assert!(long.field.is_some_and(|field| field.len() == MAX_NAME) && long.detail.len() < 300);
     }

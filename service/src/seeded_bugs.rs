@@ -1,8 +1,8 @@
-//! Seeded bugs: deliberate faults of the services, one at a time, which
-//! `make test-faults` has to find. They show that its checks can fail.
+//! Seeded bugs: deliberate faults in the services, one at a time. `make test-faults` must find each
+//! of them, which shows that its checks can fail.
 //!
-//! They exist only where debug assertions do, so never in a release build, and
-//! only for a process whose environment says `SEEDED_BUG=…`.
+//! Seeded bugs exist only in builds with debug assertions, so never in a release build. A process
+//! has a seeded bug only if its environment sets `SEEDED_BUG=…`.
 
 use std::{sync::LazyLock, time::SystemTime};
 
@@ -19,7 +19,7 @@ pub fn is_on(bug: &str) -> bool {
     SEEDED.as_deref() == Some(bug)
 }
 
-/// Another key than this one, each time.
+/// Returns a key that differs from this one, and from the key of every other call.
 pub fn another(key: &str) -> String {
     format!("{key}-{}", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos())
 }

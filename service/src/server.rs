@@ -1,4 +1,5 @@
-//! An HTTP server with its bounds: size, time, number of requests at once.
+//! An HTTP server with limits on the size of a body, the time of a request and the number of
+//! concurrent requests.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,36 +21,36 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{Problem, shutdown::Shutdown};
 
-/// The largest request body, in bytes, unless a server says otherwise. Most bodies are a few hundred.
+/// The default size limit of a request body, in bytes. Most bodies have a few hundred bytes.
 pub const MAX_BODY: usize = 16 * 1024;
 
-/// How much of a larger body is read and dropped before it is refused, in bytes.
+/// How much of a larger body is read and discarded before it is refused, in bytes.
 const MAX_DROPPED: usize = 8 * 1024 * 1024;
 
-/// What one server takes on.
+/// The limits of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest a request may take.
+    /// The time limit of a request.
     pub timeout: Duration,
-    /// Requests at once; one more is answered 503.
+    /// The maximum number of concurrent requests. A further request is answered 503.
     pub concurrency: usize,
 }
 
-/// Binds an address.
+/// Binds a TCP listener to an address.
 ///
 /// # Errors
-/// If it cannot be bound; the message names it.
+/// If the address cannot be bound. The message names the address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}"))
 }
 
-/// Puts the bounds, metrics and request logs around a router. What it refuses is
+/// Adds the limits, metrics and request logs to a router. A refusal is answered with
 /// `application/problem+json`.
 pub fn with_bounds(router: Router, limits: Limits) -> Router {
     with_bounds_and_body(router, limits, MAX_BODY)
 }
 
-/// The same, with bodies of up to `max_body` bytes.
+/// Like [`with_bounds`], with request bodies of up to `max_body` bytes.
 pub fn with_bounds_and_body(router: Router, limits: Limits, max_body: usize) -> Router {
     let metrics = PrometheusMetricLayerBuilder::new().with_endpoint_label_type(EndpointLabel::MatchedPath).build();
     router
@@ -65,7 +66,7 @@ pub fn with_bounds_and_body(router: Router, limits: Limits, max_body: usize) -> 
                 .layer(GlobalConcurrencyLimitLayer::new(limits.concurrency))
                 .layer(TimeoutLayer::new(limits.timeout))
                 .layer(from_fn(move |request, next| with_whole_body(request, next, max_body)))
-                // Of its own, axum reads no more than 2 MB.
+                // By default, axum reads no more than 2 MB.
                 .layer(DefaultBodyLimit::disable()),
         )
         .layer(TraceLayer::new_for_http())
@@ -80,8 +81,8 @@ async fn with_whole_body(request: Request, next: Next, max_body: usize) -> Respo
     }
 }
 
-/// Reads a body to its end, even if it is too large: a client that is still
-/// sending would find the connection reset and never see the answer.
+/// Reads a body to its end, even if it is too large. Otherwise, a client that is still sending
+/// would find the connection reset and never receive the response.
 async fn read(body: Body, max_body: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (Vec::new(), 0);
@@ -110,10 +111,11 @@ async fn refused(error: BoxError) -> Response {
     }
 }
 
-/// Serves until shutdown, then lets requests that were begun finish, within [`GRACE`](crate::shutdown::GRACE).
+/// Serves until shutdown, then lets the requests in progress finish within
+/// [`GRACE`](crate::shutdown::GRACE).
 pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let stop = shutdown.clone();
-    // Answers are small and written at once; Nagle's algorithm would only delay them.
+    // Responses are small and written at once. Nagle's algorithm would only delay them.
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");

@@ -1,4 +1,5 @@
-//! Ending well: SIGTERM and Ctrl-C stop taking work and finish what was begun.
+//! Graceful shutdown: after SIGTERM or Ctrl-C, a process accepts no new work and finishes the work
+//! in progress.
 
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The longest a process works on after it was told to stop.
+/// The grace period: how long a process may continue to work after shutdown is requested.
 pub const GRACE: Duration = Duration::from_secs(20);
 
-/// Tells, to any number of tasks, that the process was asked to stop.
+/// Notifies any number of tasks that shutdown is requested.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// Starts to listen for SIGTERM and SIGINT. A second signal ends the process at once.
+    /// Starts to listen for SIGTERM and SIGINT. A second signal ends the process immediately.
     ///
     /// # Errors
     /// If the handlers cannot be installed.
@@ -36,21 +37,22 @@ impl Shutdown {
         Ok(Shutdown(stopped))
     }
 
-    /// Resolves once the process was asked to stop.
+    /// Resolves when shutdown is requested.
     pub async fn requested(mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 
-    /// Whether the process was asked to stop.
+    /// Whether shutdown is requested.
     pub fn is_requested(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Serves until shutdown and waits for what listens beside it, within [`GRACE`].
+    /// Serves until shutdown, then waits within [`GRACE`] for the listener that runs beside the
+    /// server.
     ///
     /// # Errors
-    /// If the listener ends before it was asked to: a process that serves and does
-    /// not listen would look healthy and be deaf.
+    /// If the listener ends before shutdown is requested. A process that serves but does not listen
+    /// would look healthy and receive no messages.
     pub async fn serve_beside(self, serving: impl Future<Output = ()>, mut listening: JoinHandle<()>) -> anyhow::Result<()> {
         tokio::pin!(serving);
         tokio::select! {
@@ -71,8 +73,8 @@ impl Shutdown {
         }
     }
 
-    /// Resolves [`GRACE`] after the process was asked to stop: what is still
-    /// under way is to be given up.
+    /// Resolves when [`GRACE`] has passed since shutdown was requested. The caller then abandons
+    /// the work that is still in progress.
     pub async fn out_of_time(self) {
         self.requested().await;
         tokio::time::sleep(GRACE).await;

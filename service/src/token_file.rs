@@ -1,12 +1,13 @@
-//! The caller's side of service tokens: a projected token that the kubelet renews.
+//! Authentication of calls between services, on the caller's side: a projected service-account
+//! token that the kubelet renews.
 
 use std::{path::PathBuf, time::Duration};
 
 use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-/// A token in a file. Read again now and then, because the kubelet replaces it
-/// long before it expires.
+/// A token in a file. A token is cached for ten seconds and then read again, because the kubelet
+/// replaces it long before it expires.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
     path: PathBuf,
@@ -14,7 +15,7 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// The token kept in this file.
+    /// Uses the token in this file.
     pub fn new(path: PathBuf) -> Self {
         TokenFile { path, cache: Cache::builder().max_capacity(1).time_to_live(Duration::from_secs(10)).build() }
     }

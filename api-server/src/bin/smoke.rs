@@ -1,5 +1,5 @@
-//! A customer's path through a running installation, for `helm test`: one order
-//! that can be paid and one that cannot.
+//! The smoke test of a running installation, for `helm test`. It makes a customer's calls: one
+//! order that can be paid, and one that cannot.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[derive(Parser)]
 #[command(version, about)]
 struct Args {
-    /// Where the order service answers.
+    /// URL of the order service.
     #[arg(long, default_value = "http://arch.homework")]
     base_url: String,
 }

@@ -1,4 +1,4 @@
-//! `/orders/{id}/…`: what can be asked of an order once it is placed.
+//! `/orders/{id}/…`: cancels a placed order, charges it again, and sends its message again.
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -21,8 +21,9 @@ use crate::{
 
 /// Cancel an order.
 ///
-/// One that is not charged yet never will be; a charge is given back, once, and the customer told. If it is not known
-/// whether the charge was made, that is found out first. Repeating it changes nothing.
+/// An order that is not charged yet is never charged. A charge is refunded once, and the customer
+/// is notified. If it is not known whether the charge was made, this is determined first. A
+/// repeated request changes nothing.
 #[utoipa::path(
     post,
     path = "/orders/{id}/cancel",
@@ -32,8 +33,8 @@ use crate::{
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     responses(
-        (status = 200, description = "Cancelled (`reason` Cancelled) or given back (Refunded), now or before", body = OrderView),
-        (status = 202, description = "Asked for; not done yet", body = OrderView),
+        (status = 200, description = "Cancelled (`reason` Cancelled) or refunded (`reason` Refunded), now or before", body = OrderView),
+        (status = 202, description = "The cancellation is requested, and not complete yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was refused: there is nothing to cancel", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
@@ -50,8 +51,9 @@ pub(super) async fn cancel(
 
 /// Charge a refused order again.
 ///
-/// Say, after a refill. It is another attempt with a key of its own; `history` shows them all. Only for orders that were
-/// refused for lack of money or of an account.
+/// Use this after a refill, for example. The request starts another attempt, which has its own key.
+/// `history` shows all attempts. An order can be charged again only if it was refused for
+/// insufficient funds or a missing account.
 #[utoipa::path(
     post,
     path = "/orders/{id}/retry",
@@ -62,9 +64,9 @@ pub(super) async fn cancel(
     ),
     responses(
         (status = 200, description = "The attempt was decided: `status` is 1 if it was charged, 0 if it was refused again", body = OrderView),
-        (status = 202, description = "Asked for; not decided yet", body = OrderView),
+        (status = 202, description = "The attempt is requested, and not decided yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The order was not refused for lack of money or of an account, or it was deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The order was not refused for insufficient funds or a missing account, or it was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -79,7 +81,8 @@ pub(super) async fn retry(
 
 /// Send the customer's message again.
 ///
-/// Only for a message that was given up (`message_state` DeadLettered or Undeliverable).
+/// A message can be sent again only if its delivery was given up (`message_state` DeadLettered or
+/// Undeliverable).
 #[utoipa::path(
     post,
     path = "/orders/{id}/notifications/resend",
@@ -89,10 +92,10 @@ pub(super) async fn retry(
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     responses(
-        (status = 200, description = "Tried: see `message_state`", body = OrderView),
-        (status = 202, description = "Asked for; still being tried", body = OrderView),
+        (status = 200, description = "The delivery was tried: see `message_state`", body = OrderView),
+        (status = 202, description = "The message is requested again, and its delivery is still being tried", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The message was sent, or is still being tried, or the order was deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The message was sent, its delivery is still being tried, or the order was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -105,7 +108,8 @@ pub(super) async fn resend(
     answer(&app, id, app.orders.resend(id).await?, prefer).await
 }
 
-/// The order once the change is done, or as it stands when the wait ends.
+/// Responds with the order once the change is complete, or with its current state when the wait
+/// ends.
 async fn answer(app: &AppState, id: OrderId, asked: Asked, prefer: Prefer) -> Result<Response, Problem> {
     let (subscription, awaited) = match asked {
         Asked::Done(order) => return Ok(Json(OrderView::from(&*order)).into_response()),

@@ -1,4 +1,4 @@
-//! `/orders/{id}/events`: an order's states as they come.
+//! `/orders/{id}/events`: streams the states of an order as Server-Sent Events.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -22,22 +22,22 @@ use super::{
 };
 use crate::{order_id::OrderId, outcome::Subscription};
 
-/// Streams at once.
+/// The maximum number of concurrent streams.
 pub const MAX_STREAMS: usize = 1000;
 
-/// The longest that one stream lasts; clients come again by themselves.
+/// The maximum duration of one stream. Clients reconnect by themselves.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Without news for so long a stream looks for itself. A thousand of them do, so
-/// seldom: it is the watch that brings the news.
+/// After this time without a change from the watch, a stream reads the order itself. A thousand
+/// streams may do so, therefore rarely: normally, the watch shows the changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What one stream goes on from.
+/// The state of one stream.
 struct Following {
     app: AppState,
     id: OrderId,
     subscription: Subscription,
-    /// The state that the client has.
+    /// The digest of the state that the client has.
     told: String,
     ends: Instant,
     _permit: OwnedSemaphorePermit,
@@ -45,9 +45,10 @@ struct Following {
 
 /// Follow an order.
 ///
-/// Server-Sent Events of type `order`: the order at once, and again whenever it changes, until it is finished: decided, and its
-/// message sent or given up. Each has the order as `GET /orders/{id}` shows it; with its `id` as
-/// `Last-Event-ID` the stream goes on from there. What happened in between is in `history`.
+/// Sends Server-Sent Events of type `order`: the order at once, and again whenever it changes. The
+/// stream ends when the order is finished: it is decided, and its message is sent or given up. The
+/// data of each event is the order as `GET /orders/{id}` shows it. To continue a stream, a client
+/// sends the `id` of the last event as `Last-Event-ID`. The changes in between are in `history`.
 #[utoipa::path(
     get,
     path = "/orders/{id}/events",
@@ -59,7 +60,7 @@ struct Following {
     responses(
         (status = 200, description = "The order, whenever it changes", body = String, content_type = "text/event-stream"),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer, or too many follow already; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not answer, or too many clients follow orders already; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn events(
@@ -70,7 +71,7 @@ pub(super) async fn events(
     let id = read_id(id)?;
     let permit = app.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("too many clients follow orders already; try again later"))?;
-    // Before the order is looked at, so that no change falls in between.
+    // Subscribe before the order is read, so that no change in between is missed.
     let subscription = app.orders.outcomes.subscribe(&id.resource_name());
     app.orders.get(id).await?;
     let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
@@ -78,7 +79,7 @@ pub(super) async fn events(
     Ok(Sse::new(stream::unfold(Some(following), next)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
-/// The next event, and what to go on from, if the order is not finished.
+/// Returns the next event, and the state of the stream if the order is not finished.
 async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>, Option<Following>)> {
     let mut following = following?;
     let shutdown = following.app.shutdown.clone();
@@ -86,7 +87,8 @@ async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>
         if following.ends <= Instant::now() || shutdown.is_requested() {
             return None;
         }
-        // An order store that does not answer now may later; the client waits meanwhile.
+        // If the order store does not respond now, it may respond later. The client waits
+        // meanwhile.
         if let Ok(order) = following.app.orders.get(following.id).await {
             let shown = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
             let (state, finished) = (digest(&shown), is_finished(&order));
@@ -106,14 +108,14 @@ async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>
     }
 }
 
-/// What tells one state that is shown from another. (The resource's version also
-/// counts changes that nobody sees here.)
+/// Identifies a state that is shown. (The version of the resource also counts changes that are not
+/// shown here.)
 fn digest(shown: &str) -> String {
     Sha256::digest(shown)[..12].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether the order is decided and its message sent or given up; a cancellation
-/// that was asked for is still to come.
+/// Whether the order is decided, and its message is sent or given up. An order whose requested
+/// cancellation is not complete is not finished.
 fn is_finished(order: &Order) -> bool {
     let status: OrderStatus = order.status.clone().unwrap_or_default();
     let to_be_refunded = order.spec.cancel_requested == Some(true) && status.outcome() == Outcome::Paid;

@@ -1,4 +1,4 @@
-//! The public HTTP API.
+//! The routes of the public HTTP API, and their OpenAPI document.
 
 mod changes;
 mod events;
@@ -25,7 +25,7 @@ pub use proxy::Service;
 
 use crate::{customers::Customers, orders::Orders};
 
-/// What the routes work with.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct AppState {
     /// The orders.
@@ -36,13 +36,13 @@ pub struct AppState {
     pub billing: Service,
     /// The notify service.
     pub notify: Service,
-    /// How long to wait for an outcome if the client does not say.
+    /// How long to wait for an outcome if the client does not set a wait.
     pub wait: Duration,
     /// How long to wait for the message once the outcome is known.
     pub mail_wait: Duration,
-    /// One for each client that follows an order.
+    /// One permit for each client that follows an order.
     pub streams: Arc<Semaphore>,
-    /// Ends the streams.
+    /// Notifies the streams that they must end.
     pub shutdown: Shutdown,
 }
 
@@ -50,16 +50,16 @@ pub struct AppState {
 #[openapi(
     info(
         title = "orders",
-        description = "Places orders, which are charged once to a billing account, and tells what became of them.\n\nMoney is a JSON number with at most two decimals, in the account's currency. Errors are `application/problem+json` (RFC 9457).",
+        description = "Places orders and shows their outcomes. Each order is charged once to a billing account.\n\nMoney is a JSON number with at most two decimals, in the account's currency. Errors are `application/problem+json` (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "orders", url = "http://arch.homework")
     ),
     servers((url = "/", description = "The host that serves this document")),
     tags(
-        (name = "orders", description = "Placing orders and finding them"),
+        (name = "orders", description = "Place orders and find them"),
         (name = "users", description = "Customers, each with a billing account"),
         (name = "billing", description = "Accounts that orders are charged to"),
-        (name = "notify", description = "Messages that customers were sent")
+        (name = "notify", description = "Messages to customers")
     )
 )]
 struct ApiDoc;
@@ -91,10 +91,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// The routes, with their documentation at `/openapi.json` and `/docs`.
 pub fn router(app: AppState) -> Router {
     let (router, openapi) = documented().split_for_parts();
-    // No badge of an outside validator: it would be told this installation's address.
+    // No badge of an external validator: the validator would receive the address of this
+    // installation.
     let page = utoipa_swagger_ui::Config::default().validator_url("none");
     router
-        // Each with and without the trailing slash.
+        // Each path with and without the trailing slash.
         .route("/orders", post(orders::create))
         .route("/orders/", get(orders::list))
         .route("/users/", post(users::create))

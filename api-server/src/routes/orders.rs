@@ -1,4 +1,4 @@
-//! `/orders`: placing orders and finding them.
+//! `/orders`: places, shows and lists orders.
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -27,13 +27,13 @@ use crate::{
     prefer::Prefer,
 };
 
-/// Pages hold so many orders if the client does not say.
+/// The default number of orders on a page.
 const DEFAULT_LIMIT: u16 = 20;
 
-/// Pages hold at most so many orders.
+/// The maximum number of orders on a page.
 const MAX_LIMIT: u16 = 100;
 
-/// A request for an order.
+/// A request to place an order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OrderRequest {
@@ -51,7 +51,8 @@ pub(super) struct OrderRequest {
     #[serde(deserialize_with = "positive_amount")]
     #[schema(value_type = f64, example = 100, exclusive_minimum = 0.0, multiple_of = 0.01)]
     amount: Money,
-    /// Refuse the order, with reason `DeadlineExceeded`, if its charge is not begun within so many seconds. No limit if not given.
+    /// Number of seconds within which the charge must begin. Otherwise, the order is refused with
+    /// reason `DeadlineExceeded`. If not given, there is no limit.
     #[serde(default, deserialize_with = "deadline_seconds")]
     #[schema(minimum = 1, maximum = 31536000, example = 60)]
     deadline_seconds: Option<i64>,
@@ -72,7 +73,7 @@ fn cart_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> 
     if (0..1 << 53).contains(&id) { Ok(id) } else { Err(de::Error::custom("must be between 0 and 9007199254740991")) }
 }
 
-/// What became of a placed order.
+/// The outcome of a placed order.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderAnswer {
     /// The order's number.
@@ -83,28 +84,28 @@ pub(super) struct OrderAnswer {
     status: u8,
 }
 
-/// Cursor an order.
+/// Place an order.
 ///
-/// Answers once the order is decided: 200 if it was charged, 400 with `"status":0`
-/// if the balance is too small. By then the balance and the message log show the
-/// outcome. An order that is still undecided when the wait ends is answered 202:
-/// ask for it again at `Location`.
+/// The response is sent once the order is decided: 200 if it was charged, 400 with `"status":0` if
+/// the balance is too small. By then, the balance and the message log show the outcome. If the
+/// order is still undecided when the wait ends, the response is 202: get the order at `Location`
+/// later.
 #[utoipa::path(
     post,
     path = "/orders/",
     tag = "orders",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request name the same order: 1 to 255 visible ASCII characters, unique per login"),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once. `wait=N`: wait N seconds at most (10 if not given, 60 at most)")
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key refers to the same order: 1 to 255 visible ASCII characters, unique per login"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once. `wait=N`: wait at most N seconds (default 10, maximum 60)")
     ),
     request_body = OrderRequest,
     responses(
         (status = 200, description = "Charged", body = OrderAnswer, example = json!({"id": 14, "status": 1})),
-        (status = 400, description = "Refused: the balance is less than the amount. (Malformed JSON is a 400, too, with a problem.)", content(
+        (status = 400, description = "Refused: the balance is less than the amount. (Malformed JSON is also answered 400, with a problem.)", content(
             (OrderAnswer = "application/json", example = json!({"id": 15, "status": 0})),
             (Problem = "application/problem+json", example = json!({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the body is not valid JSON: EOF while parsing an object"}))
         )),
-        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "Where to ask for the outcome")), example = json!({"id": 16, "status": 2})),
+        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "URL of the order, which shows the outcome")), example = json!({"id": 16, "status": 2})),
         (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The order was deleted before it was decided", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
@@ -160,10 +161,10 @@ fn answer(code: StatusCode, id: OrderId, status: u8) -> Response {
     response
 }
 
-/// An order as it stands.
+/// The current state of an order.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderView {
-    /// The order's number; null on orders that were made with kubectl.
+    /// The order's number. Null for an order that was created with kubectl.
     id: Option<i64>,
     /// Name of the Kubernetes resource.
     #[schema(example = "order-14")]
@@ -180,39 +181,40 @@ pub(super) struct OrderView {
     amount: Money,
     /// 1: paid. 0: refused. 2: not decided yet.
     status: u8,
-    /// Why: `Processing`, `Paid`, `InsufficientFunds`, `AccountNotFound` …
+    /// Reason for the status: `Processing`, `Paid`, `InsufficientFunds`, `AccountNotFound` …
     reason: String,
     /// The reason in words.
     message: String,
     /// Balance of the account right after the charge or at the refusal.
     #[schema(value_type = Option<f64>)]
     balance: Option<Balance>,
-    /// How much of the charge was given back; null if nothing was.
+    /// Amount of the charge that was refunded. Null if nothing was refunded.
     #[schema(value_type = Option<f64>)]
     refunded: Option<Balance>,
-    /// Whether it was asked to be cancelled.
+    /// Whether the cancellation of the order was requested.
     cancel_requested: bool,
     /// The number of the attempt to charge, from 1.
     attempt: i32,
-    /// How the customer's message stands: `Sent`, `Delivering`, `DeadLettered` …; null before there is one.
+    /// State of the customer's message: `Sent`, `Delivering`, `DeadLettered` … Null before there is
+    /// a message.
     message_state: Option<String>,
     /// When the order was placed (RFC 3339).
     created: Option<String>,
-    /// What happened, oldest first: the first entry and the latest fifteen.
+    /// History of the order, oldest entry first: the first entry and the latest fifteen entries.
     history: Vec<HistoryEntry>,
 }
 
 #[derive(Debug, Serialize)]
 struct Balance(#[serde(with = "json_number")] Money);
 
-/// Something that happened to an order.
+/// An entry of the history of an order.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HistoryEntry {
-    /// When (RFC 3339).
+    /// When it happened (RFC 3339).
     time: String,
-    /// What was done: `Charge`, `Cancel`, `Refund`, `Notify`, `Retry` …
+    /// Action: `Charge`, `Cancel`, `Refund`, `Notify`, `Retry` …
     action: String,
-    /// Why it went as it did.
+    /// Reason for the result of the action.
     reason: String,
     /// The reason in words.
     message: String,
@@ -261,7 +263,8 @@ impl From<&orders_crds::HistoryEntry> for HistoryEntry {
 
 /// Show an order.
 ///
-/// The Kubernetes API is asked, so that an order is found as soon as it is placed, and then the archive.
+/// Reads the order from the Kubernetes API, so that an order is found as soon as it is placed, and
+/// otherwise from the archive.
 #[utoipa::path(
     get,
     path = "/orders/{id}",
@@ -286,7 +289,7 @@ pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<OrderId
     id.ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))
 }
 
-/// Which orders to list.
+/// Selects the orders to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -298,16 +301,16 @@ pub(super) struct ListParams {
     #[serde(default, deserialize_with = "reason")]
     #[param(value_type = Option<String>)]
     state: Option<Reason>,
-    /// Only orders placed then or later (RFC 3339, such as `2026-01-31T00:00:00Z`).
+    /// Only orders placed at this time or later (RFC 3339, such as `2026-01-31T00:00:00Z`).
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
-    /// Only orders placed earlier (RFC 3339).
+    /// Only orders placed before this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
-    /// Orders on a page: 1 to 100, 20 if not given.
+    /// Number of orders on a page: 1 to 100, default 20.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100)]
     limit: Option<Limit<MAX_LIMIT>>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Position at which the page begins: `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor>,
 }
@@ -322,15 +325,15 @@ fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reason>, 
 pub(super) struct OrderPage {
     /// The orders.
     items: Vec<OrderView>,
-    /// Ask for the next page with this; null on the last one.
+    /// The `cursor` of the next page. Null on the last page.
     next_cursor: Option<String>,
 }
 
 /// List orders, newest first.
 ///
-/// Live and archived ones as one list. Those made with kubectl are among them, with a null `id`. One that was just placed
-/// may be missing for a moment: asking for it by its number finds it. Orders placed within one second are in the order of
-/// their UIDs.
+/// Lists live and archived orders as one list. Orders that were created with kubectl are included,
+/// with a null `id`. An order that was just placed may be missing for a moment, but
+/// `GET /orders/{id}` finds it. Orders placed within one second are sorted by UID.
 #[utoipa::path(
     get,
     path = "/orders",
@@ -345,7 +348,8 @@ pub(super) struct OrderPage {
 pub(super) async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<OrderPage>, Problem> {
     let ListParams { login, state, from, to, limit, cursor } = params;
     let filter = Filter { login, state: state.map(|state| state.as_str().to_owned()), from, to };
-    let (orders, next) = app.orders.page(&filter, cursor.as_ref(), limit.map_or(DEFAULT_LIMIT, |Limit(limit)| limit).into()).await?;
+    let (orders, next) =
+        app.orders.page(&filter, cursor.as_ref(), limit.map_or(DEFAULT_LIMIT, |Limit(limit)| limit).into()).await?;
     let items = orders.iter().map(|order| OrderView::from(&**order)).collect();
     Ok(Json(OrderPage { items, next_cursor: next.map(|cursor| cursor.encode()) }))
 }

@@ -1,5 +1,5 @@
-//! `/billing` and `/notify`: proxied to their services. Only these calls are: the calls that
-//! the services make to each other have no way in here.
+//! `/billing` and `/notify`: calls that are proxied to the services. No other calls are proxied:
+//! the calls between services cannot be made through this API.
 
 use std::time::Duration;
 
@@ -20,13 +20,14 @@ use reqwest::Method;
 
 use super::AppState;
 
-/// How long a service may take.
+/// The time limit of a call to a service.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Larger than any right answer, in bytes: a thousand messages of the longest kind.
+/// The maximum size of a response, in bytes. A thousand messages of the maximum length fit in.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// What a client's request and a service's answer may carry besides their bodies.
+/// The headers that are passed from the client's request to the service, and back with the
+/// response.
 const REQUEST_HEADERS: [&str; 2] = ["content-type", IDEMPOTENCY_KEY];
 const ANSWER_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
@@ -45,10 +46,11 @@ struct Call<'a> {
 }
 
 impl Service {
-    /// The service of this name at this URL. Each call carries the token, if there is one.
+    /// Creates a proxy for the service with this name at this URL. Each call carries the token, if
+    /// there is one.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn new(name: &'static str, url: &str, token: Option<TokenFile>) -> Result<Self, reqwest::Error> {
         Ok(Service { name, peer: Peer::new(url, token, TIMEOUT, MAX_ANSWER)? })
     }
@@ -68,7 +70,7 @@ impl Service {
             ))
         })?;
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            // It refuses this process, not the client.
+            // The service refuses this process, not the client.
             tracing::error!(service = self.name, %status, "the service refuses the token of the api-server");
             return Err(Problem::unavailable(format!("the {} service cannot be used now; see the log", self.name)));
         }
@@ -84,7 +86,8 @@ impl Service {
 
 /// Open an account.
 ///
-/// Its balance is zero. A login that is registered already is answered 409; its balance is unchanged.
+/// The new account has a balance of zero. If the login is already registered, the response is 409
+/// and the balance is unchanged.
 #[utoipa::path(
     post,
     path = "/billing/register",
@@ -108,13 +111,14 @@ pub(super) async fn register(
 
 /// Add to a balance.
 ///
-/// With an `Idempotency-Key`, a refill sent twice adds once; without, one whose answer was lost cannot be repeated safely.
-/// A refusal is recorded under its key as well: after a 404, register the login and refill with a new key.
+/// With an `Idempotency-Key`, a repeated refill adds its amount once. Without a key, a refill whose
+/// response was lost cannot be repeated safely. A refusal is also recorded under its key: after a
+/// 404, register the login and refill with a new key.
 #[utoipa::path(
     post,
     path = "/billing/refill",
     tag = "billing",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request have its first effect only")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key has no second effect")),
     request_body = Refill,
     responses(
         (status = 200, description = "The new balance", body = Account),
@@ -135,7 +139,7 @@ pub(super) async fn refill(
 
 /// Show a balance.
 ///
-/// Once an order is answered, its charge is in it.
+/// Once the outcome of an order is answered, the balance includes its charge.
 #[utoipa::path(
     get,
     path = "/billing/account/{login}",
@@ -157,7 +161,7 @@ pub(super) async fn account(
 
 /// Show a customer's messages.
 ///
-/// The latest 1000, oldest first.
+/// Shows the latest 1000 messages, oldest first.
 #[utoipa::path(
     get,
     path = "/notify/log/{login}",
@@ -168,10 +172,7 @@ pub(super) async fn account(
         (status = 503, description = "Notify does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
-pub(super) async fn log(
-    State(app): State<AppState>,
-    login: Result<Path<String>, PathRejection>,
-) -> Result<Response, Problem> {
+pub(super) async fn log(State(app): State<AppState>, login: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let path = format!("/notify/log/{}", read_login(login)?);
     app.notify.forward(get(path)).await
 }
@@ -181,7 +182,7 @@ fn get(path: String) -> Call<'static> {
     Call { method: Method::GET, path, headers: &NO_HEADERS, body: Bytes::new() }
 }
 
-/// A login is safe in a path as it is.
+/// Parses the login in a path. A valid login needs no escaping in a path.
 pub(super) fn read_login(login: Result<Path<String>, PathRejection>) -> Result<Login, Problem> {
     let Path(login) = login.map_err(|_| Problem::invalid("login", "login: is not UTF-8"))?;
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))

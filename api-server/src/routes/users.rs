@@ -1,4 +1,4 @@
-//! `/users`: customers and their accounts.
+//! `/users`: creates and shows customers and their accounts.
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -14,14 +14,14 @@ use utoipa::ToSchema;
 use super::{AppState, proxy::read_login};
 use crate::{customers::has_account, prefer::Prefer};
 
-/// A request for a customer.
+/// A request to create a customer.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserRequest {
     /// Login of the account: 1 to 64 letters, digits, '.', '_', '@' or '-'.
     #[schema(value_type = String, example = "Aurore56")]
     login: Login,
-    /// Address that the customer is reached at.
+    /// E-mail address of the customer.
     #[schema(value_type = String, example = "Gage_Lind@gmail.com")]
     e_mail: EMail,
 }
@@ -35,17 +35,19 @@ pub(super) struct UserView {
     /// Login of the account.
     #[schema(example = "Aurore56")]
     login: String,
-    /// Address that the customer is reached at.
+    /// E-mail address of the customer.
     #[schema(example = "Gage_Lind@gmail.com")]
     e_mail: String,
-    /// Whether there is a billing account with this login: orders can be charged to it, and refills added.
+    /// Whether there is a billing account with this login, so that orders can be charged to it and
+    /// refills added.
     account_opened: bool,
-    /// Why: `Opened`, `AlreadyOpen` (there was one before), `BillingUnavailable`, `Processing`.
+    /// Reason for `account_opened`: `Opened`, `AlreadyOpen` (the account existed before),
+    /// `BillingUnavailable` or `Processing`.
     #[schema(example = "Opened")]
     reason: String,
     /// The reason in words.
     message: String,
-    /// When the customer was made (RFC 3339).
+    /// When the customer was created (RFC 3339).
     created: Option<String>,
 }
 
@@ -65,23 +67,24 @@ impl From<&Customer> for UserView {
     }
 }
 
-/// Make a customer.
+/// Create a customer.
 ///
-/// Makes a `Customer` resource, which opens the billing account of its login with a balance of zero; an account that is
-/// there already is kept as it is. Answers once there is an account.
+/// Creates a `Customer` resource, which opens the billing account of its login with a balance of
+/// zero. An account that already exists is unchanged. The response is sent once there is an
+/// account.
 #[utoipa::path(
     post,
     path = "/users",
     operation_id = "create_user",
     tag = "users",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request be answered with the same customer instead of 409"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key is answered with the same customer instead of 409"),
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     request_body = UserRequest,
     responses(
-        (status = 201, description = "Made, with an account", body = UserView, headers(("Location" = String, description = "The customer"))),
-        (status = 202, description = "Made; the account is not opened yet", body = UserView, headers(("Location" = String, description = "Where to ask for it"))),
+        (status = 201, description = "Created, with an account", body = UserView, headers(("Location" = String, description = "URL of the customer"))),
+        (status = 202, description = "Created; the account is not opened yet", body = UserView, headers(("Location" = String, description = "URL of the customer, which shows whether the account is opened"))),
         (status = 409, description = "There is a customer with this login already", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
@@ -109,7 +112,8 @@ pub(super) async fn create(
 
 /// Show a customer.
 ///
-/// One that was made with kubectl is found as well. Of several with one login the first is shown.
+/// A customer that was created with kubectl is found as well. If several customers have the same
+/// login, the first one is shown.
 #[utoipa::path(
     get,
     path = "/users/{login}",
@@ -118,7 +122,7 @@ pub(super) async fn create(
     params(("login" = String, Path, description = "Login of the account")),
     responses(
         (status = 200, description = "The customer", body = UserView),
-        (status = 404, description = "No such customer; there may be an account, which needs none", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such customer. There may be an account with this login: an account needs no customer", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The customer store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
     )

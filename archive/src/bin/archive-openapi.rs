@@ -1,4 +1,4 @@
-//! Writes the OpenAPI document that is committed: `archive-openapi > FILE`.
+//! Prints the archive's OpenAPI document. `archive-openapi > FILE` updates the committed file.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", orders_archive::routes::openapi().to_pretty_json()?);

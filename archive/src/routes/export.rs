@@ -1,4 +1,4 @@
-//! The archive's rows for an audit, page by page.
+//! The route that exports the archive's rows to an audit, page by page.
 
 use axum::extract::{Query, State};
 use orders_crds::{Money, money::json_number};
@@ -9,25 +9,25 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Archive, Reader, Resource};
 use crate::{entry::is_column, store::Archived};
 
-/// Rows on a page, at most.
+/// The maximum number of rows on a page.
 const PAGE: i64 = 1000;
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AfterUid {
-    /// The last `uid` of the page before; empty for the first page.
+    /// The last `uid` of the previous page; empty for the first page.
     #[serde(default)]
     after: String,
 }
 
-/// An order and what was derived from it when it came.
+/// An archived order, and the values that the archive derived from it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ExportedOrder {
     uid: String,
     namespace: String,
     name: String,
-    /// The order's number; null on orders that were made with kubectl.
+    /// The order's number; null for an order that was created with kubectl.
     id: Option<i64>,
     login: String,
     /// Amount of the order.
@@ -39,9 +39,9 @@ pub(super) struct ExportedOrder {
     state: String,
     /// When the order was created: microseconds since 1970-01-01 UTC.
     created_at: i64,
-    /// The resource's version.
+    /// The resource version of the order.
     revision: i64,
-    /// When this revision was put into the archive: microseconds since 1970-01-01 UTC.
+    /// When this revision was archived: microseconds since 1970-01-01 UTC.
     archived_at: i64,
     resource: Resource,
 }
@@ -68,16 +68,17 @@ impl TryFrom<Archived> for ExportedOrder {
 
 /// List all orders.
 ///
-/// By UID, at most 1000 a page. An order that comes meanwhile may be missing: who wants all of them lists those in
-/// Kubernetes first. For the accounts of the operator, the api-server and the audit.
+/// The orders are sorted by UID, at most 1000 per page. An order that is archived during the export
+/// may be missing. To miss no order, list the orders in Kubernetes first. Only the service accounts
+/// of the operator, the api-server and the audit may call this.
 #[utoipa::path(
     get,
     path = "/archive/export",
     tag = "export",
     params(AfterUid),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<ExportedOrder>),
-        (status = 422, description = "`after` is no UID", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "A page of orders; the last page is empty", body = Vec<ExportedOrder>),
+        (status = 422, description = "`after` is not a UID", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]

@@ -1,4 +1,4 @@
-//! Orders, listed page by page.
+//! The route that lists orders page by page.
 
 use axum::extract::State;
 use orders_crds::Login;
@@ -16,7 +16,7 @@ use crate::{
     listing::{Cursor, DEFAULT_LIMIT, Listing, MAX_LIMIT},
 };
 
-/// Which orders to list.
+/// The query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -30,19 +30,20 @@ pub(super) struct ListParams {
     /// Only orders whose condition `Succeeded` has this reason, such as `Paid`.
     #[param(value_type = Option<String>)]
     state: Option<Column>,
-    /// Only orders created then or later: microseconds since 1970-01-01 UTC.
+    /// Only orders created at this time or later: microseconds since 1970-01-01 UTC.
     from: Option<i64>,
-    /// Only orders created earlier: microseconds since 1970-01-01 UTC.
+    /// Only orders created before this time: microseconds since 1970-01-01 UTC.
     to: Option<i64>,
-    /// Orders on a page: 1 to 100, 20 if not given.
+    /// Maximum number of orders on a page, from 1 to 100. The default is 20.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<Limit<MAX_LIMIT>>,
-    /// Only orders after this one: `next` of the page before, the time of its last order and its UID with a comma between.
+    /// Only orders after this cursor. Use `next` of the previous page: the creation time and the
+    /// UID of its last order, separated by a comma.
     #[param(value_type = Option<String>, example = "1737957687000000,b5f0c1d2-0000-4000-8000-000000000001")]
     before: Option<Cursor>,
 }
 
-/// A text that a column of the archive may hold.
+/// A text that a column of the archive may contain.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Column(String);
@@ -73,14 +74,15 @@ impl From<ListParams> for Listing {
 #[derive(Serialize, ToSchema)]
 pub(super) struct OrderPage {
     items: Vec<Resource>,
-    /// Ask for the next page with this as `before`; null on the last one.
+    /// The value of `before` for the next page; null on the last page.
     next: Option<String>,
 }
 
 /// List orders.
 ///
-/// Newest first, and of the same time those with the larger UID first. Orders that come meanwhile move no other to another
-/// page. For the accounts of the operator, the api-server and the audit.
+/// The orders are sorted newest first. Orders with the same creation time are sorted by UID,
+/// largest first. An order that is archived during the listing moves no other order to another
+/// page. Only the service accounts of the operator, the api-server and the audit may call this.
 #[utoipa::path(
     get,
     path = "/archive/orders",
@@ -88,7 +90,7 @@ pub(super) struct OrderPage {
     params(ListParams),
     responses(
         (status = 200, description = "A page of orders", body = OrderPage),
-        (status = 422, description = "A parameter is missing, unknown, invalid or there twice", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is missing, unknown, invalid or repeated", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]

@@ -1,4 +1,4 @@
-//! The HTTP API of the archive.
+//! The archive's HTTP API: the router, the OpenAPI document and the authentication of callers.
 
 mod export;
 mod list;
@@ -18,25 +18,25 @@ use crate::{entry::Refused, store::Store};
 /// The largest request body, in bytes: a batch of orders of several KiB each.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// What the routes work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Archive {
-    /// The orders.
+    /// The store of archived orders.
     pub store: Store,
-    /// Who calls.
+    /// The authenticator of callers.
     pub authenticator: Authenticator,
-    /// Who may call what.
+    /// The service accounts that may call the routes.
     pub callers: Arc<Callers>,
 }
 
-/// The accounts that may call.
+/// The service accounts that may call the API.
 #[derive(Debug)]
 pub struct Callers {
-    /// May put orders into the archive, and read them.
+    /// The operator's account. It may archive and read orders.
     pub operator: String,
-    /// May read them.
+    /// The api-server's account. It may read orders.
     pub api_server: String,
-    /// May read them.
+    /// The audit's account. It may read orders.
     pub audit: Option<String>,
 }
 
@@ -44,12 +44,12 @@ pub struct Callers {
 #[openapi(
     info(
         title = "orders-archive",
-        description = "Finished orders, kept for good, so that their resources can be removed from Kubernetes. For the order services only: each call needs a service-account token of audience `orders-archive`.\n\nOf each order, by its UID, the latest revision is kept (`metadata.resourceVersion`, compared as a number): a repeat changes nothing. Its `status.history` is that of all revisions that came: a status has the first entry and the latest fifteen only, the archive up to 500, as far as the order is no larger than 64 KiB with them; of more, the oldest after the first make room. An older revision that comes late adds what it still has of the history, and nothing else. Times are microseconds since 1970-01-01 UTC. Errors are `application/problem+json` (RFC 9457); after a 503 repeat the call.",
+        description = "The archive stores finished orders permanently, so that their resources can be removed from Kubernetes. This API is for the order services only. Each call needs a service-account token of audience `orders-archive`.\n\nThe archive stores the latest revision of each order. The UID identifies the order, and `metadata.resourceVersion`, compared as a number, is its revision. A repeated call changes nothing. The `status.history` of an archived order contains the entries of all revisions that arrived. The status of a live order has only the first entry and the latest fifteen entries. An archived order has at most 500 entries and 64 KiB. Beyond that, the oldest entries after the first are dropped. An older revision that arrives late adds its history entries, and nothing else. Times are microseconds since 1970-01-01 UTC. Errors are `application/problem+json` (RFC 9457). After a 503, repeat the call.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "orders", url = "http://arch.homework")
     ),
-    servers((url = "http://orders-archive", description = "In the namespace of a release that is named orders")),
-    tags((name = "orders", description = "Finished orders"), (name = "export", description = "The rows as they are, for an audit"))
+    servers((url = "http://orders-archive", description = "In the namespace of a Helm release that is named orders")),
+    tags((name = "orders", description = "Finished orders"), (name = "export", description = "The rows of the archive, for an audit"))
 )]
 struct ApiDoc;
 
@@ -61,23 +61,23 @@ fn documented() -> OpenApiRouter<Archive> {
         .routes(routes!(export::export))
 }
 
-/// The OpenAPI document of this API.
+/// Returns the OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = documented().into_openapi();
     problem_examples::add(&mut document);
     document
 }
 
-/// The routes.
+/// Returns the router of this API.
 pub fn router(archive: Archive) -> Router {
     documented().split_for_parts().0.with_state(archive)
 }
 
-/// The operator calls. As the first of a handler's parameters it has nothing
-/// of a stranger's request looked at.
+/// An extractor that accepts only the operator. It is the first parameter of a handler, so that the
+/// service reads nothing else of an unauthorized request.
 struct Writer;
 
-/// The operator, the api-server or an audit calls.
+/// An extractor that accepts only the operator, the api-server and the audit.
 struct Reader;
 
 impl FromRequestParts<Archive> for Writer {
@@ -98,7 +98,8 @@ impl FromRequestParts<Archive> for Reader {
     }
 }
 
-/// An Order as Kubernetes had it, without its managed fields; `kubectl explain order` says what it consists of.
+/// An Order resource as Kubernetes stored it, without its managed fields. `kubectl explain order`
+/// documents its fields.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(value_type = Object)]
 struct Resource(Box<RawValue>);

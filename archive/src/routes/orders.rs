@@ -1,4 +1,4 @@
-//! Orders: kept, and looked up.
+//! Routes that archive orders and show archived orders.
 
 use axum::extract::{Path, State};
 use orders_contracts::archive::{Kept, Stored};
@@ -8,23 +8,24 @@ use serde_json::Value;
 use super::{Archive, Reader, Resource, Writer};
 use crate::entry::{Entry, Refused};
 
-/// Orders in a batch, at most.
+/// The maximum number of orders in a batch.
 const MAX_BATCH: usize = 500;
 
-/// Keep an order.
+/// Archive an order.
 ///
-/// Only an order that is decided is taken. Its history is added to what is kept of it. For the operator's account only.
+/// The archive accepts only decided orders. It adds the history of the order to the stored history.
+/// Only the service account of the operator may call this.
 #[utoipa::path(
     put,
     path = "/archive/orders/{uid}",
     tag = "orders",
     params(("uid" = String, Path, description = "UID of the order")),
-    request_body(content = Resource, description = "The Order as Kubernetes has it, of at most 64 KiB without its managed fields"),
+    request_body(content = Resource, description = "The Order resource as Kubernetes stores it, with at most 64 KiB without its managed fields"),
     responses(
-        (status = 200, description = "Kept, in this revision or a later one", body = Kept),
+        (status = 200, description = "The order is stored, in this revision or a later revision", body = Kept),
         (status = 400, description = "Malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is larger than 4 MiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "No order, not decided yet, too large, or of another UID", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The resource is not an order, is not decided yet, is too large, or has another UID than the path", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -42,20 +43,21 @@ pub(super) async fn put(
     Ok(Json(Kept { uid, revision }))
 }
 
-/// Keep a batch of orders.
+/// Archive a batch of orders.
 ///
-/// All of them or, after any error, none. Only orders that are decided are taken, and their histories are added to what is
-/// kept of them. For the operator's account only.
+/// The archive stores all orders of the batch or, after any error, none. It accepts only decided
+/// orders. It adds the history of each order to the stored history. Only the service account of the
+/// operator may call this.
 #[utoipa::path(
     post,
     path = "/archive/orders",
     tag = "orders",
-    request_body(content = Vec<Resource>, description = "Up to 500 Orders as Kubernetes has them, each of at most 64 KiB without its managed fields, together 4 MiB with them"),
+    request_body(content = Vec<Resource>, description = "Up to 500 Order resources as Kubernetes stores them. Each has at most 64 KiB without its managed fields. Together, they have at most 4 MiB with their managed fields"),
     responses(
-        (status = 200, description = "Kept, each in this revision or a later one", body = Stored),
+        (status = 200, description = "Each order is stored, in this revision or a later revision", body = Stored),
         (status = 400, description = "Malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is larger than 4 MiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Too many orders, or one is no order, not decided yet or too large: `field` begins with its index, as in `[3].metadata.uid`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The batch has too many orders, or a resource is not an order, is not decided yet or is too large. `field` begins with the index of the resource, as in `[3].metadata.uid`", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -75,7 +77,7 @@ pub(super) async fn put_all(
 
 /// Show an order.
 ///
-/// For the accounts of the operator, the api-server and the audit.
+/// Only the service accounts of the operator, the api-server and the audit may call this.
 #[utoipa::path(
     get,
     path = "/archive/orders/{uid}",
@@ -83,7 +85,7 @@ pub(super) async fn put_all(
     params(("uid" = String, Path, description = "UID of the order")),
     responses(
         (status = 200, description = "The order", body = Resource),
-        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The archive has no order with this UID", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -92,10 +94,11 @@ pub(super) async fn show(_: Reader, State(archive): State<Archive>, Path(uid): P
     found.ok_or_else(|| Problem::not_found("no order with this UID is in the archive"))?.try_into().map(Json)
 }
 
-/// Show the newest order of a name.
+/// Show the newest order with a name.
 ///
-/// Names are free again once the resource is gone, so that there may be older ones. For the accounts of the operator, the
-/// api-server and the audit.
+/// A name can be reused after its resource is removed, so the archive may have older orders with
+/// the same name. Only the service accounts of the operator, the api-server and the audit may call
+/// this.
 #[utoipa::path(
     get,
     path = "/archive/namespaces/{namespace}/orders/{name}",
@@ -106,7 +109,7 @@ pub(super) async fn show(_: Reader, State(archive): State<Archive>, Path(uid): P
     ),
     responses(
         (status = 200, description = "The order", body = Resource),
-        (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The archive has no order with this name", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]

@@ -1,9 +1,9 @@
 //! An order's history is kept as a whole, on both databases, whichever versions of it come when.
 
+use crate::support::{Sample, kept, numbers, on_both, surely};
 use anyhow::Result;
 use orders_archive::{entry::MAX_RESOURCE, listing::Listing, store::Store};
 use serde_json::Value;
-use crate::support::{Sample, kept, numbers, on_both, surely};
 
 /// The version after so many entries, as a status keeps them: the first and the latest fifteen.
 fn version(entries: i64) -> Sample {

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use crate::support::Sample;
 use anyhow::Result;
 use axum::{
     Router,
@@ -16,7 +17,6 @@ use orders_archive::{
 };
 use orders_service::{auth::Authenticator, database::Database, server};
 use serde_json::{Value, json};
-use crate::support::Sample;
 use tempfile::TempDir;
 use tower::ServiceExt;
 

@@ -5,9 +5,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use crate::support::{Sample, kept, on_both};
 use anyhow::Result;
 use orders_archive::{
-    listing::{Listing, Cursor},
+    listing::{Cursor, Listing},
     store::{Archived, EXPORT_BYTES, MIGRATIONS, NEWEST_OF_NAME, Store, listing_sql},
 };
 use orders_crds::Login;
@@ -16,7 +17,6 @@ use orders_testbed::Postgres;
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::json;
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyArguments, query::Query};
-use crate::support::{Sample, kept, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_larger_revision_stays_whichever_comes_last() -> Result<()> {

@@ -1,6 +1,6 @@
 //! Orders to put into the archive, and databases to put them into.
 
-use std::future::Future;
+use std::{future::Future, time::Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use orders_archive::{
     store::{MIGRATIONS, Store},
 };
 use orders_service::database::{self, Database};
-use orders_testbed::Postgres;
+use orders_testbed::{PATIENCE, Postgres};
 use serde_json::{Value, json};
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
@@ -28,9 +28,12 @@ where
 
 /// Calls again while the database is busy, as every caller does.
 pub async fn surely<F: Future<Output = Result<(), ArchiveError>>>(call: impl Fn() -> F) -> Result<(), ArchiveError> {
+    let start = Instant::now();
     loop {
         match call().await {
-            Err(ArchiveError::Database(error)) if database::is_unavailable(&error) => eprintln!("calling again: {error}"),
+            Err(ArchiveError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < PATIENCE => {
+                eprintln!("calling again: {error}");
+            }
             answer => return answer,
         }
     }

@@ -1,4 +1,4 @@
-//! Charges after they were requested: looked up, closed, refunded.
+//! Operations on charges that were requested before: look up, close and refund.
 
 use orders_crds::Money;
 use sqlx::{Any, Executor, Row, any::AnyRow};
@@ -9,54 +9,63 @@ use super::{
 };
 use crate::error::LedgerError;
 
-/// A charge as it stands.
+/// The current state of a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChargeState {
     /// The customer.
     pub login: String,
-    /// How much was asked for.
+    /// The requested amount.
     pub amount: Money,
-    /// What became of it.
+    /// The outcome of the charge.
     pub outcome: Outcome,
-    /// The balance right after it, or at the refusal; `None` without an account.
+    /// The balance right after the charge, or at the time of the refusal. `None` if there is no
+    /// account.
     pub balance: Option<Money>,
-    /// How much of it was refunded.
+    /// The sum of the refunds of the charge.
     pub refunded: Money,
 }
 
-/// A request to refund a charge, in part or whole.
+/// A request to refund a charge, in part or in full.
 #[derive(Clone, Debug)]
 pub struct Refund<'a> {
-    /// What makes a repeat have its first effect only.
+    /// The idempotency key: a repeated request with the same key has no further effect.
     pub key: &'a str,
     /// The key of the charge.
     pub charge_key: &'a str,
     /// The customer who was charged.
     pub login: &'a str,
-    /// How much; greater than zero, together with earlier refunds at most the charge.
+    /// The amount; greater than zero. Together with earlier refunds, it is at most the amount of
+    /// the charge.
     pub amount: Money,
 }
 
 impl Ledger {
-    /// What is known of the charge with this key; `None` if nothing.
+    /// Returns the charge with this key, or `None` if the ledger has no such charge.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn charge(&self, key: &str) -> Result<Option<ChargeState>, LedgerError> {
         Ok(charge_state(&self.database.pool, key).await?)
     }
 
-    /// Closes a charge that was not made: from now on it cannot be made. A charge that was decided
-    /// already stays as it was; the result has its outcome.
+    /// Closes a charge that has not been made, so that it can no longer be made. A charge that
+    /// already has an outcome stays unchanged, and the result contains that outcome.
     ///
     /// # Errors
-    /// [`LedgerError::KeyReused`] if the key was another charge's, or the database's.
+    /// [`LedgerError::KeyReused`] if the key belongs to another charge, or
+    /// [`LedgerError::Database`].
     pub async fn close(&self, key: &str, login: &str, amount: Money) -> Result<Recorded, LedgerError> {
         self.close_and(key, login, amount, Recipient::Nobody).await
     }
 
-    /// The same, and adds the outcome to the outbox if it has a recipient.
-    pub(super) async fn close_and(&self, key: &str, login: &str, amount: Money, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
+    /// Does the same as [`Ledger::close`], and adds the outcome to the outbox if it has a recipient.
+    pub(super) async fn close_and(
+        &self,
+        key: &str,
+        login: &str,
+        amount: Money,
+        recipient: Recipient<'_>,
+    ) -> Result<Recorded, LedgerError> {
         let charge = Movement { kind: Kind::Charge, key, login, amount, charge_key: None };
         loop {
             let mut transaction = self.database.begin_write().await?;
@@ -65,7 +74,8 @@ impl Ledger {
                 None => {
                     let balance = balance_of(&mut *transaction, login).await?;
                     if !insert(&mut transaction, &charge, Outcome::Closed, balance).await? {
-                        // Another request with this key came in between: undo, and read what it recorded.
+                        // A concurrent request recorded this key first: roll back, and read what
+                        // that request recorded.
                         transaction.rollback().await?;
                         continue;
                     }
@@ -78,17 +88,18 @@ impl Ledger {
         }
     }
 
-    /// Refunds a charge, once for the refund's key.
+    /// Refunds a charge, once for each key of a refund.
     ///
     /// # Errors
     /// [`LedgerError::ChargeNotFound`], [`LedgerError::NotCharged`],
-    /// [`LedgerError::RefundTooLarge`], [`LedgerError::KeyReused`],
-    /// [`LedgerError::BalanceLimit`], or the database's. Nothing moved then.
+    /// [`LedgerError::RefundTooLarge`], [`LedgerError::KeyReused`], [`LedgerError::BalanceLimit`]
+    /// or [`LedgerError::Database`]. After a database error, it is unknown whether money moved.
+    /// After any other error, no money moved.
     pub async fn refund(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
         self.refund_and(refund, Recipient::Nobody).await
     }
 
-    /// The same, and adds the outcome to the outbox if it has a recipient.
+    /// Does the same as [`Ledger::refund`], and adds the outcome to the outbox if it has a recipient.
     pub(super) async fn refund_and(&self, refund: &Refund<'_>, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
         let movement = Movement {
             kind: Kind::Refund,
@@ -109,12 +120,14 @@ impl Ledger {
             if charge.outcome != Outcome::Done {
                 return Err(LedgerError::NotCharged);
             }
-            // Locks the account, so that refunds of one charge come one after the other.
+            // This update locks the account, so that refunds of one charge are made one after the
+            // other.
             let (outcome, balance) = move_balance(&mut transaction, &movement).await?;
             if outcome != Outcome::Done {
                 return Err(LedgerError::BalanceLimit);
             }
-            // The same key may have come in while this one waited for the lock: that is a repeat.
+            // Another request may have recorded the same key while this request waited for the
+            // lock. In this case, this request is a repeat.
             if find(&mut transaction, &movement).await?.is_some() {
                 transaction.rollback().await?;
                 continue;

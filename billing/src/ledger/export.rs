@@ -1,4 +1,4 @@
-//! The ledger's rows as they are, page by page, for an audit that does its own sums.
+//! Exports the ledger's rows page by page, for an audit that computes its own sums.
 
 use orders_contracts::billing::{ExportedAccount, ExportedPosting, ExportedTransaction, Summary};
 use orders_crds::Money;
@@ -8,10 +8,11 @@ use super::Ledger;
 use crate::error::LedgerError;
 
 impl Ledger {
-    /// Up to `limit` transactions after the one numbered `after`, in order.
+    /// Returns up to `limit` transactions whose IDs are greater than `after`, in the order of their
+    /// IDs.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn transactions(&self, after: i64, limit: i64) -> Result<Vec<ExportedTransaction>, LedgerError> {
         let rows: Vec<AnyRow> = sqlx::query(
             "SELECT t.id, t.kind, t.key, t.charge_key, t.login, t.amount, t.outcome, p.account, p.amount
@@ -45,13 +46,14 @@ impl Ledger {
         Ok(transactions)
     }
 
-    /// Up to `limit` accounts after the one of this login, in order.
+    /// Returns up to `limit` accounts whose logins follow `after`, in the order of their logins.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn accounts(&self, after: &str, limit: i64) -> Result<Vec<ExportedAccount>, LedgerError> {
         let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-            // One pass over the postings a page: an index for this alone would cost each charge a write.
+            // Each page reads the postings once. An index for this query alone would cost each
+            // charge another write.
             "SELECT a.login, a.balance, CAST(COALESCE(SUM(p.amount), 0) AS BIGINT)
              FROM (SELECT login, balance FROM accounts WHERE login > $1 ORDER BY login LIMIT $2) a
              LEFT JOIN postings p ON p.account = 'customer:' || a.login
@@ -69,10 +71,10 @@ impl Ledger {
         Ok(rows.into_iter().map(account).collect())
     }
 
-    /// The ledger in a few numbers.
+    /// Returns the number of transactions, the number of postings and the sum of all postings.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn summary(&self) -> Result<Summary, LedgerError> {
         let (transactions, postings, sum) = sqlx::query_as(
             "SELECT (SELECT COUNT(*) FROM transactions), COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings",

@@ -1,15 +1,15 @@
-//! The usual movements, several in one statement, on PostgreSQL.
+//! Group commit of the common movements: makes several movements in one statement, on PostgreSQL.
 //!
-//! A new key and a balance that allows the movement are what nearly every request
-//! comes to. As a transaction of five statements it costs seven round trips and a
-//! wait for the disk, and a busy account stays locked during most of it. Here those
-//! that come while a statement is under way go into the next one together.
+//! Nearly every request has a new key and an account whose balance allows the movement. As a
+//! transaction of five statements, such a request costs seven round trips and a wait for the disk,
+//! and a busy account stays locked for most of that time. With group commit, the requests that
+//! arrive while a statement runs share the next statement.
 //!
-//! Whatever is not usual changes nothing here and is left to the transaction: every
-//! movement of an account of which one cannot be made, or is a repeat, or which
-//! somebody else has locked; and all of them if another request with one of their
-//! keys was faster. SQLite cannot do this in one statement, nor needs to: it
-//! has no round trips.
+//! The statement makes only the common movements and leaves all others to the transaction. It
+//! leaves out all movements of an account if one of them is not allowed or is a repeat, or if
+//! another transaction has locked the account. It leaves out all movements if another request
+//! records one of their keys first. SQLite cannot do this in one statement. It does not need to,
+//! because it has no round trips.
 
 use jiff::Timestamp;
 use orders_crds::Money;
@@ -21,10 +21,12 @@ use serde::Serialize;
 
 use super::Movement;
 
-/// An account takes part with all its movements or with none, so that their order does not matter: even the
-/// withdrawals alone may not overdraw it, nor the payments alone exceed its limit. The unique key has the last
-/// word: of two requests at once the second is refused as a whole. Keys are looked for one by one: a join would be
-/// planned while the table is small, as a look through all of it, and stay so.
+/// The statement makes either all movements of an account or none, so that their order does not
+/// matter: even the charges alone must not overdraw the account, and the refills alone must not
+/// exceed its limit. The unique constraint on the key is the final check: if two statements record
+/// the same key at the same time, the second statement fails as a whole. The statement looks up
+/// each key in a subquery. PostgreSQL would plan a join while the table is small, as a sequential
+/// scan, and would keep that plan.
 const MOVE: &str = "
     WITH asked AS (
         SELECT asked.*, (SELECT id FROM transactions WHERE kind = asked.kind AND key = asked.key) AS known
@@ -52,15 +54,15 @@ const MOVE: &str = "
     )
     SELECT n, entry.balance FROM entry JOIN asked USING (kind, key)";
 
-/// Moves money if nothing is unusual, together with others; its answer is the balance right after.
+/// Makes common movements in batches. The result for a movement is the balance right after it.
 pub(super) type BatchedMovements = GroupCommit<Asked, Money>;
 
-/// The way to this database.
+/// Starts the group commit on this database.
 pub(super) fn batched_movements(database: Database) -> BatchedMovements {
     GroupCommit::new(move |asked| move_all(database.clone(), asked))
 }
 
-/// A movement as the statement reads it.
+/// A movement in the form that the statement reads.
 #[derive(Debug, Serialize)]
 pub(super) struct Asked {
     n: usize,
@@ -86,7 +88,8 @@ impl From<&Movement<'_>> for Asked {
     }
 }
 
-/// Moves what can be moved; the place of each that was, and the balance right after it.
+/// Makes the movements that the statement allows. Returns the index of each movement that was made,
+/// and the balance right after it.
 async fn move_all(database: Database, mut asked: Vec<Asked>) -> Result<Vec<(usize, Money)>, sqlx::Error> {
     for (n, asked) in asked.iter_mut().enumerate() {
         asked.n = n;

@@ -1,9 +1,9 @@
-//! The ledger: every movement of money, once for its key.
+//! The ledger records every movement of money. It makes a movement once for each idempotency key.
 //!
-//! Double-entry: a done transaction has two postings that sum to zero, the
-//! customer's account against `cash` (refill) or `revenue` (charge). Nothing is
-//! ever updated or deleted but the kept balance, which changes in the same
-//! database transaction.
+//! The ledger uses double-entry bookkeeping. A transaction that is done has two postings that sum
+//! to zero: one to the customer's account, and one to `cash` (refill) or `revenue` (charge,
+//! refund). The only value that is ever updated is the stored balance of an account, which changes
+//! in the same database transaction. Transactions and postings are never deleted.
 
 mod charges;
 mod export;
@@ -12,8 +12,8 @@ mod outbox;
 
 pub use charges::{ChargeState, Refund};
 use group_commit::{BatchedMovements, batched_movements};
-use outbox::Recipient;
 pub use outbox::OutboxEntry;
+use outbox::Recipient;
 
 use jiff::Timestamp;
 use orders_crds::Money;
@@ -27,20 +27,20 @@ use crate::error::LedgerError;
 pub const MIGRATIONS: Migrations =
     Migrations { sqlite: &sqlx::migrate!("migrations/sqlite"), postgres: &sqlx::migrate!("migrations/postgres") };
 
-/// What a movement is for.
+/// The kind of a movement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Kind {
-    /// The customer pays in: `cash` to the customer's account.
+    /// The customer pays in: from `cash` to the customer's account.
     Refill,
-    /// An order is charged: the customer's account to `revenue`.
+    /// An order is charged: from the customer's account to `revenue`.
     Charge,
-    /// A charge is refunded: `revenue` to the customer's account.
+    /// A charge is refunded: from `revenue` to the customer's account.
     Refund,
 }
 
-/// The outcome of a movement, as it is stored: final for its key. What the other services know of it is
-/// [`Outcome::of_charge`].
+/// The outcome of a movement, as the database stores it. The outcome is final for the movement's
+/// key. [`Outcome::of_charge`] returns the outcome in the form that the other services use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
@@ -59,58 +59,61 @@ pub enum Outcome {
 /// A request to move money.
 #[derive(Clone, Debug)]
 pub struct Movement<'a> {
-    /// What for.
+    /// The kind of the movement.
     pub kind: Kind,
-    /// What makes a repeat have its first effect only; unique per kind.
+    /// The idempotency key: a repeated request with the same key has no further effect. The key is
+    /// unique per kind.
     pub key: &'a str,
     /// The customer.
     pub login: &'a str,
-    /// How much; greater than zero.
+    /// The amount; greater than zero.
     pub amount: Money,
-    /// Of a refund: the key of the charge.
+    /// For a refund, the key of the charge.
     pub charge_key: Option<&'a str>,
 }
 
-/// What the ledger holds about a movement.
+/// The ledger's record of a movement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// What became of it.
+    /// The outcome of the movement.
     pub outcome: Outcome,
-    /// The balance right after it, or at the refusal; `None` without an account.
+    /// The balance right after the movement, or at the time of the refusal. `None` if there is no
+    /// account.
     pub balance: Option<Money>,
-    /// Whether it was recorded before this call.
+    /// Whether the movement was recorded before this call.
     pub repeated: bool,
 }
 
-/// An account that there is.
+/// An existing account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Its balance now.
+    /// The current balance.
     pub balance: Money,
-    /// Whether this key opened it.
+    /// Whether the account was opened with this key.
     pub by_key: bool,
 }
 
-/// The ledger in its database.
+/// The ledger and its database.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     database: Database,
-    /// On PostgreSQL.
+    /// The batched movements; only on PostgreSQL.
     batched: Option<BatchedMovements>,
 }
 
 impl Ledger {
-    /// The ledger in this database, whose schema is [`MIGRATIONS`]. Within a Tokio runtime.
+    /// Creates a ledger on this database, whose schema is [`MIGRATIONS`]. The call needs a Tokio
+    /// runtime.
     pub fn new(database: Database) -> Self {
         let batched = (database.kind == database::Kind::Postgres).then(|| batched_movements(database.clone()));
         Ledger { database, batched }
     }
 
-    /// Opens an account with a balance of zero. With the key that opened it, it
-    /// is no error that it is there; the result says whether it was.
+    /// Opens an account with a balance of zero. If the account already exists, the call succeeds
+    /// only with the key that opened the account. Returns whether the account already existed.
     ///
     /// # Errors
-    /// [`LedgerError::AlreadyRegistered`], or the database's.
+    /// [`LedgerError::AlreadyRegistered`] or [`LedgerError::Database`].
     pub async fn register(&self, login: &str, key: Option<&str>) -> Result<bool, LedgerError> {
         let done =
             sqlx::query("INSERT INTO accounts (login, balance, register_key) VALUES ($1, 0, $2) ON CONFLICT (login) DO NOTHING")
@@ -128,11 +131,11 @@ impl Ledger {
         if key.is_some() && opened_with.as_deref() == key { Ok(true) } else { Err(LedgerError::AlreadyRegistered) }
     }
 
-    /// Sees to it that there is an account, opened with a balance of zero if there
-    /// was none. Repeating it changes nothing; the balance is the present one.
+    /// Ensures that the account exists: opens it with a balance of zero if it does not exist. A
+    /// repeated call changes nothing and returns the current balance.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn open(&self, login: &str, key: &str) -> Result<Opened, LedgerError> {
         loop {
             let account: Option<(i64, Option<String>)> =
@@ -150,19 +153,21 @@ impl Ledger {
         }
     }
 
-    /// The balance of an account.
+    /// Returns the balance of an account.
     ///
     /// # Errors
-    /// [`LedgerError::AccountNotFound`], or the database's.
+    /// [`LedgerError::AccountNotFound`] or [`LedgerError::Database`].
     pub async fn balance(&self, login: &str) -> Result<Money, LedgerError> {
         balance_of(&self.database.pool, login).await?.ok_or(LedgerError::AccountNotFound)
     }
 
-    /// Moves money, or records why not; a repeat gets what was recorded first.
+    /// Moves money, or records the reason why the ledger refuses the movement. A repeated request
+    /// returns the outcome that was recorded first.
     ///
     /// # Errors
-    /// [`LedgerError::KeyReused`] if the key was another request's, or the
-    /// database's: then the same key has to be asked again to learn the outcome.
+    /// [`LedgerError::KeyReused`] if the key belongs to another request, or
+    /// [`LedgerError::Database`]. After a database error, the outcome is unknown: repeat the
+    /// request with the same key to learn it.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<Recorded, LedgerError> {
         if movement.charge_key.is_none()
             && let Some(batched) = &self.batched
@@ -173,7 +178,8 @@ impl Ledger {
         self.record_and(movement, Recipient::Nobody).await
     }
 
-    /// The same, and adds the outcome to the outbox if it has a recipient.
+    /// Records a movement in a transaction of its own, and adds the outcome to the outbox if it has
+    /// a recipient.
     async fn record_and(&self, movement: &Movement<'_>, recipient: Recipient<'_>) -> Result<Recorded, LedgerError> {
         loop {
             let mut transaction = self.database.begin_write().await?;
@@ -188,13 +194,14 @@ impl Ledger {
                 transaction.commit().await?;
                 return Ok(Recorded { outcome, balance, repeated: false });
             }
-            // Another request with this key came in between: undo, and read what it recorded.
+            // A concurrent request recorded this key first: roll back, and read what that request
+            // recorded.
             transaction.rollback().await?;
         }
     }
 }
 
-/// What is recorded under the movement's key already.
+/// Returns the record that already exists under the movement's key.
 async fn find(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<Option<Recorded>, LedgerError> {
     let row: Option<AnyRow> =
         sqlx::query("SELECT login, amount, outcome, balance, charge_key FROM transactions WHERE kind = $1 AND key = $2")
@@ -213,7 +220,7 @@ async fn find(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -
     Ok(Some(Recorded { outcome, balance: balance.map(Money::from_minor), repeated: true }))
 }
 
-/// Changes the kept balance if the movement is allowed.
+/// Changes the stored balance if the movement is allowed.
 async fn move_balance(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
@@ -238,7 +245,8 @@ async fn move_balance(
         let outcome = match balance.minor() + change {
             ..0 => Outcome::InsufficientFunds,
             after if after > Money::MAX.minor() => Outcome::BalanceLimit,
-            // The balance changed between the two statements: the refusal would not be true any more.
+            // The balance changed between the two statements, so the refusal would no longer be
+            // correct.
             _ => continue,
         };
         return Ok((outcome, Some(balance)));
@@ -250,7 +258,8 @@ async fn balance_of(database: impl Executor<'_, Database = Any>, login: &str) ->
     Ok(balance.fetch_optional(database).await?.map(Money::from_minor))
 }
 
-/// Writes the transaction and its postings; false if its key is taken by now.
+/// Inserts the transaction and its postings. Returns `false` if a transaction with the same key
+/// exists by now.
 async fn insert(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
@@ -286,7 +295,7 @@ async fn insert(
 }
 
 impl Movement<'_> {
-    /// What the customer's balance changes by, in minor units.
+    /// Returns the change of the customer's balance, in minor units.
     fn change(&self) -> i64 {
         match self.kind {
             Kind::Refill | Kind::Refund => self.amount.minor(),
@@ -300,12 +309,12 @@ impl Kind {
         text.parse().map_err(|_| unknown("transactions.kind", text))
     }
 
-    /// As it is stored.
+    /// Returns the name that the database stores.
     fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The account that the customer's is posted against.
+    /// Returns the account of the posting that balances the customer's posting.
     const fn against(self) -> &'static str {
         match self {
             Kind::Refill => "cash",
@@ -319,12 +328,13 @@ impl Outcome {
         text.parse().map_err(|_| unknown("transactions.outcome", text))
     }
 
-    /// As it is stored.
+    /// Returns the name that the database stores.
     fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The outcome of a charge as the other services know it; `None` if it is none of a charge.
+    /// Returns the outcome of a charge in the form that the other services use. Returns `None` if a
+    /// charge cannot have this outcome.
     pub const fn of_charge(self) -> Option<orders_crds::Outcome> {
         use orders_crds::{Outcome as Of, Refusal};
         match self {

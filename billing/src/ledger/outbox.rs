@@ -1,4 +1,5 @@
-//! The outbox: outcomes that are still to be published, written in the transaction of the charge.
+//! The transactional outbox: the outcomes that billing has yet to publish. Billing adds an outcome
+//! to the outbox in the database transaction that records the outcome.
 
 use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
@@ -6,44 +7,45 @@ use sqlx::{Any, Row, Transaction, any::AnyRow};
 use super::{Kind, Ledger, Movement, Outcome, Recorded, Refund};
 use crate::error::LedgerError;
 
-/// Who an outcome is published for.
+/// The recipient of a published outcome.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Recipient<'a> {
-    /// Nobody: the caller has it in the answer.
+    /// No recipient: the caller gets the outcome in the response.
     Nobody,
-    /// The operator, and the customer at this address.
+    /// The operator, and the customer at this e-mail address.
     Customer(&'a str),
-    /// The operator, which has the customer notified.
+    /// The operator, which then requests that the customer is notified.
     Operator,
 }
 
 /// An outcome to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Its place in the outbox.
+    /// The entry's ID. It gives the entry's position in the outbox.
     pub id: i64,
-    /// Of a charge or of a refund.
+    /// The kind of the movement: a charge or a refund.
     pub kind: Kind,
-    /// Where the customer is notified; empty for a refund.
+    /// The customer's e-mail address; empty for a refund.
     pub email: String,
     /// The charge's key.
     pub key: String,
     /// The customer.
     pub login: String,
-    /// How much was asked for.
+    /// The requested amount.
     pub amount: Money,
-    /// What became of it.
+    /// The outcome of the request.
     pub outcome: Outcome,
-    /// The balance right after it, or at the refusal; `None` without an account.
+    /// The balance right after the movement, or at the time of the refusal. `None` if there is no
+    /// account.
     pub balance: Option<Money>,
 }
 
 impl Ledger {
     /// Moves money as [`Ledger::record`] does, and adds the outcome to the outbox in the same
-    /// database transaction. A repeat adds it again.
+    /// database transaction. A repeated request adds the outcome again.
     ///
     /// # Errors
-    /// As [`Ledger::record`].
+    /// The same as those of [`Ledger::record`].
     pub async fn record_with_outbox(&self, movement: &Movement<'_>, email: &str) -> Result<Recorded, LedgerError> {
         self.record_and(movement, Recipient::Customer(email)).await
     }
@@ -51,7 +53,7 @@ impl Ledger {
     /// Closes a charge as [`Ledger::close`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
-    /// As [`Ledger::close`].
+    /// The same as those of [`Ledger::close`].
     pub async fn close_with_outbox(&self, key: &str, login: &str, amount: Money, email: &str) -> Result<Recorded, LedgerError> {
         self.close_and(key, login, amount, Recipient::Customer(email)).await
     }
@@ -59,15 +61,15 @@ impl Ledger {
     /// Refunds a charge as [`Ledger::refund`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
-    /// As [`Ledger::refund`].
+    /// The same as those of [`Ledger::refund`].
     pub async fn refund_with_outbox(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
         self.refund_and(refund, Recipient::Operator).await
     }
 
-    /// At most `limit` entries of the outbox, oldest first.
+    /// Returns at most `limit` entries of the outbox, oldest first.
     ///
     /// # Errors
-    /// The database's.
+    /// [`LedgerError::Database`].
     pub async fn outbox(&self, limit: i64) -> Result<Vec<OutboxEntry>, LedgerError> {
         let rows: Vec<AnyRow> = sqlx::query(
             "SELECT o.id, o.email, COALESCE(t.charge_key, t.key), t.login, t.amount, t.outcome, t.balance, t.kind
@@ -91,17 +93,18 @@ impl Ledger {
         Ok(rows.into_iter().map(entry).collect::<Result<_, _>>()?)
     }
 
-    /// Removes an entry that was published.
+    /// Removes a published entry from the outbox.
     ///
     /// # Errors
-    /// The database's: then the outcome is published again.
+    /// [`LedgerError::Database`]. In this case, the outcome is published again.
     pub async fn sent(&self, id: i64) -> Result<(), LedgerError> {
         sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&self.database.pool).await?;
         Ok(())
     }
 }
 
-/// Adds the outcome under the movement's key to the outbox, if it has a recipient.
+/// Adds the outcome that is recorded under the movement's key to the outbox, if the outcome has a
+/// recipient.
 pub(super) async fn note(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,

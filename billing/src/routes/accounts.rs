@@ -1,4 +1,4 @@
-//! Accounts: opened, refilled, looked at.
+//! Routes that open, refill and show accounts.
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -16,7 +16,7 @@ use crate::{
     ledger::{Kind, Movement, Opened, Outcome},
 };
 
-/// `?login=`, checked.
+/// The validated query parameter `login`.
 pub(super) struct LoginQuery(Login);
 
 impl<S: Send + Sync> FromRequestParts<S> for LoginQuery {
@@ -35,18 +35,18 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginQuery {
 
 /// Open an account.
 ///
-/// Its balance is zero. For the api-server's account only.
+/// The account's balance is zero. Only the service account of the api-server may call this.
 #[utoipa::path(
     post,
     path = "/billing/register",
     tag = "accounts",
     params(
         ("login" = String, Query, description = "Login of the account"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the key that opened the account is answered as at first")
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the key that opened the account returns the first response")
     ),
     responses(
         (status = 200, description = "Opened", body = Account),
-        (status = 409, description = "Registered already; the balance is unchanged", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "An account with this login already exists; its balance is unchanged", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -61,20 +61,21 @@ pub(super) async fn register(
     Ok(answer(Account { login, balance: Money::ZERO }, repeated))
 }
 
-/// Open an account unless there is one.
+/// Open an account if it does not exist.
 ///
-/// Opened with a balance of zero if there was none. Repeating it changes nothing. For the operator's account only.
+/// A new account has a balance of zero. A repeated call changes nothing. Only the service account
+/// of the operator may call this.
 #[utoipa::path(
     put,
     path = "/billing/account/{login}",
     tag = "accounts",
     params(
         ("login" = String, Path, description = "Login of the account"),
-        ("Idempotency-Key" = String, Header, description = "The customer's UID: tells whether the account was opened for this customer")
+        ("Idempotency-Key" = String, Header, description = "The customer's UID. It determines whether the account was opened for this customer: see `opened`")
     ),
     responses(
         (status = 200, description = "The account exists", body = OpenAccount),
-        (status = 400, description = "There is no Idempotency-Key", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The `Idempotency-Key` is missing", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -90,19 +91,19 @@ pub(super) async fn open(
     Ok(Json(OpenAccount { login, balance, opened: by_key }))
 }
 
-/// Add to a balance.
+/// Add money to an account.
 ///
-/// A refusal is recorded under its key as well: after a 404, register the login and refill with a new key.
-/// For the api-server's account only.
+/// Billing also records a refusal under its key: after a 404, register the login and refill with a
+/// new key. Only the service account of the api-server may call this.
 #[utoipa::path(
     post,
     path = "/billing/refill",
     tag = "accounts",
-    params(("Idempotency-Key" = Option<String>, Header, description = "One set of keys a login; without one each call adds")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Each login has its own set of keys. Without a key, each call adds the amount")),
     request_body = Refill,
     responses(
-        (status = 200, description = "The balance right after", body = Account),
-        (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The account, with the balance right after the refill", body = Account),
+        (status = 404, description = "There is no account with this login", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, the balance would be larger than 999999999999.99, or the key was used for another refill", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -126,7 +127,7 @@ pub(super) async fn refill(
 
 /// Show a balance.
 ///
-/// Needs no token: the public API shows it to everyone.
+/// This call needs no token, because the public API shows balances to everyone.
 #[utoipa::path(
     get,
     path = "/billing/account/{login}",
@@ -134,9 +135,9 @@ pub(super) async fn refill(
     params(("login" = String, Path, description = "Login of the account")),
     responses(
         (status = 200, description = "The account", body = Account),
-        (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no account with this login", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is busy or away", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The database is overloaded or unavailable", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn account(State(billing): State<Billing>, Path(login): Path<String>) -> Result<Json<Account>, Problem> {

@@ -1,4 +1,4 @@
-//! Charges: made, looked up, closed, refunded.
+//! Routes that make, show, close and refund charges.
 
 use axum::{
     extract::{Path, State},
@@ -14,7 +14,7 @@ use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems
 use super::{Billing, Operator, answer, positive};
 use crate::ledger::{self, Kind, Movement, Outcome, Recorded};
 
-/// The outcome of a charge, as the ledger recorded it.
+/// Converts the ledger's outcome of a charge to the outcome that the API returns.
 fn outcome_of(recorded: Outcome) -> Result<orders_crds::Outcome, Problem> {
     recorded.of_charge().ok_or_else(|| Problem::internal(&"a charge cannot raise a balance"))
 }
@@ -31,10 +31,10 @@ fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Respo
     Ok(answer(charge, recorded.repeated))
 }
 
-/// Charge an account, once for the key.
+/// Charge an account, once for each key.
 ///
-/// A refusal is an outcome, too, and final for the key: see `outcome`. After any other answer than 200, or none,
-/// the outcome is unknown: ask again with the same key.
+/// A refusal is also an outcome, and it is final for the key: see `outcome`. After any other status
+/// than 200, or without a response, the outcome is unknown: repeat the call with the same key.
 #[utoipa::path(
     post,
     path = "/billing/withdraw",
@@ -42,8 +42,8 @@ fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Respo
     params(("Idempotency-Key" = String, Header, description = "The charge's key: the order's UID")),
     request_body = Withdrawal,
     responses(
-        (status = 200, description = "Charged, or refused for good", body = Charge),
-        (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Charged or refused; the outcome is final", body = Charge),
+        (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another charge", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -76,7 +76,7 @@ pub(super) async fn withdraw(
     params(("key" = String, Path, description = "The charge's key")),
     responses(
         (status = 200, description = "Charged, refused or closed", body = ChargeState),
-        (status = 404, description = "Unknown to billing: the charge may still be made", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Billing has no charge with this key; the charge may still be made", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -99,16 +99,16 @@ pub(super) async fn state(
 
 /// Close a charge, so that it can no longer be made.
 ///
-/// A charge that was decided already stays as it was; the answer has its outcome.
+/// A charge that already has an outcome stays unchanged, and the response contains that outcome.
 #[utoipa::path(
     post,
     path = "/billing/charges/{key}/close",
     tag = "charges",
-    params(("key" = String, Path, description = "The charge's key; a repeat has no further effect")),
+    params(("key" = String, Path, description = "The charge's key; a repeated call has no further effect")),
     request_body = Withdrawal,
     responses(
-        (status = 200, description = "Closed, or decided before", body = Charge),
-        (status = 422, description = "A field is invalid, or the key is another charge's", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Closed, or the charge already had an outcome", body = Charge),
+        (status = 422, description = "A field is invalid, or the key belongs to another charge", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
@@ -125,9 +125,10 @@ pub(super) async fn close(
     charge(key.as_str(), withdrawal, recorded)
 }
 
-/// Refund a charge, once for the key.
+/// Refund a charge, once for each key.
 ///
-/// In part or whole; all refunds of a charge together are at most the charge.
+/// A refund returns a part or all of the charge. The sum of the refunds of a charge is at most its
+/// amount.
 #[utoipa::path(
     post,
     path = "/billing/refund",
@@ -136,10 +137,10 @@ pub(super) async fn close(
     request_body = RefundRequest,
     responses(
         (status = 200, description = "Refunded", body = Refund),
-        (status = 400, description = "No key, or malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "This login has no such charge", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The login has no charge with this key", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The charge was refused or closed", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is invalid, the refund would exceed the charge, or the key was used for another refund", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is invalid, the refunds would exceed the charge, or the key was used for another refund", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]

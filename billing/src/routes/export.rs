@@ -1,4 +1,4 @@
-//! The ledger's rows for an audit, page by page.
+//! Routes that export the ledger's rows to an audit, page by page.
 
 use axum::extract::{Query, State};
 use orders_contracts::billing::{ExportedAccount, ExportedTransaction, Summary};
@@ -8,37 +8,38 @@ use utoipa::IntoParams;
 
 use super::{Auditor, Billing};
 
-/// Rows on a page, at most.
+/// The maximum number of rows on a page.
 const PAGE: i64 = 1000;
 
-/// Where a page of transactions begins.
+/// The start of a page of transactions.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AfterId {
-    /// The last `id` of the page before; 0 for the first page.
+    /// The last `id` of the previous page; 0 for the first page.
     #[serde(default)]
     after: i64,
 }
 
-/// Where a page of accounts begins.
+/// The start of a page of accounts.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AfterLogin {
-    /// The last `login` of the page before; empty for the first page.
+    /// The last `login` of the previous page; empty for the first page.
     #[serde(default)]
     after: String,
 }
 
 /// List transactions.
 ///
-/// In the order of their recording, 1000 a page. For the operator's account or the audit's.
+/// The transactions are in the order in which billing recorded them, 1000 per page. Only the
+/// service accounts of the operator and the audit may call this.
 #[utoipa::path(
     get,
     path = "/billing/ledger/transactions",
     tag = "ledger",
     params(AfterId),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<ExportedTransaction>),
+        (status = 200, description = "A page of transactions; the last page is empty", body = Vec<ExportedTransaction>),
         ServiceCallProblems
     )
 )]
@@ -52,14 +53,16 @@ pub(super) async fn transactions(
 
 /// List accounts.
 ///
-/// By login, 1000 a page: each one's kept balance beside the sum of its postings. For the operator's account or the audit's.
+/// The accounts are in the order of their logins, 1000 per page. Each account has its stored
+/// balance and the sum of its postings. Only the service accounts of the operator and the audit may
+/// call this.
 #[utoipa::path(
     get,
     path = "/billing/ledger/accounts",
     tag = "ledger",
     params(AfterLogin),
     responses(
-        (status = 200, description = "A page; the last one is empty", body = Vec<ExportedAccount>),
+        (status = 200, description = "A page of accounts; the last page is empty", body = Vec<ExportedAccount>),
         ServiceCallProblems
     )
 )]
@@ -71,15 +74,16 @@ pub(super) async fn accounts(
     Ok(Json(billing.ledger.accounts(&after, PAGE).await?))
 }
 
-/// Sum up the ledger.
+/// Show the ledger's totals.
 ///
-/// In one statement: the sum of all postings is zero if the books balance. For the operator's account or the audit's.
+/// One SQL statement computes the totals. If the books balance, the sum of all postings is zero.
+/// Only the service accounts of the operator and the audit may call this.
 #[utoipa::path(
     get,
     path = "/billing/ledger/summary",
     tag = "ledger",
     responses(
-        (status = 200, description = "The ledger in a few numbers", body = Summary),
+        (status = 200, description = "The number of transactions, the number of postings and the sum of all postings", body = Summary),
         ServiceCallProblems
     )
 )]

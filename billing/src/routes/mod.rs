@@ -1,4 +1,4 @@
-//! The HTTP API of billing.
+//! Billing's HTTP API: the router, the OpenAPI document and the authentication of callers.
 
 mod accounts;
 mod charges;
@@ -20,25 +20,25 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::ledger::Ledger;
 
-/// What the routes work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Billing {
-    /// The money's record.
+    /// The ledger.
     pub ledger: Ledger,
-    /// Who calls.
+    /// The authenticator of callers.
     pub authenticator: Authenticator,
-    /// Who may call what.
+    /// The service accounts that may call the routes.
     pub callers: Arc<Callers>,
 }
 
-/// The accounts that may make calls which change or reveal something.
+/// The service accounts that may make calls which change or reveal data.
 #[derive(Debug)]
 pub struct Callers {
-    /// May open accounts, charge, close and refund.
+    /// The operator's account. It may open accounts, and charge, close and refund.
     pub operator: String,
-    /// May register and refill.
+    /// The api-server's account. It may register and refill accounts.
     pub api_server: String,
-    /// May read the whole ledger.
+    /// The audit's account. It may read the whole ledger.
     pub audit: Option<String>,
 }
 
@@ -46,15 +46,15 @@ pub struct Callers {
 #[openapi(
     info(
         title = "orders-billing",
-        description = "Accounts and a double-entry ledger. For the order services only: calls that change or reveal something need a service-account token of audience `orders-billing`.\n\nMoney is a JSON number with at most two decimals; between 0.01 and 999999999999.99 where it is to move. Each call that changes something has an `Idempotency-Key`: a repeat gets the first outcome, with the header `Idempotent-Replayed: true`; the same key with another body is 422. Errors are `application/problem+json` (RFC 9457); a 503 says that it is not known whether the call had its effect: repeat it with the same key.",
+        description = "Accounts and a double-entry ledger. This API is for the order services only. Each call, except the one that shows a balance, needs a service-account token of audience `orders-billing`.\n\nAn amount of money is a JSON number with at most two decimals. An amount that a call moves is between 0.01 and 999999999999.99. Each call that changes data has an `Idempotency-Key`. A repeated call returns the first outcome, with the header `Idempotent-Replayed: true`. A call with the same key and another body fails with 422. Errors are `application/problem+json` (RFC 9457). After a 503, it is unknown whether the call had its effect: repeat the call with the same key.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "orders", url = "http://arch.homework")
     ),
-    servers((url = "http://orders-billing", description = "In the namespace of a release that is named orders")),
+    servers((url = "http://orders-billing", description = "In the namespace of a Helm release that is named orders")),
     tags(
         (name = "accounts", description = "Customers' accounts"),
-        (name = "charges", description = "What orders take from accounts, and what is given back"),
-        (name = "ledger", description = "The rows as they are, for an audit")
+        (name = "charges", description = "Charges to accounts for orders, and refunds of these charges"),
+        (name = "ledger", description = "The rows of the ledger, for an audit")
     )
 )]
 struct ApiDoc;
@@ -73,26 +73,26 @@ fn documented() -> OpenApiRouter<Billing> {
         .routes(routes!(export::summary))
 }
 
-/// The OpenAPI document of this API.
+/// Returns the OpenAPI document of this API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = documented().into_openapi();
     problem_examples::add(&mut document);
     document
 }
 
-/// The routes.
+/// Returns the router of this API.
 pub fn router(billing: Billing) -> Router {
     documented().split_for_parts().0.with_state(billing)
 }
 
-/// The operator calls. As the first of a handler's parameters it has nothing
-/// of a stranger's request looked at.
+/// An extractor that accepts only the operator. It is the first parameter of a handler, so that the
+/// service reads nothing else of an unauthorized request.
 struct Operator;
 
-/// The api-server calls.
+/// An extractor that accepts only the api-server.
 struct ApiServer;
 
-/// The operator or an audit calls.
+/// An extractor that accepts only the operator and the audit.
 struct Auditor;
 
 impl FromRequestParts<Billing> for Operator {
@@ -128,7 +128,7 @@ fn positive(amount: Money) -> Result<Money, Problem> {
     amount.require_positive().map_err(|error| Problem::invalid("balance", format!("balance: {error}")))
 }
 
-/// An answer, marked if it is the one that an earlier call got.
+/// Builds a response. The response to a repeated call has the header `Idempotent-Replayed: true`.
 fn answer<T: Serialize>(body: T, repeated: bool) -> Response {
     let mut response = Json(body).into_response();
     if repeated {

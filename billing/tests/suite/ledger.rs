@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -14,7 +15,7 @@ use orders_billing::{
 };
 use orders_crds::Money;
 use orders_service::database::{self, Database};
-use orders_testbed::Postgres;
+use orders_testbed::{PATIENCE, Postgres};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
@@ -42,11 +43,14 @@ fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64) -> 
     Refund { key, charge_key, login, amount: Money::from_minor(minor) }
 }
 
-/// Asks again while the database is busy, as every caller does: under the same key.
-async fn surely<T, F: Future<Output = Result<T, LedgerError>>>(ask: impl Fn() -> F) -> Result<T, LedgerError> {
+/// Calls again while the database is busy, as every caller does: under the same key.
+async fn surely<T, F: Future<Output = Result<T, LedgerError>>>(call: impl Fn() -> F) -> Result<T, LedgerError> {
+    let start = Instant::now();
     loop {
-        match ask().await {
-            Err(LedgerError::Database(error)) if database::is_unavailable(&error) => eprintln!("asking again: {error}"),
+        match call().await {
+            Err(LedgerError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < PATIENCE => {
+                eprintln!("calling again: {error}");
+            }
             answer => return answer,
         }
     }

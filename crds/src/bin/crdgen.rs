@@ -1,4 +1,4 @@
-//! Writes a CRD that the chart ships: `crdgen orders.arch.homework > FILE`.
+//! Prints a CRD in YAML for the Helm chart: `crdgen orders.arch.homework > FILE`.
 
 use kube::ResourceExt;
 

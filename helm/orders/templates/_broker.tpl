@@ -1,18 +1,18 @@
 {{/*
-The broker, where services talk through one. These take the root, except for orders.nats.env.
+Helpers for the NATS broker. Their argument is the root context, unless a comment names another one.
 */}}
 
-{{/* "true" or empty: somebody talks through a broker. */}}
+{{/* "true" if any service uses a broker, else empty. */}}
 {{- define "orders.nats.used" -}}
 {{- if ne .Values.interaction "http" }}true{{ end }}
 {{- end }}
 
-{{/* "true" or empty: this service does. Takes a component. */}}
+{{/* "true" if this service uses the broker, else empty. Argument: a component. */}}
 {{- define "orders.nats.usedBy" -}}
 {{- if or (eq .root.Values.interaction "broker") (and (include "orders.nats.used" .root) (ne .name "billing")) }}true{{ end }}
 {{- end }}
 
-{{/* "true" or empty: the chart brings the server. */}}
+{{/* "true" if the chart installs the server, else empty. */}}
 {{- define "orders.nats.bundled" -}}
 {{- if and (include "orders.nats.used" .) (not .Values.nats.url) }}true{{ end }}
 {{- end }}
@@ -25,12 +25,12 @@ The broker, where services talk through one. These take the root, except for ord
 {{- default (printf "nats://%s.%s.svc:4222" (include "orders.nats.component" .) .Release.Namespace) .Values.nats.url }}
 {{- end }}
 
-{{/* The Secret with the users' passwords. */}}
+{{/* Name of the Secret with the users' passwords. */}}
 {{- define "orders.nats.secret" -}}
 {{- default (include "orders.nats.component" .) .Values.nats.existingSecret }}
 {{- end }}
 
-{{/* Where a service finds the broker; empty if it has no use for one. Takes a component. */}}
+{{/* Environment variables with which a service connects to the broker; empty if it does not use one. Argument: a component. */}}
 {{- define "orders.nats.env" -}}
 {{- if include "orders.nats.usedBy" . -}}
 - name: NATS_URL

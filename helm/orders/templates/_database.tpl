@@ -1,13 +1,13 @@
 {{/*
-Databases of billing, notify and the archive. All of these take a component.
-A Secret of the user's own is taken to hold PostgreSQL: the chart cannot look inside, and SQLite needs no secret.
+Helpers for the databases of billing, notify and the archive. Their argument is a component.
+The chart assumes that a Secret of the user holds a PostgreSQL URL: it cannot read that Secret, and SQLite needs none.
 */}}
 
 {{- define "orders.database.url" -}}
 {{- default (printf "sqlite:///data/%s.db" .name) .values.database.url }}
 {{- end }}
 
-{{/* "true" or empty. */}}
+{{/* "true" if the database is SQLite, else empty. */}}
 {{- define "orders.database.isSqlite" -}}
 {{- if and (not .values.database.existingSecret) (hasPrefix "sqlite:" (include "orders.database.url" .)) }}true{{ end }}
 {{- end }}
@@ -25,7 +25,7 @@ A Secret of the user's own is taken to hold PostgreSQL: the chart cannot look in
       {{- end }}
 {{- end }}
 
-{{/* One writer, and never two pods on one file. */}}
+{{/* With SQLite: one replica, and never two pods that use the same file. */}}
 {{- define "orders.database.strategy" -}}
 {{- if include "orders.database.isSqlite" . }}
 type: Recreate
@@ -44,7 +44,7 @@ rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
   {{- else }}
   emptyDir: {}
   {{- end }}
-# SQLite's temporary files.
+# For SQLite's temporary files.
 - name: tmp
   emptyDir: {}
 {{- end }}

@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Prefix of all names; 45 characters leave room for "-api-server" and the ends that Deployments add. */}}
+{{/* Prefix of all object names. At most 45 characters, to leave room for "-api-server" and the suffixes that Deployments add. */}}
 {{- define "orders.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
@@ -17,7 +17,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Prefix of cluster-wide names: the same release name may be used in two namespaces. */}}
+{{/* Prefix of the names of cluster-scoped objects. It contains the namespace, since two namespaces may use the same release name. */}}
 {{- define "orders.clusterName" -}}
 {{- printf "%s-%s" .Release.Namespace (include "orders.fullname" .) }}
 {{- end }}
@@ -33,7 +33,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-What follows takes a component: (dict "root" $ "name" "api-server" "values" .Values.apiServer).
+The argument of the following templates is a component: (dict "root" $ "name" "api-server" "values" .Values.apiServer).
 */}}
 
 {{- define "orders.component.name" -}}
@@ -62,7 +62,7 @@ app.kubernetes.io/component: {{ .name }}
 system:serviceaccount:{{ .root.Release.Namespace }}:{{ include "orders.component.name" . }}
 {{- end }}
 
-{{/* Labels of the pods: nothing that a new version of the chart would change, since that restarts them. */}}
+{{/* Labels of the pods. None of them changes with the chart's version, since a change would restart the pods. */}}
 {{- define "orders.component.podLabels" -}}
 {{ include "orders.component.selector" . }}
 app.kubernetes.io/part-of: orders
@@ -71,7 +71,7 @@ app.kubernetes.io/part-of: orders
 {{- end }}
 {{- end }}
 
-{{/* Annotations of the pods; "secret" is the manifest of the Secret whose change has to restart them. */}}
+{{/* Annotations of the pods. "secret" is the manifest of the Secret whose change must restart the pods. */}}
 {{- define "orders.component.podAnnotations" -}}
 {{- with .secret }}
 checksum/config: {{ (. | fromYaml).data | toJson | sha256sum }}
@@ -86,7 +86,7 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
-{{/* The claim of a component that keeps data, unless the user brings one. */}}
+{{/* The PersistentVolumeClaim of a component that stores data, unless the user names an existing claim. */}}
 {{- define "orders.component.claim" -}}
 {{- $p := .values.persistence }}
 {{- if not $p.existingClaim -}}
@@ -112,7 +112,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* The part of a pod's spec that says who it is and where it may run. */}}
+{{/* The part of a pod's spec with its service account, security context and scheduling. */}}
 {{- define "orders.component.pod" -}}
 serviceAccountName: {{ include "orders.component.name" . }}
 enableServiceLinks: false
@@ -146,7 +146,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{/* Pod Security "restricted", for pods. */}}
+{{/* Security context of pods, for the Pod Security Standard "restricted". */}}
 {{- define "orders.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
@@ -158,7 +158,7 @@ securityContext:
     type: RuntimeDefault
 {{- end }}
 
-{{/* Pod Security "restricted" and more, for containers. */}}
+{{/* Security context of containers. It is stricter than the Pod Security Standard "restricted". */}}
 {{- define "orders.containerSecurity" -}}
 securityContext:
   allowPrivilegeEscalation: false
@@ -186,7 +186,7 @@ livenessProbe:
   failureThreshold: 3
 {{- end }}
 
-{{/* Lets the pod leave the Service's endpoints before it stops to accept; with the services' own 20 s it stays under 30 s. */}}
+{{/* A pause before shutdown, so that the pod leaves the Service's endpoints before it stops accepting connections. With the services' own 20 s, it stays within the 30 s of the grace period. */}}
 {{- define "orders.drain" -}}
 lifecycle:
   preStop:
@@ -194,7 +194,7 @@ lifecycle:
       seconds: 5
 {{- end }}
 
-{{/* Environment of all services. */}}
+{{/* Environment variables of all services. */}}
 {{- define "orders.env" -}}
 - name: LOG_FORMAT
   value: {{ .Values.log.format }}
@@ -204,7 +204,7 @@ lifecycle:
   value: 0.0.0.0:9090
 {{- end }}
 
-{{/* A variable from the Secret with the services' URLs. */}}
+{{/* An environment variable from the Secret with the services' URLs. */}}
 {{- define "orders.urlEnv" -}}
 - name: {{ .key }}
   valueFrom:

@@ -1,4 +1,4 @@
-{{/* "true" or empty: the inbox is on when asked for, and by itself when there is no mail server. */}}
+{{/* "true" if the inbox is enabled, else empty. It is enabled by the value, or by default if no mail server is set. */}}
 {{- define "orders.inbox.enabled" -}}
 {{- if kindIs "bool" .Values.inbox.enabled }}
 {{- if .Values.inbox.enabled }}true{{ end }}

@@ -5,13 +5,13 @@
 {{- end }}
 {{- end }}
 
-{{/* The port in a URL, or empty. */}}
+{{/* The port in a URL; empty if the URL has none. */}}
 {{- define "orders.network.urlPort" -}}
 {{- $authority := regexReplaceAll "^[a-z]+://([^/?@]*@)?([^/?]*).*$" . "${2}" -}}
 {{- regexFind ":[0-9]+$" $authority | trimPrefix ":" }}
 {{- end }}
 
-{{/* Who may read metrics; probes come from the node and are always allowed. */}}
+{{/* Ingress rule for the clients that may read metrics. Probes come from the node and are always allowed. */}}
 {{- define "orders.network.metrics" -}}
 {{- with .Values.networkPolicy.metricsFrom -}}
 - from:
@@ -21,7 +21,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What every service needs: names, and the Kubernetes API, which no selector can name. */}}
+{{/* Egress rules of every service: DNS, and the Kubernetes API, which no selector can match. */}}
 {{- define "orders.network.base" -}}
 - ports:
     {{- range .Values.networkPolicy.ports.dns }}
@@ -32,14 +32,14 @@
     {{- include "orders.network.tcp" .Values.networkPolicy.ports.kubeApi | trim | nindent 4 }}
 {{- end }}
 
-{{/* A peer: pods of one component of this release. Takes a component. */}}
+{{/* A peer that matches the pods of one component of this release. Argument: a component. */}}
 {{- define "orders.network.peer" -}}
 - podSelector:
     matchLabels:
       {{- include "orders.component.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* A PostgreSQL database, wherever it is. Takes a component. */}}
+{{/* Egress rule for a PostgreSQL database, at any address. Argument: a component. */}}
 {{- define "orders.network.database" -}}
 {{- if not (include "orders.database.isSqlite" .) }}
 {{- $ports := .root.Values.networkPolicy.ports.database }}
@@ -51,7 +51,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The broker, the chart's own or wherever it is; empty for services that have no use for one. Takes a component. */}}
+{{/* Egress rule for the broker: the chart's own pods, or any address. Empty for services that do not use a broker. Argument: a component. */}}
 {{- define "orders.network.nats" -}}
 {{- if not (include "orders.nats.usedBy" .) }}
 {{- else if include "orders.nats.bundled" .root -}}

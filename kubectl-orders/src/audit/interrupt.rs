@@ -1,10 +1,10 @@
-//! Being told to end before the end.
+//! Catches the signals that interrupt an audit, so that its Job can be deleted.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C and its like. Once caught, they no longer end the program by themselves.
+/// Ctrl-C, SIGTERM and SIGHUP. Once caught, these signals no longer end the program by themselves.
 pub struct Interrupt {
     ctrl_c: Signal,
     terminate: Signal,
@@ -12,7 +12,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches them from now on.
+    /// Starts to catch the signals.
     ///
     /// # Errors
     /// If the operating system does not allow it.
@@ -24,7 +24,7 @@ impl Interrupt {
         })
     }
 
-    /// Waits until one comes; at once if one came since they are caught.
+    /// Waits for a signal. Returns immediately if a signal has arrived since [`Interrupt::catch`].
     pub async fn came(&mut self) {
         tokio::select! {
             _ = self.ctrl_c.recv() => {}

@@ -1,4 +1,4 @@
-//! The Job of one audit, made of the release's CronJob as `kubectl create job --from` does.
+//! Builds the Job of one audit from the release's CronJob, as `kubectl create job --from` does.
 
 use std::collections::BTreeMap;
 
@@ -14,21 +14,23 @@ use kube::{ResourceExt, api::ObjectMeta};
 /// The name that the chart gives the container of the audit.
 pub const CONTAINER: &str = "audit";
 
-/// The chart keeps a run for days. This one is read and deleted at once, and goes by itself if that did not happen.
-/// Not at once, however: it has to be there until its log was read.
+/// The time to live of the finished Job. The chart keeps its Jobs for days. The command reads the
+/// log of this Job and deletes it immediately; the TTL removes the Job if that did not happen. The
+/// TTL is not zero, because the Job must exist until its log is read.
 const TTL_SECONDS: i32 = 3600;
 
-/// What tells by whom a Job was made.
+/// The annotation that records how a Job was created.
 const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";
 
-/// The Job for one audit whose report has this form, if the CronJob is one of the audit's.
+/// Builds the Job of one audit whose report has this format. Returns `None` if the CronJob is not
+/// one of the audit.
 pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
     let template = cron_job.spec.job_template.clone();
     let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec?);
     spec.ttl_seconds_after_finished = Some(TTL_SECONDS);
     let containers = &mut spec.template.spec.as_mut()?.containers;
     let container = containers.iter_mut().find(|container| container.name == CONTAINER)?;
-    // The log shall be the report and nothing else.
+    // The log must contain only the report.
     for (name, value) in [("OUTPUT", output), ("RUST_LOG", "off")] {
         let env = container.env.get_or_insert_default();
         env.retain(|variable| variable.name != name);
@@ -46,7 +48,8 @@ pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
     Some(Job { metadata, spec: Some(spec), status: None })
 }
 
-/// Without `blockOwnerDeletion`, which one may need a further permission to set.
+/// The reference to the CronJob. It does not set `blockOwnerDeletion`, which may require a further
+/// permission.
 fn owner(cron_job: &CronJob) -> OwnerReference {
     OwnerReference {
         api_version: "batch/v1".to_owned(),

@@ -1,4 +1,4 @@
-//! What the states of the Job and of its pods mean.
+//! Derives the state of an audit from the states of its Job and of its pods.
 
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -8,44 +8,45 @@ use kube::ResourceExt;
 
 use super::job::CONTAINER;
 
-/// How far an audit is.
+/// The state of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It has not ended.
+    /// The audit has not ended.
     Waiting {
-        /// For what, in words.
+        /// A description of the current state.
         what: String,
-        /// Whether something is wrong that the user should know of.
+        /// Whether there is a problem that the user should know of.
         trouble: bool,
     },
-    /// It has.
+    /// The audit has ended.
     Ended(Ended),
 }
 
 /// How an audit ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It found out what it should.
+    /// The audit has a report.
     Reported {
-        /// The pod that has its report.
+        /// The pod whose log is the report.
         pod: String,
-        /// Whether everything holds.
+        /// Whether all checks passed.
         holds: bool,
     },
-    /// It came to nothing.
+    /// The audit has no report.
     Failed {
-        /// Why, in the words of Kubernetes.
+        /// The reason that Kubernetes reports.
         why: String,
-        /// The pod whose log may tell more.
+        /// The pod whose log may contain more information.
         pod: Option<String>,
     },
 }
 
-/// How far the audit of this Job is. The pods must not be older than the Job.
+/// Returns the state of the audit of this Job. The pods must not have been read before the Job.
 pub fn of(job: &Job, pods: &[Pod]) -> State {
     let mut pods: Vec<&Pod> = pods.iter().collect();
     pods.sort_by_key(|pod| pod.creation_timestamp());
-    // The Job's own verdict comes later, and may be that of its time limit.
+    // The pods come first: the condition of the Job follows later, and may be that of its time
+    // limit.
     for pod in &pods {
         if let Some(code @ (0 | 1)) = ended(pod).map(|ended| ended.exit_code) {
             return State::Ended(Ended::Reported { pod: pod.name_any(), holds: code == 0 });
@@ -60,19 +61,19 @@ pub fn of(job: &Job, pods: &[Pod]) -> State {
     }
 }
 
-/// Why the Job ended, if it did.
+/// The reason why the Job ended, if it has ended.
 fn verdict(job: &Job) -> Option<String> {
     let conditions = job.status.as_ref()?.conditions.as_deref()?;
     let ended =
         conditions.iter().find(|condition| condition.status == "True" && ["Complete", "Failed"].contains(&&*condition.type_))?;
     Some(match ended.type_.as_str() {
-        // It is not told with whose report.
+        // A complete Job does not name the pod that has the report.
         "Complete" => "its pod is gone".to_owned(),
         _ => reason(ended.reason.as_deref(), ended.message.as_deref()),
     })
 }
 
-/// What the newest pod is at.
+/// The state of an audit that waits for its newest pod.
 fn waiting(pod: &Pod) -> State {
     let status = pod.status.clone().unwrap_or_default();
     if let Some(ended) = ended(pod) {
@@ -97,7 +98,7 @@ fn waiting(pod: &Pod) -> State {
     }
 }
 
-/// Whether a container that waits for this will be started without anybody's help.
+/// Whether a container that waits for this reason starts without intervention.
 fn is_ordinary(reason: Option<&str>) -> bool {
     matches!(reason, None | Some("ContainerCreating" | "PodInitializing"))
 }
@@ -146,7 +147,7 @@ mod tests {
             {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the limit"}]))
     }
 
-    /// A pod that was made in this second.
+    /// A pod that was created in this second.
     fn pod(name: &str, second: u8, status: Value) -> Pod {
         let created = format!("2026-05-07T12:00:{second:02}Z");
         serde_json::from_value(json!({"metadata": {"name": name, "creationTimestamp": created}, "status": status})).unwrap()
@@ -175,7 +176,7 @@ mod tests {
         let reported = |name: &str, holds| State::Ended(Ended::Reported { pod: name.to_owned(), holds });
         assert_eq!(of(&running(), &[pod("a", 0, exited(0))]), reported("a", true));
         assert_eq!(of(&running(), &[pod("a", 0, exited(1))]), reported("a", false));
-        // A try before it came to nothing, and the Job may already be told to have failed.
+        // An earlier attempt had no report, and the Job may already have the condition Failed.
         assert_eq!(of(&failed(), &[pod("a", 0, exited(2)), pod("b", 9, exited(1))]), reported("b", false));
     }
 
@@ -217,7 +218,7 @@ mod tests {
         assert_waits(&[pod("a", 0, json!({}))], false, "has not started");
         assert_waits(&[pod("a", 0, with(json!({"waiting": {"reason": "ContainerCreating"}})))], false, "has not started");
         assert_waits(&[pod("a", 0, with(json!({"running": {}})))], false, "at work");
-        // The newest counts.
+        // The newest pod counts.
         assert_waits(&[pod("b", 9, with(json!({"running": {}}))), pod("a", 0, exited(2))], false, "at work");
     }
 }

@@ -111,7 +111,8 @@ async fn a_caller_who_hangs_up_at_any_point_does_not_hold_up_the_message() -> Re
     on_both(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15).with_lease(LEASE);
+        let delivery =
+            Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15).with_lease(LEASE);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         for point in 0..60_u64 {
             let patience = Duration::from_micros(point * point * 10);

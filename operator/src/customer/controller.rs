@@ -1,8 +1,8 @@
-//! Watches the customers, and reconciles each that changed or whose balance did.
+//! Watches the customers, and reconciles each customer that changed or whose balance changed.
 //!
-//! A balance changes with each order. Writing it into the customer each time would be a
-//! third write an order. So changes are collected for a while; then billing is asked for the
-//! balance.
+//! A balance changes with each order. Writing it to the customer each time would be a third write
+//! per order. Therefore the changes are collected for a while. Then the balance is requested from
+//! billing.
 
 use std::{
     collections::HashSet,
@@ -34,13 +34,15 @@ use crate::{
     ports::http::accounts::Accounts,
 };
 
-/// How long changes of balances are collected: a customer is written so often at most.
+/// How long changes of balances are collected. A customer's balance is written at most once in this
+/// time.
 const COLLECTED: Duration = Duration::from_secs(5);
 
-/// Customers worked on at once: few, since orders come first.
+/// The maximum number of customers reconciled at the same time. It is small because orders have
+/// priority.
 const CONCURRENCY: u16 = 4;
 
-/// What reconciling a customer needs, and the logins whose balance changed.
+/// The dependencies for reconciling a customer, and the logins whose balance changed.
 pub struct Customers {
     pub(super) client: Client,
     pub(super) accounts: Accounts,
@@ -49,17 +51,18 @@ pub struct Customers {
 }
 
 impl Customers {
-    /// Their accounts are in this billing service.
+    /// Creates the controller of customers whose accounts are in this billing service.
     pub fn new(client: Client, accounts: Accounts, events: Publisher) -> Arc<Self> {
         Arc::new(Customers { client, accounts, events, changed: Mutex::default() })
     }
 
-    /// Notes that the balance of this login's account changed.
+    /// Records that the balance of this login's account changed.
     pub fn balance_changed(&self, login: &str) {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(login.to_owned());
     }
 
-    /// Runs until shutdown. Each customer is looked at once at the start, for what changed unseen.
+    /// Runs until shutdown. At the start each customer is reconciled once, because it may have changed
+    /// while no operator was running.
     pub async fn run(self: Arc<Self>, namespace: Option<&str>, shutdown: Shutdown) {
         let customers: Api<CustomerGuard> = match namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -71,7 +74,7 @@ impl Customers {
             .modify(|customer| customer.managed_fields_mut().clear())
             .reflect(writer)
             .applied_objects()
-            // Not what this operator writes itself.
+            // Drops the operator's own writes: they change the status, not the generation.
             .predicate_filter(predicates::generation, PredicateConfig::default());
         let balances = self.clone().changed(store.clone());
         Controller::for_stream(changed, store)
@@ -83,7 +86,7 @@ impl Customers {
             .await;
     }
 
-    /// The customers whose balance changed, every now and then.
+    /// The customers whose balance changed: a batch each time that [`COLLECTED`] has passed.
     fn changed(self: Arc<Self>, customers: Store<CustomerGuard>) -> impl Stream<Item = ObjectRef<CustomerGuard>> + use<> {
         let rounds = stream::unfold((self, customers), async |(this, customers)| {
             tokio::time::sleep(COLLECTED).await;
@@ -102,9 +105,10 @@ fn of_logins(logins: &HashSet<String>, customers: &Store<CustomerGuard>) -> Vec<
     customers.state().iter().filter(|customer| is_of(customer)).map(|customer| ObjectRef::from_obj(&**customer)).collect()
 }
 
-/// A status that could not be written: billing is asked again, and says the same.
+/// The delay after a status could not be written. The next pass repeats the request to billing,
+/// which gives the same answer.
 fn retry_later(customer: Arc<CustomerGuard>, error: &KubeError, _: Arc<Customers>) -> Action {
-    // A conflict is somebody's change, which the watch brings.
+    // A conflict means that another client changed the customer. The watch brings the new version.
     if !error.is_conflict() {
         tracing::warn!(customer = customer.name_any(), %error, "the account is not shown; trying again");
     }

@@ -1,4 +1,5 @@
-//! The life of a `Customer`: its billing account is opened, and its balance shown.
+//! The `Customer` controller: it opens the billing account of each customer, and shows the balance
+//! in the status.
 
 pub mod controller;
 pub mod reconcile;
@@ -6,5 +7,5 @@ pub mod reconcile;
 use kube::core::DeserializeGuard;
 use orders_crds::Customer;
 
-/// A Customer that may fail to parse: one that does must not stop the watch of the others.
+/// A Customer that may fail to parse. A parse error must not stop the watch of the other customers.
 pub type CustomerGuard = DeserializeGuard<Customer>;

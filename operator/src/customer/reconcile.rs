@@ -1,4 +1,4 @@
-//! One pass over a customer.
+//! One pass over a customer: opens the billing account and writes the status.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::{
     ports::NoAnswer,
 };
 
-/// Until billing is asked again that did not answer, or a write is tried again that failed.
+/// The delay before a request that billing did not answer, or a write that failed, is repeated.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 
 /// Opens the billing account of a customer, and writes its status if that changes.
 ///
 /// # Errors
-/// [`KubeError`]. Billing is asked again, and gives the same answer.
+/// [`KubeError`]. The next pass repeats the request to billing, which gives the same answer.
 pub async fn reconcile(guarded: Arc<CustomerGuard>, customers: Arc<Customers>) -> Result<Action, KubeError> {
     let name = guarded.name_any();
     let (customer, login) = match read(&guarded) {
         Ok(read) => read,
-        // The CRD lets none in; one that was stored before it did stays as it is.
+        // The CRD refuses such a customer. One that was stored under older rules stays as it is.
         Err(error) => {
             tracing::warn!(customer = name, error, "a customer cannot be read");
             return Ok(Action::await_change());
@@ -57,7 +57,7 @@ fn read(guarded: &CustomerGuard) -> Result<(&Customer, Login), String> {
     Ok((customer, login))
 }
 
-/// What the status is after billing's answer, and what is worth an Event.
+/// Returns the status after billing's answer, and the events to publish.
 fn status_after(
     before: &CustomerStatus,
     generation: Option<i64>,
@@ -75,7 +75,7 @@ fn status_after(
             status.balance = Some(account.balance);
             (Some(true), reason, message.clone(), OrderEvent::normal(reason, "Open", message))
         }
-        // The account stays open, whoever does not answer.
+        // An account that was opened stays open, even if billing does not answer now.
         Err(_) if before.is_account_open() => return (before.clone(), Vec::new()),
         Err(NoAnswer(error)) => {
             let message = "Billing does not answer; it is asked again.".to_owned();
@@ -89,10 +89,11 @@ fn status_after(
     (status, if news { vec![happened] } else { Vec::new() })
 }
 
-/// Writes the status if the customer is still the one that was looked at; whether it is.
+/// Writes the status if the customer still has the resource version that was read. Returns `false`
+/// if the customer is gone.
 async fn write(customer: &Customer, status: &CustomerStatus, client: &Client) -> Result<bool, KubeError> {
     let api: Api<Customer> = Api::namespaced(client.clone(), &customer.namespace().unwrap_or_default());
-    // Nothing in it is ever unset, so what is not named need not be.
+    // The operator never removes a field of this status, so the merge patch needs no nulls.
     let patch = json!({ "metadata": { "resourceVersion": customer.resource_version() }, "status": status });
     let (name, params) = (customer.name_any(), PatchParams::apply(FIELD_MANAGER));
     match tokio::time::timeout(CALL_TIMEOUT, api.patch_status(&name, &params, &Patch::Merge(patch))).await? {

@@ -1,12 +1,12 @@
-//! Why the Kubernetes API did not do what it was asked for.
+//! The error of a call to the Kubernetes API.
 
-/// A call to the Kubernetes API that failed. Whether it had its effect is not known.
+/// A call to the Kubernetes API failed. It is not known whether the call had its effect.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeError {
-    /// It refused or failed.
+    /// The API server refused the call, or the call failed.
     #[error("Kubernetes API: {0}")]
     Api(#[from] kube::Error),
-    /// It did not answer within [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
+    /// The API server did not answer within [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
     #[error("the Kubernetes API did not answer in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
 }

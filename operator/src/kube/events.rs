@@ -1,9 +1,9 @@
-//! Kubernetes Events of an order, for `kubectl describe`.
+//! Publishes the Kubernetes Events of orders and customers, for `kubectl describe`.
 //!
-//! kube's `Recorder` keeps each event of the last six minutes in memory, to merge
-//! repeats, and walks through them at each publication. Here an event happens once for
-//! an order, round and reason, and is named after them: the API server refuses a repeat
-//! after a crash as already existing.
+//! kube's `Recorder` keeps each event of the last six minutes in memory to merge repeats, and
+//! iterates over all of them at each publication. Here an event happens once for each order, round
+//! and reason, and is named after these three. After a crash, the API server refuses a repeated
+//! event because it already exists.
 
 use std::time::Duration;
 
@@ -18,37 +18,38 @@ use orders_crds::Reason;
 /// How long the API server may take to store an event.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest note that the API server takes, in bytes.
+/// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 
-/// Something that happened to an order, and is worth an Event.
+/// Something that happened to an order or a customer and is published as an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderEvent {
-    /// `Normal`, or `Warning` for what the customer or operator would not want.
+    /// `Normal`, or `Warning` for events that the customer or the administrator does not want.
     pub type_: &'static str,
-    /// Why.
+    /// Why it happened.
     pub reason: Reason,
-    /// What the operator was doing.
+    /// The operator's action.
     pub action: &'static str,
-    /// In words, with amounts.
+    /// A description, with amounts.
     pub note: String,
-    /// Counts on when the order goes through the same again: another attempt, another message.
+    /// A number that increases when the order repeats its steps: for another attempt to charge,
+    /// another resend or a refund.
     pub round: i32,
 }
 
 impl OrderEvent {
-    /// Something that went as it should.
+    /// A `Normal` event.
     pub fn normal(reason: Reason, action: &'static str, note: String) -> Self {
         OrderEvent { type_: "Normal", reason, action, note, round: 1 }
     }
 
-    /// Something that did not.
+    /// A `Warning` event.
     pub fn warning(reason: Reason, action: &'static str, note: String) -> Self {
         OrderEvent { type_: "Warning", reason, action, note, round: 1 }
     }
 }
 
-/// Publishes events.
+/// Publishes Events.
 #[derive(Clone)]
 pub struct Publisher {
     client: Client,
@@ -56,13 +57,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher in the name of this replica.
+    /// Creates a publisher that reports as this replica.
     pub fn new(client: Client, instance: String) -> Self {
         Publisher { client, instance }
     }
 
-    /// Publishes these events in their order. A failure is only logged: the status is the
-    /// record, and no code reads events.
+    /// Publishes these events, one after the other. A failure is only logged: the status is the
+    /// record, and no code reads Events.
     pub async fn publish(&self, happened: &[OrderEvent], order: &ObjectReference) {
         let namespace = order.namespace.as_deref().unwrap_or("default");
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
@@ -79,7 +80,7 @@ impl Publisher {
     }
 
     fn event(&self, happened: &OrderEvent, order: &ObjectReference, now: Timestamp) -> Event {
-        // Names have 253 characters at most; the UID alone would do.
+        // A name has at most 253 characters. The UID alone would make it unique.
         let name = order.name.as_deref().filter(|name| name.len() <= 200).unwrap_or("order");
         let uid = order.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
         let round = if happened.round > 1 { format!(".{}", happened.round) } else { String::new() };

@@ -1,8 +1,8 @@
-//! The finalizer of an order whose charge is not known.
+//! The finalizer of an order whose charge is unknown or whose refund is pending.
 //!
-//! A finalizer on every order would cost two more writes each. An order has one only
-//! from a pass that ends with its charge unknown or a refund pending, until that is
-//! settled and the customer is notified.
+//! A finalizer on every order would cost two more writes per order. Therefore an order gets it only
+//! if a pass ends with the charge unknown or the refund pending. The finalizer is removed when the
+//! charge is settled. If the order is being deleted, its customer must be notified first.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use super::{
     status_patch::{Written, written},
 };
 
-/// How long a deleted order is kept for its charge to become known and its customer to be
-/// notified. After that it is let go, so that a namespace can be removed whose billing
-/// service never comes back.
+/// How long a deleted order keeps the finalizer while its charge is unknown or its customer is not
+/// notified. After that the finalizer is removed, so that a namespace can be deleted even if its
+/// billing service never returns.
 pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Whether the order has the finalizer.
@@ -29,9 +29,9 @@ pub fn has_finalizer(order: &OrderGuard) -> bool {
     order.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether the order should have it: its charge was begun and is not known, or the order is
-/// being deleted and its customer is still to be notified. Kubernetes does not let a
-/// finalizer be added to an order that is being deleted.
+/// Whether the order must have the finalizer: its charge was begun and is not settled, or the order
+/// is being deleted and its customer is still to be notified. Kubernetes does not allow a finalizer
+/// to be added to an order that is being deleted.
 pub fn needs_finalizer(order: &OrderGuard, status: &OrderStatus) -> bool {
     let charge_open = !status.conditions.is_empty() && status.is_charge_open();
     match order.meta().deletion_timestamp {
@@ -40,7 +40,7 @@ pub fn needs_finalizer(order: &OrderGuard, status: &OrderStatus) -> bool {
     }
 }
 
-/// Whether the order has been kept for longer than [`LIMIT`] since its deletion.
+/// Whether the deletion of the order was requested more than [`LIMIT`] ago.
 pub fn is_overdue(order: &OrderGuard, now: Timestamp) -> bool {
     order.meta().deletion_timestamp.as_ref().is_some_and(|deleted| deleted.0 + LIMIT < now)
 }

@@ -1,5 +1,5 @@
-//! The Kubernetes API as the operator uses it: how an order is read, its status,
-//! finalizer and Events written. Nothing here knows what an order needs next.
+//! The operator's calls to the Kubernetes API: they read orders, and write their status, finalizer
+//! and Events. This module does not decide what an order needs next.
 
 pub mod error;
 pub mod events;
@@ -15,5 +15,5 @@ pub use order_guard::OrderGuard;
 /// How long one call to the Kubernetes API may take.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Field manager of whatever the operator writes.
+/// The field manager of all the operator's writes.
 pub const FIELD_MANAGER: &str = "orders-operator";

@@ -1,4 +1,4 @@
-//! An order as the API server sends it, whether or not it parses.
+//! Deserializes an order from the API server, whether or not it parses.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -11,19 +11,18 @@ use orders_crds::Order;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-/// An order that may fail to parse: one that cannot be read must not stop the watch of
-/// the others.
+/// An order that may fail to parse. A parse error must not stop the watch of the other orders.
 ///
 /// kube's `DeserializeGuard` does the same for every kind, but builds a tree of all values
 /// and clones it before it parses. Here the parts stay text until they are parsed, and the
-/// managed fields, half of a stored order, are skipped.
+/// managed fields, which are half of a stored order, are skipped.
 #[derive(Clone, Debug)]
 pub struct OrderGuard(pub Result<Order, Unreadable>);
 
 /// An order that cannot be read as a whole.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// What can be read of it.
+    /// The metadata, which can be read.
     pub metadata: ObjectMeta,
 }
 
@@ -35,7 +34,7 @@ struct Parts {
     status: Option<Box<RawValue>>,
 }
 
-/// All of an [`ObjectMeta`] but the managed fields.
+/// All fields of an [`ObjectMeta`] except the managed fields.
 #[derive(Deserialize)]
 #[serde(remote = "ObjectMeta", rename_all = "camelCase")]
 struct Metadata {
@@ -107,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// As the API server sends it, by way of which the watch reads it.
+    /// Parses an order from a watch event of the API server.
     fn watched(spec: serde_json::Value, status: serde_json::Value) -> OrderGuard {
         let order = json!({
             "apiVersion": "arch.homework/v1",

@@ -1,5 +1,5 @@
-//! Writing the status of an order, or of what else belongs to it, only if it is
-//! still the version that was read.
+//! Writes the status of an order, only if the order still has the resource version that was read.
+//! This module also interprets the results of other writes to an order.
 
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 
 use super::{CALL_TIMEOUT, FIELD_MANAGER, KubeError, OrderGuard};
 
-/// What became of a write to an order.
+/// The result of a write to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The order has this resource version now.
     Version(Option<String>),
-    /// The order is gone, or another one has its name.
+    /// The order is gone, or another order has its name.
     Gone,
 }
 
-/// Writes the status of an order if it is still the version that was read.
+/// Writes the status of an order if it still has the resource version that was read.
 ///
 /// # Errors
 /// [`KubeError`]; a conflict if another client changed the order.
@@ -30,8 +30,8 @@ pub async fn write_status(order: &OrderGuard, status: &OrderStatus, client: &Cli
     written(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await?).await
 }
 
-/// Reads the result of a write. After a conflict the order is looked up: if it is gone,
-/// no later pass takes care of its charge.
+/// Interprets the result of a write. After a conflict the order is read again. If it is gone, the
+/// caller must settle its charge, because no later pass does.
 pub(super) async fn written(
     order: &OrderGuard,
     orders: &Api<OrderGuard>,

@@ -1,4 +1,4 @@
-//! What a pass over an order needs.
+//! The dependencies of a pass over an order: clients, and the state that passes share.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     ports::{Billing, Notify},
 };
 
-/// What a pass over an order needs.
+/// The dependencies of a pass over an order.
 pub struct Context {
     /// The Kubernetes API.
     pub client: Client,
@@ -21,7 +21,7 @@ pub struct Context {
     pub notify: Arc<dyn Notify>,
     /// Publishes Events.
     pub events: Publisher,
-    /// The operator's own writes, as the watch brings them.
+    /// Waits until the watch has the operator's own write.
     pub echo: WatchEcho,
     /// Settles orders that were deleted.
     pub deletion: Deletion,

@@ -1,4 +1,4 @@
-//! Watches the orders, and has a pass made over each that needs one.
+//! Watches the orders, and makes a pass over each order that needs one.
 
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::kube::{KubeError, OrderGuard};
 
-/// Works on the orders of these namespaces until shutdown; then finishes the passes in progress.
+/// Reconciles the orders of these namespaces until shutdown, then finishes the passes in progress.
 /// `writer` fills the store that `store` reads.
 pub async fn run(
     context: Arc<Context>,
@@ -47,7 +47,7 @@ pub async fn run(
     let (late, replied_late) = late_replies::channel();
     let pass = |key: ObjectRef<OrderGuard>| {
         let (order, context, late) = (store.get(&key), context.clone(), late.clone());
-        // A task of its own, so that it goes on where its connections are served.
+        // The pass is a task of its own, so that it runs on the threads that serve its connections.
         let pass = AbortOnDropHandle::new(tokio::spawn(async move {
             let order = order?;
             let requeue = reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))?;
@@ -62,9 +62,9 @@ pub async fn run(
     context.deletion.finish().await;
 }
 
-/// The orders that an event of the watch brings into the queue. Orders that are listed, at the
-/// start or after the watch expired, are in the store only when the list is complete; then the
-/// oldest comes first.
+/// The orders that an event of the watch adds to the queue. Orders that are listed, at the start or
+/// after the watch expired, are in the store only when the list is complete. They are added then,
+/// the oldest order first.
 fn to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Vec<ObjectRef<OrderGuard>> {
     let now = Timestamp::now();
     match event {
@@ -79,11 +79,11 @@ fn to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Ve
     }
 }
 
-/// When to try again after a write that failed. The order is unchanged, so everything is asked
-/// for again, under the same keys.
+/// The delay before the next pass after a write that failed. The order is unchanged, so the next
+/// pass repeats all requests under the same keys.
 fn retry_after(order: &OrderGuard, error: &KubeError) -> Requeue {
     if error.is_conflict() {
-        // Another client changed it; the watch brings the new version.
+        // Another client changed the order. The watch brings the new version.
         return Requeue { after: Duration::from_millis(200), late: None };
     }
     metrics::counter!("orders_reconcile_errors_total").increment(1);

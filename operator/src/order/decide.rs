@@ -1,4 +1,4 @@
-//! What an order needs next: a pure decision.
+//! Decides the next step of an order, as a pure function.
 
 use jiff::Timestamp;
 use orders_crds::{OrderStatus, Outcome, Refusal, RetryStep};
@@ -9,34 +9,35 @@ use super::intent::Intent;
 /// follows from the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Ask billing for the charge.
+    /// Request the charge from billing.
     Charge,
-    /// Have billing close the charge, so that it can no longer be made, or learn what became of it.
+    /// Request that billing close the charge, so that it can no longer be made. If the charge is
+    /// already decided, billing returns its outcome.
     Close,
-    /// Have billing give the charge back.
+    /// Request the refund of the charge from billing.
     Refund,
-    /// Have the customer notified of the outcome.
+    /// Request that notify send the message about the outcome.
     Notify,
-    /// Begin the attempt to charge that is asked for.
+    /// Begin the requested attempt to charge.
     Retry,
-    /// Have the message sent again, as asked for.
+    /// Begin the requested resend of the message.
     Resend,
-    /// Something failed; nothing to do before this time.
+    /// A step failed; do nothing before this time.
     Wait(Timestamp),
     /// Nothing is left to do.
     Done,
 }
 
-/// Decides the next step from the status, the intent and the clock. Any call may be the first
-/// after a crash, so nothing else counts.
+/// Decides the next step from the status, the intent and the clock. Nothing else counts, because
+/// any call may be the first one after a crash.
 pub fn decide(status: &OrderStatus, intent: &Intent, now: Timestamp) -> Step {
     let step = match status.outcome() {
-        // Closing it shows whether it was made already, whatever the deadline says.
+        // Closing the charge shows whether it was already made, whatever the deadline says.
         Outcome::Undecided if intent.cancel || intent.deadline.is_some_and(|deadline| deadline <= now) => Step::Close,
         Outcome::Undecided => Step::Charge,
-        // A newer version decided it; this version leaves it as it is.
+        // A newer version decided the order; this version leaves the order as it is.
         Outcome::Unknown => return Step::Done,
-        // It cannot be read, so there is no customer to notify.
+        // The order cannot be read, so there is no customer to notify.
         Outcome::Refused(Refusal::InvalidOrder) => return Step::Done,
         Outcome::Paid if intent.cancel => Step::Refund,
         Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound)
@@ -50,7 +51,7 @@ pub fn decide(status: &OrderStatus, intent: &Intent, now: Timestamp) -> Step {
         },
     };
     match &status.retry {
-        // What failed waits; another step that has become due does not.
+        // A step that failed waits for its retry. Another step that has become due does not wait.
         Some(retry) if step.retried_as() == Some(retry.step) && retry.next_attempt_time.0 > now => {
             Step::Wait(retry.next_attempt_time.0)
         }
@@ -58,7 +59,7 @@ pub fn decide(status: &OrderStatus, intent: &Intent, now: Timestamp) -> Step {
     }
 }
 
-/// The next step of the notification of an order that is decided.
+/// The next step of the notification of a decided order.
 fn notification(status: &OrderStatus, intent: &Intent) -> Step {
     if status.is_undeliverable() && intent.resends > status.resends.unwrap_or(0) {
         Step::Resend
@@ -70,7 +71,7 @@ fn notification(status: &OrderStatus, intent: &Intent) -> Step {
 }
 
 impl Step {
-    /// What a retry of this step is called.
+    /// The name of this step in `status.retry`; `None` if the step cannot fail.
     fn retried_as(self) -> Option<RetryStep> {
         match self {
             Step::Charge => Some(RetryStep::Payment),
@@ -97,7 +98,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// Every combination of the outcome, the message and a retry that the status can hold, with all that can be intent.
+    /// Every combination of the outcome, the message and a retry that a status can have, with every
+    /// intent.
     fn every_case() -> Vec<(OrderStatus, Intent)> {
         let mut all = Vec::new();
         let states = [None, Some(None), Some(Some(true)), Some(Some(false))];
@@ -165,12 +167,11 @@ mod tests {
         }
     }
 
-    /// The step that an order has a right to: of these rules the first that applies.
+    /// The step that is due: that of the first rule that applies.
     fn due(status: &OrderStatus, intent: &Intent) -> Step {
         let (outcome, now) = (status.outcome(), at(NOW));
         let is_too_late = intent.deadline.is_some_and(|deadline| deadline <= now);
-        let lacks_money =
-            [Refusal::InsufficientFunds, Refusal::AccountNotFound].map(Outcome::Refused).contains(&outcome);
+        let lacks_money = [Refusal::InsufficientFunds, Refusal::AccountNotFound].map(Outcome::Refused).contains(&outcome);
         let rules = [
             (outcome == Outcome::Undecided && (intent.cancel || is_too_late), Step::Close, Some(RetryStep::Cancellation)),
             (outcome == Outcome::Undecided, Step::Charge, Some(RetryStep::Payment)),
@@ -184,7 +185,9 @@ mod tests {
         ];
         let (_, step, retried) = rules.into_iter().find(|(applies, ..)| *applies).unwrap();
         match &status.retry {
-            Some(retry) if Some(retry.step) == retried && retry.next_attempt_time.0 > now => Step::Wait(retry.next_attempt_time.0),
+            Some(retry) if Some(retry.step) == retried && retry.next_attempt_time.0 > now => {
+                Step::Wait(retry.next_attempt_time.0)
+            }
             _ => step,
         }
     }

@@ -1,7 +1,8 @@
-//! Orders that are deleted before their charge is known: settled from memory.
+//! Settles orders that are deleted before their charge is known: their charge is closed, or
+//! refunded if it was made. The operator does this from memory, because the resource is gone.
 //!
-//! An order without the finalizer can vanish within a pass. The pass notices that when
-//! it writes the status; the watch notices it as well.
+//! An order without the finalizer can be deleted during a pass. The pass detects this when it
+//! writes the status. The watch reports the deletion as well.
 
 use std::{
     collections::HashMap,
@@ -22,10 +23,10 @@ use crate::{
     ports::{Billing, Notify, Purchase},
 };
 
-/// Longer than a pass over an order takes.
+/// Longer than any pass over an order takes.
 const PASS: Duration = Duration::from_secs(30);
 
-/// Orders remembered, at most: those that were deleted with something left to do.
+/// The maximum number of deleted orders in memory: those that were deleted with steps left to do.
 const REMEMBERED: usize = 10_000;
 
 /// Settles the charges of orders that are gone.
@@ -33,14 +34,14 @@ const REMEMBERED: usize = 10_000;
 pub struct Deletion {
     billing: Arc<dyn Billing>,
     notify: Arc<dyn Notify>,
-    /// Archives what is settled, if there is an archive.
+    /// Archives settled orders, if there is an archive.
     removal: Option<Removal>,
     tasks: TaskTracker,
     gone: Arc<Mutex<HashMap<String, Gone>>>,
 }
 
-/// What is known of an order that is gone, by its UID. The watch shows its deletion and its
-/// last pass ends in any order; the final status is archived.
+/// The state of a deleted order, by the order's UID. The watch may report the deletion before or
+/// after the order's last pass ends. In both cases the final status is archived.
 #[derive(Debug, Default)]
 struct Gone {
     /// The resource version that was deleted.
@@ -50,13 +51,13 @@ struct Gone {
 }
 
 impl Deletion {
-    /// Settles with these services, and archives by `removal` if there is an archive.
+    /// Settles orders with these services, and archives them with `removal` if there is an archive.
     pub fn new(billing: Arc<dyn Billing>, notify: Arc<dyn Notify>, removal: Option<Removal>) -> Self {
         Deletion { billing, notify, removal, tasks: TaskTracker::new(), gone: Arc::default() }
     }
 
-    /// Handles the deletion that the watch shows: a decided order is archived, and a refund that was
-    /// requested is made all the same.
+    /// Handles a deletion that the watch reports. A decided order is archived. A refund that was
+    /// requested is still made.
     pub fn saw(&self, order: &OrderGuard) {
         let Ok(readable) = &order.0 else { return };
         let status = readable.status.clone().unwrap_or_default();
@@ -64,7 +65,7 @@ impl Deletion {
         if status.outcome() == Outcome::Paid && readable.spec.cancel_requested == Some(true) {
             if let Ok(purchase) = Purchase::read(&uid, status.attempt(), &readable.spec) {
                 let builder = StatusBuilder::new(status, order.meta().generation);
-                self.settle(readable.clone(), purchase, builder);
+                self.settle(order.clone(), purchase, builder);
             }
             return;
         }
@@ -72,7 +73,7 @@ impl Deletion {
         if next_step(readable, Timestamp::now()) == Step::Done {
             return removal.was_deleted(readable);
         }
-        // A pass may be in progress, which archives the order once it is settled.
+        // A pass may be in progress. If it settles the order, the order is archived then.
         self.gone().entry(uid.clone()).or_default().version = order.resource_version();
         let (deletion, removal, order) = (self.clone(), removal.clone(), readable.clone());
         tokio::spawn(async move {
@@ -91,18 +92,20 @@ impl Deletion {
         gone
     }
 
-    /// Cancels an order that was deleted while a pass was made over it, if its charge is open or
-    /// was made in that pass.
+    /// Cancels an order that was deleted during a pass, if its charge is open or was made in that
+    /// pass.
     pub fn settle_if_open(&self, order: &OrderGuard, pass: Pass) {
         let Pass { purchase, before, after, .. } = pass;
         let paid_now = after.status.outcome() == Outcome::Paid && before.outcome() != Outcome::Paid;
         let is_open = before.is_charge_open() || after.status.is_charge_open() || paid_now;
-        if let (Ok(purchase), Ok(order), true) = (purchase, &order.0, is_open) {
+        if let (Ok(purchase), true) = (purchase, is_open) {
             self.settle(order.clone(), purchase, after);
         }
     }
 
-    fn settle(&self, order: Order, mut purchase: Purchase, mut builder: StatusBuilder) {
+    /// Closes or refunds the charge and notifies the customer, in a task of its own. An order that
+    /// cannot be read as a whole is settled as well, but not archived.
+    fn settle(&self, order: OrderGuard, mut purchase: Purchase, mut builder: StatusBuilder) {
         let (name, uid, deletion) = (order.name_any(), order.uid().unwrap_or_default(), self.clone());
         self.gone().entry(uid.clone()).or_default().settled = true;
         self.tasks.spawn(async move {
@@ -121,7 +124,7 @@ impl Deletion {
                 return;
             }
             tracing::info!(order = name, outcome = ?builder.status.outcome(), "settled");
-            if let Some(removal) = &deletion.removal {
+            if let (Some(removal), Ok(order)) = (&deletion.removal, order.0) {
                 let mut order = Order { status: Some(builder.status), ..order };
                 if let Some(version) = deletion.gone().get(&uid).and_then(|gone| gone.version.clone()) {
                     order.metadata.resource_version = Some(version);
@@ -131,11 +134,56 @@ impl Deletion {
         });
     }
 
-    /// Waits for the orders that are being settled, once no more come.
+    /// Waits until all orders in progress are settled. Call this after the last pass.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-        // Another term of leadership may follow.
+        // This replica may become the leader again.
         self.tasks.reopen();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+    use orders_crds::{OrderSpec, OrderStatus, Refusal};
+
+    use super::{
+        super::script::{Script, charged, refused},
+        *,
+    };
+    use crate::{kube::order_guard::Unreadable, ports::Delivery};
+
+    /// Returns the calls to billing and notify for an order that was deleted during this pass.
+    async fn settled(order: OrderGuard, before: OrderStatus, script: Script) -> Vec<String> {
+        let script = Arc::new(script);
+        let deletion = Deletion::new(script.clone(), script.clone(), None);
+        let spec = OrderSpec { login: "a".into(), email: "a@b.cd".into(), amount: "10".into(), ..OrderSpec::default() };
+        let purchase = Purchase::read("uid", before.attempt(), &spec).map_err(|error| error.to_string());
+        let after = StatusBuilder::new(before.clone(), Some(1));
+        deletion.settle_if_open(&order, Pass { purchase, before, after, next: None });
+        deletion.finish().await;
+        let asked = script.asked.lock().unwrap();
+        asked.clone()
+    }
+
+    fn metadata() -> ObjectMeta {
+        ObjectMeta { name: Some("order-1".into()), uid: Some("uid".into()), ..ObjectMeta::default() }
+    }
+
+    #[tokio::test]
+    async fn an_open_charge_is_closed_also_where_the_order_can_be_read_only_in_parts() {
+        let spec = OrderSpec { login: "a".into(), email: "a@b.cd".into(), amount: "10".into(), ..OrderSpec::default() };
+        for order in [
+            OrderGuard(Err(Unreadable { metadata: metadata() })),
+            OrderGuard(Ok(Order { metadata: metadata(), spec, status: None })),
+        ] {
+            let script = Script::new([refused(Refusal::Cancelled)], [Ok(Delivery::Sent)]);
+            let asked = settled(order.clone(), OrderStatus::default(), script).await;
+            assert_eq!(asked, ["close uid", "notify Refused(Cancelled) uid"], "{order:?}");
+            let script = Script::new([charged()], [Ok(Delivery::Sent)]);
+            let asked = settled(order, OrderStatus::default(), script).await;
+            assert_eq!(asked[..2], ["close uid", "refund uid"], "the charge was made before it could be closed");
+        }
     }
 }

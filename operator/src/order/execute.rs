@@ -1,4 +1,4 @@
-//! Executing the decided steps of an order, until nothing more can be done now.
+//! Executes the decided steps of an order, until no step is due.
 
 use jiff::Timestamp;
 use orders_crds::order::charge_key;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::ports::{Billing, Notice, Notify, Purchase};
 
-/// Executes every step that is due, and records what came of it in `builder`. Returns when the
+/// Executes every step that is due, and records its result in `builder`. Returns the time when the
 /// next step is due, or `None` if nothing is left to do.
 pub async fn execute(
     uid: &str,
@@ -20,7 +20,7 @@ pub async fn execute(
     billing: &dyn Billing,
     notify: &dyn Notify,
 ) -> Option<Timestamp> {
-    // Each step ends in an outcome or in a later attempt, so this ends.
+    // Each step ends in an outcome or in a later attempt, so this loop ends.
     loop {
         match decide(&builder.status, intent, Timestamp::now()) {
             Step::Charge => {
@@ -36,7 +36,7 @@ pub async fn execute(
                 builder.refunded(purchase, answer, Timestamp::now());
             }
             Step::Notify => {
-                // Only of a known outcome is a customer notified.
+                // A customer is notified only of a known outcome.
                 let notice = Notice::of(&builder.status)?;
                 let answer = notify.notify(purchase, &notice).await;
                 builder.notified(purchase, answer, Timestamp::now());
@@ -54,76 +54,15 @@ pub async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, sync::Mutex};
+    use orders_crds::{ConditionType, OrderSpec, OrderStatus, Outcome, Reason, Refusal, conditions};
 
-    use async_trait::async_trait;
-    use orders_crds::{ConditionType, Money, OrderSpec, OrderStatus, Outcome, Reason, Refusal, conditions};
+    use super::{
+        super::script::{Script, charged, refused},
+        *,
+    };
+    use crate::ports::{Delivery, NoAnswer};
 
-    use crate::ports::{Delivery, NoAnswer, Payment};
-
-    use super::*;
-
-    /// Billing and notify with scripted answers; they record what they are asked.
-    #[derive(Default)]
-    struct Script {
-        payments: Mutex<VecDeque<Result<Payment, NoAnswer>>>,
-        deliveries: Mutex<VecDeque<Result<Delivery, NoAnswer>>>,
-        asked: Mutex<Vec<String>>,
-    }
-
-    impl Script {
-        fn new(
-            payments: impl IntoIterator<Item = Result<Payment, NoAnswer>>,
-            deliveries: impl IntoIterator<Item = Result<Delivery, NoAnswer>>,
-        ) -> Self {
-            let (payments, deliveries) = (payments.into_iter().collect(), deliveries.into_iter().collect());
-            Script { payments: Mutex::new(payments), deliveries: Mutex::new(deliveries), asked: Mutex::default() }
-        }
-
-        fn asked(&self, what: &str, purchase: &Purchase) {
-            self.asked.lock().unwrap().push(format!("{what} {}", purchase.key));
-        }
-
-        fn payment(&self) -> Result<Payment, NoAnswer> {
-            self.payments.lock().unwrap().pop_front().expect("billing is not asked so often")
-        }
-    }
-
-    #[async_trait]
-    impl Billing for Script {
-        async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-            self.asked("charge", purchase);
-            self.payment()
-        }
-
-        async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
-            self.asked("close", purchase);
-            self.payment()
-        }
-
-        async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
-            self.asked("refund", purchase);
-            Ok(Money::from_minor(10_000))
-        }
-    }
-
-    #[async_trait]
-    impl Notify for Script {
-        async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer> {
-            self.asked(&format!("notify {:?}", notice.outcome), purchase);
-            self.deliveries.lock().unwrap().pop_front().expect("notify is not asked so often")
-        }
-    }
-
-    fn charged() -> Result<Payment, NoAnswer> {
-        Ok(Payment::Charged { balance: Money::from_minor(9_000) })
-    }
-
-    fn refused(refusal: Refusal) -> Result<Payment, NoAnswer> {
-        Ok(Payment::Refused { refusal, balance: Some(Money::ZERO) })
-    }
-
-    /// What was asked, in order, when to go on, and the status in the end.
+    /// Returns the calls in order, the time of the next step, and the final status.
     async fn executed(status: OrderStatus, intent: Intent, script: Script) -> (Vec<String>, Option<Timestamp>, OrderStatus) {
         let spec =
             OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };

@@ -1,4 +1,5 @@
-//! What users ask of an order besides that it be paid: read from spec, annotations and deletion.
+//! The requests of users about an order, in addition to its payment. They are read from the spec,
+//! the annotations and the deletion of the order.
 
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -7,22 +8,25 @@ use orders_crds::{
     order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, asked_for},
 };
 
-/// What users ask of an order, besides that it be paid.
+/// The requests of users about an order, in addition to its payment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
-    /// Cancel it: do not charge it, or give the charge back.
+    /// Whether to cancel the order: not to charge it, or to refund its charge.
     pub cancel: bool,
-    /// Do not begin the charge after this time.
+    /// The time after which the charge must not begin.
     pub deadline: Option<Timestamp>,
-    /// Charge it again if it was refused: the number of the attempt, from 1; 0 if not asked for.
+    /// The number of the attempt to charge that is requested if the order was refused, counted from
+    /// 1; 0 if no attempt is requested.
     pub attempt: i32,
-    /// Send its message again if it was given up: how often that was asked for so far.
+    /// How many resends of the message were requested so far. The message is sent again if it was
+    /// given up.
     pub resends: i32,
 }
 
 impl Intent {
-    /// Reads it from an order. The deletion of an undecided order cancels it, that of a decided
-    /// order does not. An order that is being deleted is neither charged nor notified again.
+    /// Reads the intent of an order. Deleting an order whose charge is unknown or whose refund is
+    /// pending cancels it. Deleting any other decided order does not. An order that is being deleted is
+    /// not charged again, and its message is not sent again.
     pub fn of(metadata: &ObjectMeta, spec: Option<&OrderSpec>, status: &OrderStatus) -> Self {
         let asked = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
         let deleted = metadata.deletion_timestamp.is_some();
@@ -31,7 +35,7 @@ impl Intent {
         let deadline = created.zip(spec.and_then(|spec| spec.deadline_seconds));
         Intent {
             cancel: asked || (deleted && status.is_charge_open()),
-            // One that is too far away to be a time is none.
+            // A deadline that is too far away for a timestamp is no deadline.
             deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
             attempt: number(ATTEMPT_ANNOTATION),
             resends: number(RESEND_ANNOTATION),

@@ -1,5 +1,5 @@
-//! Replies that arrive after their timeout: the order goes on at once then, and not only
-//! when it would be asked for again.
+//! Replies that arrive after their timeout. The order is queued when the reply arrives, instead of
+//! at the time of its next retry.
 
 use std::time::Duration;
 
@@ -8,18 +8,19 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::{kube::OrderGuard, ports::LateReply};
 
-/// Brings orders into the queue when their late reply arrives.
+/// Adds orders to the queue when their late reply arrives.
 #[derive(Clone, Debug)]
 pub struct LateReplies(mpsc::Sender<ObjectRef<OrderGuard>>);
 
-/// Where late replies are awaited, and the orders that one arrived for.
+/// Creates a [`LateReplies`], and the stream of the orders whose late reply arrived.
 pub fn channel() -> (LateReplies, impl Stream<Item = ObjectRef<OrderGuard>>) {
     let (sender, orders) = mpsc::channel(0);
     (LateReplies(sender), orders)
 }
 
 impl LateReplies {
-    /// Queues the order when the reply arrives within `limit`. After that the order is asked for again anyway.
+    /// Queues the order if the reply arrives within `limit`. After that time the request is repeated
+    /// anyway.
     pub fn queue_on(&self, reply: LateReply, order: ObjectRef<OrderGuard>, limit: Duration) {
         let mut orders = self.0.clone();
         tokio::spawn(async move {

@@ -1,8 +1,8 @@
-//! The life of an `Order`. [`controller`] watches the orders and brings each into the
-//! [`queue`]; [`reconcile`] is one pass over an order: it reads the [`intent`], has
-//! [`decide`] choose each step and [`execute`] carry it out, writes the [`status`] once,
-//! publishes events and settles the finalizer. [`removal`] archives finished orders and
-//! removes them; [`deletion`] settles the orders that users delete.
+//! The `Order` controller. [`controller`] watches the orders and adds those that need a pass to the
+//! [`queue`]. [`reconcile`] makes one pass over an order: it reads the [`intent`], chooses each step
+//! with [`decide`], executes it with [`execute`], writes the [`status`] once, publishes events, and
+//! adds or removes the finalizer. [`removal`] archives finished orders and removes their resources.
+//! [`deletion`] cancels and archives the orders that users delete.
 
 pub mod context;
 pub mod controller;
@@ -15,6 +15,8 @@ pub mod queue;
 pub mod read;
 pub mod reconcile;
 pub mod removal;
+#[cfg(test)]
+mod script;
 pub mod status;
 pub mod watch_echo;
 pub mod work;

@@ -1,12 +1,13 @@
-//! A work queue with the semantics of client-go's `workqueue`, beside kube-runtime's watcher
+//! A work queue with the semantics of client-go's `workqueue`, for use with kube-runtime's watcher
 //! and reflector: keys are processed in the order in which they were added, each by one worker
 //! at a time, and a key that changes while it is processed is processed once more.
 //!
-//! Why not `kube_runtime::Controller`: each of its requests passes a timer queue that counts in
-//! milliseconds, which costs an order 1.1 ms (0.51 ms from watch to charge instead of 1.59 ms),
-//! and beyond its concurrency it takes any of the waiting requests, so that with 128 clients
-//! and 32 passes at once 84 of 3,000 orders were passed over for more than ten seconds
-//! (docs/explanation/performance.md).
+//! `kube_runtime::Controller` is not used, for two reasons (docs/explanation/performance.md):
+//!
+//! - Each of its requests passes a timer queue that counts in milliseconds. This costs an order
+//!   1.1 ms: it takes 1.59 ms from watch to charge, instead of 0.51 ms.
+//! - Beyond its concurrency it processes the waiting requests in no particular order. With 128
+//!   clients and 32 concurrent passes, 84 of 3,000 orders waited for more than ten seconds.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +20,8 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use tokio_util::time::{DelayQueue, delay_queue};
 
-/// The longest delay of a key, whatever time a status holds: the timers end after two years.
+/// The longest delay of a key, whatever time a status contains. The timers support at most two
+/// years.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The keys that are queued, being processed, or added again after a delay.
@@ -30,12 +32,12 @@ struct WorkQueue<K> {
     delayed: DelayQueue<K>,
 }
 
-/// The state of a key. A key without one is unknown to the queue.
+/// The state of a key. A key without a state is not in the queue.
 #[derive(Debug)]
 enum State {
     Queued,
     Processing,
-    /// It changed while it is processed, so it is queued again afterwards.
+    /// The key changed while it is processed, so it is queued again afterwards.
     Dirty,
     Delayed(delay_queue::Key),
 }
@@ -45,7 +47,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         WorkQueue { states: HashMap::new(), queued: VecDeque::new(), delayed: DelayQueue::new() }
     }
 
-    /// Adds a key, or marks it dirty while it is processed. A delay of the key ends.
+    /// Adds a key, or marks it dirty while it is processed. A delay of the key is cancelled.
     fn add(&mut self, key: K) {
         match self.states.get_mut(&key) {
             Some(State::Queued | State::Dirty) => return,
@@ -61,7 +63,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.push(key);
     }
 
-    /// Takes the key that was added first, to be processed until [`Self::done`].
+    /// Removes the first key from the queue, and marks it as being processed until [`Self::done`].
     fn take(&mut self) -> Option<K> {
         let key = self.queued.pop_front()?;
         self.states.insert(key.clone(), State::Processing);
@@ -80,7 +82,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
-    /// Waits until the delay of a key is over, and queues it. Cancel safe.
+    /// Waits until the delay of a key is over, and queues the key. Cancel safe.
     async fn due(&mut self) {
         match self.delayed.next().await {
             Some(expired) => self.push(expired.into_inner()),
@@ -94,8 +96,8 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     }
 }
 
-/// Processes each key that `changes` adds, with so many workers, until `stop`; then finishes the
-/// keys that are being processed and begins no other.
+/// Processes each key that `changes` adds, at most `workers` keys at the same time, until `stop`
+/// resolves. Then it finishes the keys that are being processed, and begins no other key.
 ///
 /// `pass` processes a key, and returns the delay after which the key is added again, if any.
 pub async fn run<K: Clone + Eq + Hash, P: Future<Output = Option<Duration>>>(
@@ -176,7 +178,7 @@ mod tests {
         };
         let stop = async {
             until(|| begun.get() == 4).await;
-            // Time enough for a fifth, if it were not to wait.
+            // Enough turns for a fifth pass to begin, if the limit did not hold.
             for _ in 0..100 {
                 yield_now().await;
             }
@@ -186,12 +188,13 @@ mod tests {
         assert_eq!((begun.get(), ended.get()), (4, 4));
     }
 
-    /// What happens to a queue.
+    /// An operation on a queue.
     #[derive(Clone, Debug)]
     enum Step {
         Add(u8),
         Take,
-        /// To one of those that are under way; after so many milliseconds it wants to be again.
+        /// Ends the processing of one of the keys. With a number, the key is added again after so
+        /// many milliseconds.
         Done(prop::sample::Index, Option<u64>),
         Due,
     }
@@ -205,7 +208,7 @@ mod tests {
         ]
     }
 
-    /// What the queue has to do, in the plainest way.
+    /// The expected behavior of the queue, in the simplest form.
     #[derive(Debug, Default)]
     struct Model {
         waiting: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Reading an order for a pass: as a whole, or as much of it as can be parsed.
+//! Reads an order for a pass: as a whole, or as much of it as can be parsed.
 
 use std::time::Duration;
 
@@ -9,26 +9,27 @@ use serde_json::Value;
 
 use crate::kube::{CALL_TIMEOUT, KubeError, OrderGuard};
 
-/// An order that is older than this when it is first seen may be gone by now: before it is
-/// charged the API server is asked. One that is seen at once is not looked up, which would
-/// cost every order a request.
+/// An order that is older than this when the operator first sees it may already be deleted. Before
+/// such an order is charged, it is read again from the API server. A newer order is not read again,
+/// because that would cost one request per order.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// What could be parsed of an order.
+/// The parts of an order that could be parsed.
 #[derive(Debug)]
 pub struct Found {
-    /// Its spec, or why it cannot be parsed.
+    /// The spec, or why it cannot be parsed.
     pub spec: Result<OrderSpec, String>,
-    /// Its status.
+    /// The status.
     pub status: OrderStatus,
 }
 
-/// The order as it is; `None` if it is gone, or another one has its name. An order that may
-/// be out of date is read anew. One that does not parse as a whole is parsed part by part: a
-/// status that cannot be parsed must not turn into a refusal of what may be paid already.
+/// Returns the current order, or `None` if it is gone or another order has its name. An order that
+/// may be out of date is read again from the API server. An order that does not parse as a whole is
+/// parsed part by part: a status that cannot be parsed must not lead to the refusal of an order that
+/// may already be paid.
 ///
 /// # Errors
-/// [`KubeError`], if it has to be looked up.
+/// [`KubeError`], if the order has to be read again.
 pub async fn read(order: &OrderGuard, client: &Client) -> Result<Option<Found>, KubeError> {
     match &order.0 {
         Ok(order) if order.status.is_some() || is_fresh(order) => {
@@ -47,8 +48,9 @@ fn is_fresh(order: &Order) -> bool {
     age.is_some_and(|age| age.unsigned_abs() < FRESH)
 }
 
-/// The spec, or why it cannot be parsed; and the status, or its conditions alone, or nothing.
-/// Without a status billing is asked again, under the same key, and gives the first outcome.
+/// Parses the spec and the status. If the status cannot be parsed, it is empty, or contains only
+/// the conditions if the spec cannot be parsed either. With an empty status the charge is requested
+/// again under the same key, and billing returns the first outcome.
 fn parts(data: &Value) -> Found {
     let spec = serde_json::from_value(data["spec"].clone()).map_err(|error| format!("spec: {error}"));
     let status = serde_json::from_value(data["status"].clone());

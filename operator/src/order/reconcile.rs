@@ -1,4 +1,4 @@
-//! One pass over an order.
+//! One pass over an order: its reconciliation.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,31 +25,31 @@ use crate::{
     ports::{LateReply, Notice, Purchase},
 };
 
-/// When an order needs another pass, if it does not change before.
+/// When an order needs another pass, unless it changes earlier.
 pub struct Requeue {
-    /// After so long.
+    /// The delay until the next pass.
     pub after: Duration,
-    /// Sooner, if what was asked for is answered after all.
+    /// The late reply to the request that timed out. If it arrives, the next pass begins earlier.
     pub late: Option<LateReply>,
 }
 
-/// What a pass found and came to.
+/// The result of a pass.
 pub struct Pass {
-    /// What the services are asked for, or why the order cannot be read.
+    /// The data of the order that the services need, or why the order cannot be read.
     pub purchase: Result<Purchase, String>,
-    /// The status before it.
+    /// The status before the pass.
     pub before: OrderStatus,
-    /// The status after it, and what happened.
+    /// The status after the pass, and what happened.
     pub after: StatusBuilder,
-    /// When something that failed is tried again.
-    next: Option<Timestamp>,
+    /// When the step that failed is tried again.
+    pub(super) next: Option<Timestamp>,
 }
 
 /// Reads the order and the intent, decides and executes its steps, writes the status,
-/// publishes events, and settles the finalizer.
+/// publishes events, and adds or removes the finalizer.
 ///
 /// # Errors
-/// [`KubeError`]. Whatever the pass did is asked for again under the same keys.
+/// [`KubeError`]. The next pass repeats all requests of this pass under the same keys.
 pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Option<Requeue>, KubeError> {
     if !work::needs_pass(order, Timestamp::now()) {
         return Ok(None);
@@ -57,7 +57,7 @@ pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Opt
     let Some(found) = read(order, &context.client).await? else { return Ok(None) };
     let intent = Intent::of(order.meta(), found.spec.as_ref().ok(), &found.status);
     let pass = decide_and_execute(order, found, &intent, context).await;
-    // Asked for now, so that a reply that comes while the status is written is not missed.
+    // Registered before the write, so that a reply that arrives during the write is not missed.
     let late = pass.late_reply(context);
     let Written::Version(version) = write_and_publish(order, &pass, context).await? else {
         context.deletion.settle_if_open(order, pass);
@@ -82,7 +82,7 @@ async fn decide_and_execute(order: &OrderGuard, found: Found, intent: &Intent, c
             }
             execute(&uid, purchase, intent, &mut after, &*context.billing, &*context.notify).await
         }
-        // What was decided stays decided, whatever can be read of the order now.
+        // A decided order stays decided, even if it can no longer be read.
         Err(problem) if before.outcome() != Outcome::Undecided => {
             tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
             None
@@ -95,7 +95,7 @@ async fn decide_and_execute(order: &OrderGuard, found: Found, intent: &Intent, c
     Pass { purchase, before, after, next }
 }
 
-/// Writes the status if it changed, waits until the watch has it, and publishes what happened.
+/// Writes the status if it changed, waits until the watch has it, and publishes the events.
 async fn write_and_publish(order: &OrderGuard, pass: &Pass, context: &Context) -> Result<Written, KubeError> {
     let status = &pass.after.status;
     if *status == pass.before {
@@ -138,7 +138,7 @@ async fn settle_finalizer(
 }
 
 impl Pass {
-    /// The reply that the order waits for, if it may come late.
+    /// The reply that the order waits for, if it may arrive late.
     fn late_reply(&self, context: &Context) -> Option<LateReply> {
         late_reply(&self.after.status, self.purchase.as_ref().ok()?, context)
     }
@@ -151,7 +151,7 @@ fn late_reply(status: &OrderStatus, purchase: &Purchase, context: &Context) -> O
     }
 }
 
-/// Counts and logs what happened.
+/// Counts and logs an event.
 fn observe(order: &OrderGuard, event: &OrderEvent) {
     let (reason, action) = (event.reason.as_str(), event.action);
     metrics::counter!("orders_steps_total", "action" => action, "reason" => reason).increment(1);
@@ -160,6 +160,6 @@ fn observe(order: &OrderGuard, event: &OrderEvent) {
 
 fn pause_until(time: Timestamp) -> Duration {
     let delay = time.duration_since(Timestamp::now());
-    // Never at once: a clock that is off must not make this spin.
+    // Never zero: a wrong clock must not lead to a busy loop.
     Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(50))
 }

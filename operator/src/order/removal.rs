@@ -1,7 +1,8 @@
-//! Finished orders: archived at once, removed from Kubernetes when their time is up.
+//! Archives finished orders at once, and removes their resources from Kubernetes after their TTL.
 //!
-//! An order is removed only as the version that the archive has, so nothing that happened
-//! to it is lost. No order is removed unarchived: while the archive is away, orders stay.
+//! An order is removed only in the version that the archive has stored, so nothing that happened
+//! to it is lost. No order is removed before it is archived: while the archive is unavailable,
+//! orders stay.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,49 +25,52 @@ use crate::{
     ports::http::archive::{Archive, BATCH, NotArchived},
 };
 
-/// How often orders are looked through.
+/// How often the orders are checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the archive has had an order before its resource is removed. The public
-/// API looks into the archive before it creates an order under a key, and may take
-/// so long until it has created it: the resource must still be there then.
+/// How long the archive must have stored an order before its resource is removed. The HTTP API reads
+/// the archive before it creates an order under a key, and may take this long until it has created
+/// the order. The resource must still exist at that time.
 const OVERLAP: Duration = Duration::from_secs(15);
 
-/// Removals at once: so many that on a busy API server as many orders go as come.
+/// The maximum number of removals at the same time. It is large enough that on a busy API server as
+/// many orders are removed as are created.
 const AT_ONCE: usize = 32;
 
-/// Orders removed in one look, so that new ones do not wait for the API server.
+/// The maximum number of orders removed in one check, so that new orders do not wait for the API
+/// server.
 const REMOVALS: usize = 500;
 
-/// Finished orders, on their way out.
+/// Archives and removes finished orders.
 #[derive(Clone)]
 pub struct Removal {
     archive: Archive,
     client: Client,
     ttl: Option<Duration>,
-    /// Orders that others deleted, for the archive.
+    /// Orders that other clients deleted and that are still to be archived.
     deleted: Arc<Mutex<Vec<Order>>>,
-    /// UIDs of those that are being removed from here: the archive has them.
+    /// UIDs of the orders that this operator is removing. The archive has stored them.
     removing: Arc<Mutex<HashSet<String>>>,
 }
 
-/// What the archive has of the orders that are live, and what it does not take.
+/// Which live orders the archive has stored, and which it has refused.
 #[derive(Debug, Default)]
 struct Archived {
-    /// By UID: the version, and since when.
+    /// By UID: the version that is stored, and the time when it was stored.
     versions: HashMap<String, (String, Timestamp)>,
     /// By UID: the version that was refused.
     refused: HashMap<String, String>,
 }
 
 impl Removal {
-    /// Keeps orders in this archive, and removes those that do not say otherwise
-    /// so long after they are finished; `None` for never.
+    /// Archives orders in this archive, and removes each order `ttl` after it is finished, unless the
+    /// order has its own TTL. `None` means never.
     pub fn new(archive: Archive, client: Client, ttl: Option<Duration>) -> Self {
         Removal { archive, client, ttl, deleted: Arc::default(), removing: Arc::default() }
     }
 
-    /// Has an order archived that is gone from Kubernetes, if it was decided.
+    /// Adds an order that is gone from Kubernetes to those that are archived next, if it was decided
+    /// and this operator did not remove it.
     pub fn was_deleted(&self, order: &Order) {
         if self.removing().remove(&order.uid().unwrap_or_default()) {
             return;
@@ -76,7 +80,7 @@ impl Removal {
         }
     }
 
-    /// Archives and removes for ever.
+    /// Archives and removes orders. Never returns.
     pub async fn run(&self, orders: Store<OrderGuard>) {
         let mut archived = Archived::default();
         let mut tick = tokio::time::interval(INTERVAL);
@@ -114,19 +118,22 @@ impl Removal {
         }
         metrics::gauge!("orders_archive_backlog").set(backlog as f64);
 
+        // The calls to the archive may have taken long.
+        let now = Timestamp::now();
         let time_of = |order: &Order| {
             let time = removal_time(order, self.ttl)?.max(archived.since(order)? + OVERLAP);
             (time <= now).then_some(time)
         };
         let mut due: Vec<_> = finished.iter().filter_map(|order| Some((time_of(order)?, *order))).collect();
-        // Who has waited longest goes first.
+        // The order that is due for the longest time is removed first.
         due.sort_unstable_by_key(|(time, _)| *time);
         let removals: Vec<_> = due.iter().take(REMOVALS).map(|(_, order)| self.remove(order)).collect();
         stream::iter(removals).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
 
-    /// Archives a batch; how many of it the archive has now. If it takes the batch
-    /// not as it is, each order by itself, so that one does not keep the others back.
+    /// Archives a batch, and returns how many of its orders the archive has stored. If the archive
+    /// refuses the batch, each order is sent separately, so that a refused order does not prevent the
+    /// others from being archived.
     async fn put(&self, batch: &[&Order], archived: &mut Archived) -> usize {
         match self.archive.put(batch).await {
             Ok(()) => {
@@ -160,8 +167,9 @@ impl Removal {
         stored
     }
 
-    /// Removes the order, if it is still what the archive has. Several requests of
-    /// one cost the API server no more than one of several, and only they can say this.
+    /// Removes the order if it still has the version that is archived. Only a request for a single
+    /// order can have this precondition, and many such requests cost the API server no more than one
+    /// request for many orders.
     async fn remove(&self, order: &Order) {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace().unwrap_or_default());
         let uid = order.uid().unwrap_or_default();
@@ -170,7 +178,7 @@ impl Removal {
         let (name, params) = (order.name_any(), DeleteParams { preconditions: Some(same), ..DeleteParams::background() });
         match tokio::time::timeout(CALL_TIMEOUT, orders.delete(&name, &params)).await {
             Ok(Ok(_)) => return metrics::counter!("orders_removed_total").increment(1),
-            // It is another version by now, or gone.
+            // The order has another version by now, or is gone.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {}
             Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; trying again"),
             Err(_) => tracing::warn!(order = name, "not removed in time; trying again"),
@@ -203,7 +211,7 @@ impl Archived {
         }
     }
 
-    /// Counts the order as archived long ago.
+    /// Records the order as archived long ago.
     #[cfg(debug_assertions)]
     fn pretend(&mut self, order: &Order) {
         if let Some((uid, version)) = version(order) {
@@ -218,12 +226,12 @@ impl Archived {
     }
 }
 
-/// The order's UID and version; Kubernetes gives both to each resource.
+/// The order's UID and resource version. Kubernetes assigns both to each resource.
 fn version(order: &Order) -> Option<(&str, &str)> {
     order.metadata.uid.as_deref().zip(order.metadata.resource_version.as_deref())
 }
 
-/// When the order's time is up; `None` for never.
+/// When the order's TTL ends; `None` for never.
 fn removal_time(order: &Order, ttl: Option<Duration>) -> Option<Timestamp> {
     let status = order.status.as_ref()?;
     let finished = status.conditions.iter().map(|condition| condition.last_transition_time.0).max()?;

@@ -1,4 +1,4 @@
-//! The next status of an order, from the answers that its steps got: pure.
+//! Builds the next status of an order from the answers to its steps. This module does no I/O.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::{
     ports::{Delivery, NoAnswer, Payment, Purchase},
 };
 
-/// The first pause after a failure; it doubles with each.
+/// The delay after the first failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause, so that an order goes on within a minute of the repair.
+/// The longest delay, so that an order continues within a minute after a service is repaired.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest error text kept in a status, in characters.
 const MAX_ERROR: usize = 512;
 
-/// Builds the next status of an order, and collects what happened on the way.
+/// Builds the next status of an order, and collects the events.
 #[derive(Debug)]
 pub struct StatusBuilder {
     /// The status so far.
     pub status: OrderStatus,
-    /// What happened, oldest first, to be published as Events.
+    /// The events to publish, oldest first.
     pub events: Vec<OrderEvent>,
     generation: Option<i64>,
 }
@@ -49,8 +49,8 @@ impl StatusBuilder {
         }
     }
 
-    /// Records billing's answer about closing the charge: because the order was `cancelled`, or
-    /// else because its deadline passed.
+    /// Records billing's answer about closing the charge. The charge was closed because the order was
+    /// `cancelled`, otherwise because its deadline passed.
     pub fn closed(&mut self, purchase: &Purchase, answer: Result<Payment, NoAnswer>, cancelled: bool, now: Timestamp) {
         match answer {
             Ok(Payment::Charged { balance }) => self.charged(purchase, balance, now),
@@ -66,7 +66,7 @@ impl StatusBuilder {
         }
     }
 
-    /// Records billing's answer about the refund: the balance right after it.
+    /// Records billing's answer about the refund. The answer is the balance right after the refund.
     pub fn refunded(&mut self, purchase: &Purchase, answer: Result<Money, NoAnswer>, now: Timestamp) {
         use ConditionType::{Paid, Succeeded};
         match answer {
@@ -101,7 +101,7 @@ impl StatusBuilder {
         self.happened(OrderEvent::normal(Reason::Processing, "Retry", message), now);
     }
 
-    /// Begins to have the message sent again.
+    /// Begins another delivery of the message.
     pub fn resent(&mut self, resends: i32, now: Timestamp) {
         let message = "The message is sent again as asked.";
         self.status.resends = Some(resends);
@@ -137,15 +137,16 @@ impl StatusBuilder {
         self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the payment.", now);
     }
 
-    /// The outcome changed: a message about an earlier outcome does not count.
+    /// Clears the state of the message, because the outcome changed. A message about an earlier
+    /// outcome does not count.
     fn begin_notification(&mut self) {
         self.status.conditions.retain(|condition| condition.type_ != ConditionType::Notified.as_str());
         self.status.retry = None;
     }
 
-    /// Adds to the history and to the events that are to be published.
+    /// Adds an event to the history and to the events to publish.
     fn happened(&mut self, mut event: OrderEvent, now: Timestamp) {
-        // Each of these only ever grows.
+        // None of these numbers ever decreases, so a later round has a higher number.
         let refunds = i32::from(self.status.refunded.is_some());
         event.round = self.status.attempt() + self.status.resends.unwrap_or(0) + refunds;
         self.status.remember(HistoryEntry {
@@ -157,7 +158,7 @@ impl StatusBuilder {
         self.events.push(event);
     }
 
-    /// Records how the customer's message stands.
+    /// Records the state of the customer's message.
     pub fn notified(&mut self, purchase: &Purchase, answer: Result<Delivery, NoAnswer>, now: Timestamp) {
         use ConditionType::Notified;
         let email = &purchase.email;
@@ -199,7 +200,7 @@ impl StatusBuilder {
         }
     }
 
-    /// Refuses an order that cannot be worked on.
+    /// Refuses an order that cannot be read.
     pub fn invalid(&mut self, problem: &str, now: Timestamp) {
         let message = format!("The order cannot be worked on: {problem}");
         self.set(ConditionType::Paid, Some(false), Reason::InvalidOrder, &message, now);
@@ -208,7 +209,7 @@ impl StatusBuilder {
         self.happened(OrderEvent::warning(Reason::InvalidOrder, "Read", message), now);
     }
 
-    /// Sets a condition; true if its reason is another than before, which is worth an Event.
+    /// Sets a condition. Returns `true` if its reason changed, which is worth an Event.
     fn set(&mut self, kind: ConditionType, status: Option<bool>, reason: Reason, message: &str, now: Timestamp) -> bool {
         let before = conditions::find(&self.status.conditions, kind).map(|condition| condition.reason.clone());
         conditions::set(&mut self.status.conditions, kind, status, reason, message.to_owned(), self.generation, now);
@@ -216,7 +217,7 @@ impl StatusBuilder {
         before.as_deref() != Some(reason.as_str())
     }
 
-    /// What failed is due now: its answer came after all.
+    /// Makes the step that failed due now, because its reply arrived late.
     pub fn answered_late(&mut self, now: Timestamp) {
         if let Some(retry) = &mut self.status.retry {
             retry.next_attempt_time = MicroTime(now);
@@ -234,7 +235,7 @@ impl StatusBuilder {
     }
 }
 
-/// Why a charge was refused, in words.
+/// Explains in words why a charge was refused.
 fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> String {
     let Purchase { login, amount, .. } = purchase;
     match refusal {
@@ -245,12 +246,13 @@ fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> Str
             "The balance of {login} is {}, the order's amount {amount}; nothing was charged.",
             balance.unwrap_or_default()
         ),
-        // These are no refusals of a charge, and have texts of their own.
+        // These are not refusals of a charge. They have their own texts.
         Refusal::Refunded | Refusal::InvalidOrder => format!("Nothing was charged to {login}."),
     }
 }
 
-/// 0.5 s, 1 s, 2 s … after so many failures before this one, at most [`LONGEST_PAUSE`].
+/// The delay after a failure: 0.5 s, 1 s, 2 s and so on with the number of earlier failures in a
+/// row, at most [`LONGEST_PAUSE`].
 fn pause(failed_before: i32) -> Duration {
     let doublings = u32::try_from(failed_before).unwrap_or(0).min(16);
     LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doublings))
@@ -308,13 +310,14 @@ mod tests {
         }
     }
 
-    /// All that a status and its events say, a line each.
+    /// All fields of a status and its events, one per line.
     fn lines(builder: &StatusBuilder) -> String {
         let status = &builder.status;
         let second = |time: Timestamp| time.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64();
         let mut lines: Vec<String> = Vec::new();
         for condition in &status.conditions {
-            let (generation, time) = (condition.observed_generation.unwrap_or_default(), second(condition.last_transition_time.0));
+            let (generation, time) =
+                (condition.observed_generation.unwrap_or_default(), second(condition.last_transition_time.0));
             let (type_, is, reason) = (&condition.type_, &condition.status, &condition.reason);
             lines.push(format!("{type_}={is} {reason} generation {generation} since {time}: {}", condition.message));
         }
@@ -405,12 +408,47 @@ mod tests {
     fn each_refusal_says_why_and_leaves_no_charge() {
         let refused = |refusal, balance| Ok(Payment::Refused { refusal, balance });
         for (cancelled, refusal, balance, shown, action, message) in [
-            (None, Refusal::InsufficientFunds, Some(900), "InsufficientFunds", "Charge", "The balance of a is 9.00, the order's amount 10.00; nothing was charged."),
+            (
+                None,
+                Refusal::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Charge",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
             (None, Refusal::AccountNotFound, None, "AccountNotFound", "Charge", "There is no account a; register it first."),
-            (Some(true), Refusal::Cancelled, Some(900), "Cancelled", "Cancel", "The charge was closed before it was made; nothing was charged."),
-            (Some(false), Refusal::Cancelled, Some(900), "DeadlineExceeded", "Cancel", "The deadline passed before the charge was begun; nothing was charged."),
-            (Some(true), Refusal::InsufficientFunds, Some(900), "InsufficientFunds", "Cancel", "The balance of a is 9.00, the order's amount 10.00; nothing was charged."),
-            (Some(false), Refusal::InsufficientFunds, Some(900), "InsufficientFunds", "Cancel", "The balance of a is 9.00, the order's amount 10.00; nothing was charged."),
+            (
+                Some(true),
+                Refusal::Cancelled,
+                Some(900),
+                "Cancelled",
+                "Cancel",
+                "The charge was closed before it was made; nothing was charged.",
+            ),
+            (
+                Some(false),
+                Refusal::Cancelled,
+                Some(900),
+                "DeadlineExceeded",
+                "Cancel",
+                "The deadline passed before the charge was begun; nothing was charged.",
+            ),
+            (
+                Some(true),
+                Refusal::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Cancel",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
+            (
+                Some(false),
+                Refusal::InsufficientFunds,
+                Some(900),
+                "InsufficientFunds",
+                "Cancel",
+                "The balance of a is 9.00, the order's amount 10.00; nothing was charged.",
+            ),
         ] {
             let mut order = builder();
             let answer = refused(refusal, balance.map(minor));
@@ -439,7 +477,8 @@ mod tests {
         for second in [1, 2] {
             order.closed(&purchase(), Err(NoAnswer("reset".into())), true, at(second));
         }
-        let message = "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
+        let message =
+            "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
         assert_eq!(
             lines(&order),
             format!(
@@ -511,7 +550,7 @@ mod tests {
             ),
         ] {
             let mut order = charged();
-            // What failed before does not count for the message, and is over with it.
+            // The failure of an earlier step does not count for the message, and ends with it.
             order.failed(RetryStep::Payment, "before", at(1));
             order.notified(&purchase(), answer.clone(), at(2));
             let shown = lines(&order);

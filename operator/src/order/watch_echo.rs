@@ -1,8 +1,8 @@
-//! The operator's own writes, as its watch brings them.
+//! Waits until the operator's watch has the operator's own write.
 //!
-//! A client that waits for an order waits until a watch brings its status. Events that are
-//! written at once compete with that for the API server. So a pass waits for its own watch
-//! first: when that has the status, the other watches have it as well.
+//! A client that waits for an order waits until a watch has its status. If the operator created
+//! Events immediately, they would compete with the watches for the API server. Therefore a pass
+//! first waits for its own watch: when that has the status, the other watches have it as well.
 
 use std::{
     collections::HashMap,
@@ -15,18 +15,19 @@ use tokio::sync::oneshot;
 
 use crate::kube::OrderGuard;
 
-/// How long a pass waits for its write: many times what the watch takes, and short enough not to matter while the watch is
-/// away.
+/// How long a pass waits for its write: many times longer than the watch needs, and short enough
+/// not to matter while the watch is unavailable.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The writes that passes wait for. There is one pass over an order at a time, so at most one waits for it.
+/// The writes that passes wait for. Only one pass over an order runs at a time, so at most one pass
+/// waits for each order.
 #[derive(Debug, Default)]
 pub struct WatchEcho(Mutex<Waiting>);
 
 type Waiting = HashMap<ObjectRef<OrderGuard>, oneshot::Sender<()>>;
 
 impl WatchEcho {
-    /// Expects the next change of an order; to be called before the write.
+    /// Expects the next change of an order. Call this before the write.
     pub fn expect(&self, order: &OrderGuard) -> Echo<'_> {
         let (sender, came) = oneshot::channel();
         let order = ObjectRef::from(order);
@@ -34,7 +35,7 @@ impl WatchEcho {
         Echo { echoes: self, order, came }
     }
 
-    /// Resolves the echo of the order that this event is about.
+    /// Resolves the [`Echo`] of the order that this event is about.
     pub fn saw(&self, event: &watcher::Event<OrderGuard>) {
         if let watcher::Event::Apply(order) | watcher::Event::InitApply(order) | watcher::Event::Delete(order) = event
             && let Some(waiting) = self.waiting().remove(&ObjectRef::from(order))
@@ -48,7 +49,7 @@ impl WatchEcho {
     }
 }
 
-/// A write that the watch is to bring.
+/// A write that the watch does not have yet.
 #[derive(Debug)]
 pub struct Echo<'a> {
     echoes: &'a WatchEcho,
@@ -57,7 +58,7 @@ pub struct Echo<'a> {
 }
 
 impl Echo<'_> {
-    /// Waits until the watch has brought the change, at most 100 ms.
+    /// Waits until the watch has the change, at most 100 ms.
     pub async fn arrives(mut self) {
         let _ = tokio::time::timeout(PATIENCE, &mut self.came).await;
     }

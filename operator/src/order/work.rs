@@ -1,4 +1,4 @@
-//! Whether an order needs anything: the one place that answers it.
+//! Decides whether an order needs a pass and whether it is finished. No other module decides this.
 
 use jiff::Timestamp;
 use kube::Resource;
@@ -21,15 +21,16 @@ pub fn next_step(order: &Order, now: Timestamp) -> Step {
 }
 
 /// Whether a pass over the order has anything to do, now or later. An order that cannot be
-/// parsed is looked at.
+/// parsed always needs a pass.
 pub fn needs_pass(order: &OrderGuard, now: Timestamp) -> bool {
     let Ok(readable) = &order.0 else { return true };
-    let status = readable.status.clone().unwrap_or_default();
-    next_step(readable, now) != Step::Done || has_finalizer(order) != needs_finalizer(order, &status)
+    let none = OrderStatus::default();
+    let status = readable.status.as_ref().unwrap_or(&none);
+    next_step(readable, now) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
 }
 
-/// Whether the order is finished, so that it can be archived and removed: decided, settled,
-/// its customer notified, and nothing asked for that is not done.
+/// Whether the order is finished, so that it can be archived and removed: it is decided, its charge
+/// is settled, its message was sent or given up, no request is pending, and it is not being deleted.
 pub fn is_finished(order: &Order, now: Timestamp) -> bool {
     order.status.as_ref().is_some_and(|status| !status.is_charge_open())
         && next_step(order, now) == Step::Done

@@ -1,4 +1,5 @@
-//! Which style of interaction this operator runs with: the one place that knows.
+//! Chooses the clients of billing and notify for the configured style of interaction. No other
+//! module depends on the style.
 
 use std::{future::pending, sync::Arc};
 
@@ -14,29 +15,29 @@ use super::{
 };
 use crate::config::Config;
 
-/// How the services talk about an order.
+/// How the operator communicates with billing and notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Interaction {
-    /// Billing and notify over HTTP.
+    /// Calls billing and notify over HTTP.
     Http,
-    /// Billing over HTTP; the outcome is published, and notify consumes it.
+    /// Calls billing over HTTP, and publishes the outcome to the broker, where notify consumes it.
     NotifyBroker,
-    /// Requests, outcomes and notifications over the broker, none over HTTP.
+    /// Sends requests, outcomes and notifications over the broker, and none of them over HTTP.
     Broker,
 }
 
-/// Billing and notify as this style reaches them.
+/// The clients of billing and notify for this style.
 pub struct Clients {
-    /// Charges.
+    /// Charges and refunds accounts.
     pub billing: Arc<dyn Billing>,
     /// Notifies customers.
     pub notify: Arc<dyn Notify>,
-    /// Receives their replies, in the styles with a broker.
+    /// Receives the replies of billing and notify. `None` in the style without a broker.
     pub listener: Option<Listener>,
 }
 
 impl Clients {
-    /// Makes them.
+    /// Creates the clients.
     ///
     /// # Errors
     /// If something that the style needs is not configured; the message names it.
@@ -57,7 +58,7 @@ impl Clients {
     }
 }
 
-/// Receives the replies of billing and notify, if the style has a broker; never ends.
+/// Receives the replies of billing and notify, if the style has a broker. Never returns.
 pub async fn receive(listener: Option<&Listener>) {
     match listener {
         Some(listener) => listener.run().await,

@@ -1,6 +1,6 @@
-//! How the operator reaches billing and notify: one trait each, so that another style of
-//! interaction is another implementation and not another controller. [`interaction`] chooses
-//! the implementation; [`http`] and [`nats`] are the ways.
+//! The interfaces to billing and notify. Each service has one trait, so that another style of
+//! interaction is another implementation and not another controller. [`interaction`] chooses the
+//! implementation; [`http`] and [`nats`] contain the implementations.
 
 pub mod http;
 pub mod interaction;
@@ -22,7 +22,7 @@ pub type LateReply = BoxFuture<'static, bool>;
 pub enum Payment {
     /// The account was charged, now or when this key was first seen.
     Charged {
-        /// The balance right after.
+        /// The balance right after the charge.
         balance: Money,
     },
     /// The account was not and will not be charged for this key.
@@ -34,36 +34,36 @@ pub enum Payment {
     },
 }
 
-/// How a message stands.
+/// The state of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The mail server accepted it.
+    /// The mail server accepted the message.
     Sent,
-    /// It is stored and being tried.
+    /// Notify stored the message and is trying to deliver it.
     Underway {
         /// Why the last attempt failed, if one did.
         last_error: Option<String>,
     },
-    /// It was refused; another attempt would fail as well.
+    /// The message was refused; another attempt would fail as well.
     Refused {
-        /// Why.
+        /// Why it was refused.
         why: String,
     },
-    /// Its delivery failed too often and was given up; it is sent again on request.
+    /// Delivery failed too often, and notify gave up. The message is sent again on request.
     DeadLettered {
         /// Why the last attempt failed.
         why: String,
     },
 }
 
-/// What a customer is notified of.
+/// The content of a message to a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The outcome of the order.
     pub outcome: Outcome,
     /// The balance right after the charge or at the refusal.
     pub balance: Option<Money>,
-    /// How often the message was requested again after its delivery had been given up.
+    /// How often a resend of the message was requested after its delivery was given up.
     pub resends: i32,
 }
 
@@ -80,12 +80,12 @@ impl Notice {
     }
 }
 
-/// No definite answer: the effect may or may not have happened. Ask again with the same key.
+/// No definite answer: the request may or may not have had its effect. Repeat it with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoAnswer(pub String);
 
-/// The billing service, as the operator needs it.
+/// The operations of the billing service that the operator needs for an order.
 #[async_trait]
 pub trait Billing: Send + Sync {
     /// Charges a purchase, once for its key.
@@ -107,23 +107,23 @@ pub trait Billing: Send + Sync {
     /// [`NoAnswer`], after which the refund is unknown.
     async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer>;
 
-    /// The reply to this step, which timed out, if it may still arrive; `None` where replies never arrive late. The next
-    /// call for the step takes the reply.
+    /// The late reply to this step, which timed out. `None` for a style whose replies never arrive
+    /// late. The next call for the step returns the reply.
     fn late_reply(&self, _step: RetryStep, _purchase: &Purchase) -> Option<LateReply> {
         None
     }
 }
 
-/// The notify service, as the operator needs it.
+/// The operations of the notify service that the operator needs.
 #[async_trait]
 pub trait Notify: Send + Sync {
-    /// Has the customer notified, once for the message's key, and returns how the message stands.
+    /// Requests the message to the customer, once for the message's key, and returns its state.
     ///
     /// # Errors
     /// [`NoAnswer`], after which it is unknown whether the message is stored.
     async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer>;
 
-    /// As [`Billing::late_reply`], of a message that was sent or given up.
+    /// Like [`Billing::late_reply`], for a message that was sent or given up.
     fn late_reply(&self, _purchase: &Purchase, _notice: &Notice) -> Option<LateReply> {
         None
     }
@@ -133,15 +133,13 @@ impl Payment {
     /// The payment with this outcome and balance.
     ///
     /// # Errors
-    /// [`NoAnswer`] if the outcome is none of a charge, or is not known to this version.
+    /// [`NoAnswer`] if the outcome cannot be that of a charge, or if this version does not know it.
     fn new(outcome: Outcome, balance: Option<Money>) -> Result<Self, NoAnswer> {
         match (outcome, balance) {
             (Outcome::Paid, Some(balance)) => Ok(Payment::Charged { balance }),
             (Outcome::Paid, None) => Err(NoAnswer("billing's answer has no balance".to_owned())),
             (
-                Outcome::Refused(
-                    refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled),
-                ),
+                Outcome::Refused(refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled)),
                 balance,
             ) => Ok(Payment::Refused { refusal, balance }),
             (Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder), _)
@@ -153,7 +151,7 @@ impl Payment {
     }
 }
 
-/// An answer counts only if it is about this purchase.
+/// Checks that an answer of billing is about this purchase. Otherwise the answer does not count.
 fn is_of(purchase: &Purchase, key: &str, login: &Login, amount: Money) -> Result<(), NoAnswer> {
     if key == purchase.key && *login == purchase.login && amount == purchase.amount {
         return Ok(());

@@ -1,22 +1,22 @@
-//! An order, read and checked: what the services are asked for.
+//! The data of an order that billing and notify need, read from the spec and validated.
 
 use orders_crds::{EMail, Login, Money, OrderSpec, order::charge_key};
 
-/// What has to be paid, by whom, and whom to tell.
+/// The amount to charge, the account to charge, and the address to notify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purchase {
     /// The key of the charge, and of its refund: see [`charge_key`].
     pub key: String,
     /// The account to charge.
     pub login: Login,
-    /// Where to tell the outcome.
+    /// The address to notify of the outcome.
     pub email: EMail,
-    /// How much to charge.
+    /// The amount to charge.
     pub amount: Money,
 }
 
-/// An order that cannot be worked on. Admission refuses these; one can only be
-/// met if it was stored before a rule was made.
+/// Why an order cannot be read. Admission refuses such an order. It exists only if it was stored
+/// before a rule was added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Unreadable {
@@ -28,7 +28,7 @@ impl Purchase {
     /// Reads the spec of the order with this UID, for this attempt to charge it.
     ///
     /// # Errors
-    /// [`Unreadable`], naming the field.
+    /// [`Unreadable`], which names the field.
     pub fn read(uid: &str, attempt: i32, spec: &OrderSpec) -> Result<Self, Unreadable> {
         let unreadable = |field, problem: &dyn std::fmt::Display| Unreadable { field, problem: problem.to_string() };
         Ok(Purchase {

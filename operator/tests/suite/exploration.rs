@@ -109,7 +109,9 @@ fn purchase(attempt: i32) -> Purchase {
 fn charge(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
     let decided = match ledger {
         // What it will be, billing alone knows.
-        Ledger::Nothing => vec![Ledger::Charged, Ledger::Refused(Refusal::InsufficientFunds), Ledger::Refused(Refusal::AccountNotFound)],
+        Ledger::Nothing => {
+            vec![Ledger::Charged, Ledger::Refused(Refusal::InsufficientFunds), Ledger::Refused(Refusal::AccountNotFound)]
+        }
         recorded => vec![recorded],
     };
     answers(decided, call, ledger)

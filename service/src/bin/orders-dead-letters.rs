@@ -5,11 +5,11 @@ use clap::{Parser, Subcommand};
 use orders_service::broker::dead_letters::DeadLetters;
 use secrecy::SecretString;
 
-/// The dead letters: messages that a service could not handle.
+/// Lists and replays dead letters: messages that a service could not handle.
 #[derive(Debug, Parser)]
 #[command(name = "orders-dead-letters", version)]
 struct Cli {
-    /// The broker, as in nats://localhost:4222
+    /// URL of the broker, such as nats://localhost:4222
     #[arg(long, env = "NATS_URL")]
     nats_url: String,
 
@@ -23,14 +23,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show them, oldest first, each with its number, why it is one, and itself
+    /// List the dead letters, oldest first, each with its number, reason and message
     List,
-    /// Publish them again on their subjects
+    /// Publish dead letters again on their subjects
     Replay {
-        /// Its number
+        /// Number of the dead letter
         #[arg(required_unless_present = "all")]
         number: Option<u64>,
-        /// All of them
+        /// Replay all dead letters
         #[arg(long, conflicts_with = "number")]
         all: bool,
     },

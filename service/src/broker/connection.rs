@@ -1,4 +1,5 @@
-//! The connection to the broker: made in the background, and made again when it breaks.
+//! The connection to the broker. It is established in the background and re-established when it
+//! breaks.
 
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use super::streams::stream_config;
 /// How long a call to the broker may take.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest pause between two tries to connect.
+/// The maximum delay between two attempts to connect.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Where the broker is; `#[command(flatten)]` this into a binary's arguments.
+/// Command-line arguments for the broker. A binary includes them with `#[command(flatten)]`.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
-    /// The broker, as in nats://orders-nats:4222 or tls://nats.example.com; none if not set.
+    /// URL of the broker, such as nats://orders-nats:4222 or tls://nats.example.com. If not set, no
+    /// broker is used.
     #[arg(long, env = "NATS_URL")]
     pub nats_url: Option<String>,
 
@@ -36,11 +38,11 @@ pub struct Broker {
 }
 
 impl BrokerArgs {
-    /// Connects, if there is a broker.
+    /// Connects, if a broker is configured.
     ///
     /// # Errors
-    /// If the URL cannot be parsed. A broker that does not answer is no error: the connection is
-    /// made once it does.
+    /// If the URL cannot be parsed. A broker that does not respond is not an error: the connection
+    /// is established once the broker responds.
     pub async fn connect(&self, service: Service) -> anyhow::Result<Option<Broker>> {
         match &self.nats_url {
             Some(url) => Broker::connect(url, self.nats_password.as_ref(), service).await.map(Some),
@@ -50,7 +52,7 @@ impl BrokerArgs {
 }
 
 impl Broker {
-    /// Connects as this service.
+    /// Connects as the user of this service.
     ///
     /// # Errors
     /// As [`BrokerArgs::connect`].
@@ -65,11 +67,12 @@ impl Broker {
         Ok(Broker { jetstream, service })
     }
 
-    /// Creates the streams that do not exist, and adds the subjects that those of an earlier version
-    /// lack. Their other settings belong to the broker's administrator.
+    /// Creates the streams that do not exist. Adds missing subjects to the streams that an earlier
+    /// version created. The other settings of existing streams belong to the broker's
+    /// administrator.
     ///
     /// # Errors
-    /// If the broker does not answer, or refuses.
+    /// If the broker does not respond, or refuses the request.
     pub(crate) async fn prepare(&self) -> Result<(), String> {
         for stream in Stream::iter() {
             let failed = |error: &dyn std::fmt::Display| format!("stream {}: {error}", stream.name());
@@ -86,14 +89,14 @@ impl Broker {
     }
 }
 
-/// What every connection has in common. A user may subscribe to replies of its own only.
+/// The options that all connections have in common. A user may subscribe only to its own replies.
 pub(crate) fn options(user: &str, password: Option<&SecretString>) -> ConnectOptions {
     let password = password.map_or("", |password| password.expose_secret());
     ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
         .custom_inbox_prefix(format!("_INBOX.{user}"))
         .name(format!("orders-{user}"))
         .connection_timeout(CALL_TIMEOUT)
-        // Notices a broker that is there and says nothing within ten seconds.
+        // Detects within ten seconds that a connected broker no longer responds.
         .ping_interval(Duration::from_secs(5))
         .reconnect_delay_callback(|attempts| RECONNECT_DELAY.min(Duration::from_millis(50 * attempts as u64)))
         .event_callback(|event| async move {

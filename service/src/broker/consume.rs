@@ -1,5 +1,5 @@
-//! Consuming: a message is acknowledged once it is handled, delivered again until then, and
-//! after [`MAX_DELIVERIES`] a dead letter.
+//! Consuming messages. A message is acknowledged once it is handled, and delivered again until
+//! then. After [`MAX_DELIVERIES`] deliveries, it becomes a dead letter.
 
 use std::time::Duration;
 
@@ -17,19 +17,20 @@ use super::{
 };
 use crate::IdempotencyKey;
 
-/// Messages that one consumer handles at once.
+/// The maximum number of messages that one consumer handles concurrently.
 const AT_ONCE: usize = 32;
 
-/// How long a handler may take: twice that is less than the broker waits for the acknowledgement.
+/// The time limit of a handler. Twice this limit is less than the broker's wait for the
+/// acknowledgement.
 const LIMIT: Duration = Duration::from_secs(6);
 
-/// Pause after the broker refused the consumer.
+/// The delay after the broker refused the consumer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A CloudEvent whose data is not parsed yet.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its subject.
+    /// The subject on which the message was published.
     pub subject: String,
     event: CloudEvent<Value>,
 }
@@ -37,10 +38,10 @@ pub struct Received {
 /// Why a message was not handled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
-    /// It cannot be handled now: deliver it again.
+    /// The message cannot be handled now. It is delivered again.
     #[error("{0}")]
     Retry(String),
-    /// It can never be handled as it is: make it a dead letter.
+    /// The message can never be handled. It becomes a dead letter.
     #[error("{0}")]
     Reject(String),
 }
@@ -55,10 +56,11 @@ impl Received {
         Ok(Received { subject: message.subject.to_string(), event })
     }
 
-    /// Reads the data, if it is of this type.
+    /// Parses the data as this type.
     ///
     /// # Errors
-    /// [`HandlerError::Reject`] if it is another, or not as its type says.
+    /// [`HandlerError::Reject`] if the event has another type, or its data or key is invalid for
+    /// this type.
     pub fn data<E: Event>(&self) -> Result<E, HandlerError> {
         if self.event.type_ != E::TYPE {
             return Err(HandlerError::Reject(format!("type {} is not known here", excerpt(&self.event.type_))));
@@ -67,7 +69,8 @@ impl Received {
         if data.key() != self.event.subject {
             return Err(HandlerError::Reject("subject: not the key in data".to_owned()));
         }
-        // As over HTTP. Anything else could not be a header, which the broker's message ids are.
+        // The same rule as over HTTP. The broker's message ids are headers, so a key must be valid
+        // in a header.
         if IdempotencyKey::parse(data.key()).is_none() {
             return Err(HandlerError::Reject("key: not 1 to 255 visible ASCII characters".to_owned()));
         }
@@ -76,8 +79,8 @@ impl Received {
 }
 
 impl Broker {
-    /// Handles each message until `stop`; then finishes the messages in progress. The effect of
-    /// `handler` has to be idempotent.
+    /// Handles messages until `stop` resolves, then finishes the messages in progress. The effect
+    /// of `handler` must be idempotent.
     pub async fn consume<F, Fut>(&self, consumer: &Consumer, handler: F, stop: impl Future<Output = ()>)
     where
         F: Fn(Received) -> Fut + Sync,
@@ -94,7 +97,8 @@ impl Broker {
                     tokio::select! { () = &mut stop => return, () = tokio::time::sleep(PAUSE) => continue }
                 }
             };
-            // An error, such as a heartbeat that is missing, ends the subscription; a new one is begun.
+            // An error, such as a missing heartbeat, ends the subscription. The loop then starts a
+            // new one.
             let until_broken =
                 messages.take_while(|message| std::future::ready(message.is_ok())).filter_map(|m| async { m.ok() });
             let handling =
@@ -124,10 +128,10 @@ impl Broker {
     {
         let deliveries = message.info().map_or(1, |info| info.delivered);
         let handled = match Received::parse(&message) {
-            // Each handler before ended without an error to show.
+            // Every earlier handler ended without an error that could be reported.
             Ok(_) if deliveries > MAX_DELIVERIES => Err(HandlerError::Reject("no handler finished it".to_owned())),
             Ok(received) => {
-                // A task of its own, so that a panic concerns this message only.
+                // The handler has its own task, so that a panic affects only this message.
                 let mut handling = tokio::spawn(handler(received));
                 match tokio::time::timeout(LIMIT, &mut handling).await {
                     Ok(Ok(handled)) => handled,
@@ -161,14 +165,15 @@ impl Broker {
                 }
             },
         };
-        // Not acknowledged means delivered again, which is harmless.
+        // A message that is not acknowledged is delivered again, which is harmless.
         if let Err(error) = message.ack_with(answer).await {
             tracing::warn!(subject, error, "not acknowledged");
         }
     }
 }
 
-/// 0.5 s, 1 s, 2 s … after so many deliveries, at most half a minute.
+/// The delay before the next delivery: 0.5 s after the first one, doubled after each further one,
+/// at most half a minute.
 fn pause(deliveries: i64) -> Duration {
     let doublings = u32::try_from(deliveries - 1).unwrap_or(0).min(16);
     Duration::from_secs(30).min(Duration::from_millis(500 << doublings))

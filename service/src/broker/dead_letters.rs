@@ -20,11 +20,11 @@ const OF_SUBJECT: &str = "Orders-Subject";
 const WHY: &str = "Orders-Why";
 const DELIVERIES: &str = "Orders-Deliveries";
 
-/// The longest reason kept, in characters.
+/// The maximum length of a stored reason, in characters.
 const MAX_WHY: usize = 500;
 
 impl Broker {
-    /// Stores a message as a dead letter, with why.
+    /// Stores a message as a dead letter, with the reason.
     pub(crate) async fn bury(&self, message: &Message, why: &str, deliveries: i64) -> Result<(), Unpublished> {
         let (subject, service) = (message.subject.as_str(), self.service.name());
         let why: String = why.chars().filter(|c| !c.is_control()).take(MAX_WHY).collect();
@@ -42,21 +42,21 @@ impl Broker {
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number in the stream.
+    /// The sequence number in the stream.
     pub sequence: u64,
     /// The subject of the message.
     pub subject: String,
     /// The service that could not handle it.
     pub service: String,
-    /// Why not.
+    /// The reason why the service could not handle it.
     pub why: String,
-    /// How often it was delivered.
+    /// How often the message was delivered.
     pub deliveries: String,
-    /// The message.
+    /// The payload of the message.
     pub payload: Bytes,
 }
 
-/// The dead letters, for an administrator.
+/// An administrator's access to the dead letters.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     jetstream: jetstream::Context,
@@ -66,16 +66,16 @@ impl DeadLetters {
     /// Connects as the user `admin`.
     ///
     /// # Errors
-    /// If the broker does not answer, or refuses the password.
+    /// If the broker does not respond, or refuses the password.
     pub async fn connect(url: &str, password: &SecretString) -> anyhow::Result<Self> {
         let client = options("admin", Some(password)).connect(url).await?;
         Ok(DeadLetters { jetstream: jetstream::ContextBuilder::new().timeout(CALL_TIMEOUT).build(client) })
     }
 
-    /// All of them, oldest first.
+    /// Lists all dead letters, oldest first.
     ///
     /// # Errors
-    /// If the broker does not answer.
+    /// If the broker does not respond.
     pub async fn list(&self) -> anyhow::Result<Vec<DeadLetter>> {
         let stream = self.jetstream.get_or_create_stream(stream_config(Stream::DeadLetters)).await?;
         let state = stream.get_info().await?.state;
@@ -100,10 +100,10 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Publishes it again on its subject, and deletes it.
+    /// Publishes the message again on its subject, and deletes the dead letter.
     ///
     /// # Errors
-    /// If the broker does not answer. It may still exist then.
+    /// If the broker does not respond. The dead letter may then still exist.
     pub async fn replay(&self, letter: &DeadLetter) -> anyhow::Result<()> {
         let again = PublishMessage::build().payload(letter.payload.clone());
         self.jetstream.send_publish(letter.subject.clone(), again).await?.await?;

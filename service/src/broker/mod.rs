@@ -1,9 +1,9 @@
-//! NATS JetStream: how the messages of [`orders_contracts::events`] are sent and received.
+//! Sends and receives the messages of [`orders_contracts::events`] over NATS JetStream.
 //!
-//! A published message is on the broker's disk. A consumed message is acknowledged once it is
-//! handled (by billing and notify: once its effect is on their disk). A message that cannot be
-//! handled becomes a [dead letter](dead_letters). The broker delivers at least once; the
-//! order's key in each message makes its effect happen once.
+//! A message counts as published once it is on the broker's disk. A consumer acknowledges a message
+//! once it is handled (billing and notify: once its effect is on their disk). A message that cannot
+//! be handled becomes a [dead letter](dead_letters). The broker delivers each message at least
+//! once. The order's key in each message ensures that its effect happens once.
 
 pub mod connection;
 pub mod consume;

@@ -1,4 +1,4 @@
-//! Publishing: a message counts once the broker has it on disk.
+//! Publishing messages. A message counts as published once the broker has it on disk.
 
 use async_nats::jetstream::message::PublishMessage;
 
@@ -6,14 +6,15 @@ use orders_contracts::events::{CloudEvent, Event};
 
 use super::connection::{Broker, CALL_TIMEOUT};
 
-/// It is not known whether the broker has the message: publish it again.
+/// A failed publish. Whether the broker has the message is not known, so the caller publishes it
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("broker: {0}")]
 pub struct Unpublished(pub String);
 
 impl Broker {
-    /// Publishes an event and waits until the broker has stored it. Of several
-    /// with one id within two minutes the broker keeps the first.
+    /// Publishes an event and waits until the broker has stored it. If several messages have the
+    /// same id within two minutes, the broker keeps only the first.
     ///
     /// # Errors
     /// [`Unpublished`], within a few seconds.
@@ -38,7 +39,7 @@ impl Broker {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 if error.kind() == PublishErrorKind::StreamNotFound {
-                    // For the next time; this one is not kept waiting.
+                    // Creates the streams for the next message. This call does not wait for them.
                     let broker = self.clone();
                     tokio::spawn(async move {
                         if let Err(error) = broker.prepare().await {

@@ -1,4 +1,5 @@
-//! Replies by key: for the caller that waits for one, or for the next that asks.
+//! A table of replies by key. A reply goes to the caller that waits for it, or is kept for the next
+//! caller.
 
 use std::{
     collections::HashMap,
@@ -8,13 +9,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// How long news is kept for somebody who asks later.
+/// How long a reply is kept for a later caller.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// How much news is kept at most.
+/// The maximum number of keys in the table. When it is reached, further replies are not kept.
 const CAPACITY: usize = 20_000;
 
-/// News by key: the latest, each for whoever asks first.
+/// Replies by key. The table keeps the latest reply of each key, and the first caller receives it.
 #[derive(Debug)]
 pub struct ReplyTable<T> {
     slots: Mutex<HashMap<String, Slot<T>>>,
@@ -23,19 +24,20 @@ pub struct ReplyTable<T> {
 
 #[derive(Debug)]
 enum Slot<T> {
-    /// Somebody waits.
+    /// A caller waits for the reply.
     Awaited(oneshot::Sender<T>),
-    /// It came before anybody asked.
+    /// The reply arrived before any caller waited for it.
     Kept(T, Instant),
 }
 
 impl<T> ReplyTable<T> {
-    /// An empty one, and which news says how a matter ended: no other news takes its place while it is kept.
+    /// Creates an empty table. `is_final` returns whether a reply is final. While a final reply is
+    /// kept, a reply that is not final does not replace it.
     pub fn new(is_final: fn(&T) -> bool) -> Self {
         ReplyTable { slots: Mutex::default(), is_final }
     }
 
-    /// Brings news.
+    /// Delivers a reply to the waiting caller, or keeps it.
     pub fn deliver(&self, key: &str, news: T) {
         let mut slots = self.slots();
         if let Some(Slot::Kept(kept, since)) = slots.get(key)
@@ -48,7 +50,7 @@ impl<T> ReplyTable<T> {
         let news = match slots.remove(key) {
             Some(Slot::Awaited(waiting)) => match waiting.send(news) {
                 Ok(()) => return,
-                // Whoever waited gave up.
+                // The caller stopped waiting.
                 Err(news) => news,
             },
             _ => news,
@@ -64,8 +66,8 @@ impl<T> ReplyTable<T> {
         }
     }
 
-    /// Registers to be brought the next news of a key, or takes what came lately.
-    /// One waits for a key at a time: an earlier one is given up.
+    /// Registers for the next reply of a key, or takes the reply that is kept. One caller waits for
+    /// a key at a time: a new caller replaces an earlier one.
     pub fn receive(&self, key: &str) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let mut slots = self.slots();
@@ -76,8 +78,12 @@ impl<T> ReplyTable<T> {
         receiver
     }
 
-    /// Waits from now on for final news of a key, or takes what came lately, and keeps it for
-    /// whoever asks next. Other news is passed over. Ends with false if somebody else asks meanwhile.
+    /// Waits for a final reply of a key and keeps it for the next caller. A final reply that is
+    /// already kept counts. Replies that are not final are discarded. The wait begins with the
+    /// call, not with the first poll of the future.
+    ///
+    /// Resolves to `true` when a final reply is available, to `false` if another caller starts
+    /// waiting for the key.
     pub fn arrived(self: &Arc<Self>, key: &str) -> impl Future<Output = bool> + use<T> {
         let (table, key, mut coming) = (self.clone(), key.to_owned(), self.receive(key));
         async move {
@@ -105,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// Of it, what is more than one is final.
+    /// A table in which replies greater than one are final.
     fn table() -> Arc<ReplyTable<i32>> {
         Arc::new(ReplyTable::new(|news| *news > 1))
     }

@@ -1,4 +1,4 @@
-//! The settings of the streams and consumers at the broker.
+//! The settings of the broker's streams and consumers.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use async_nats::jetstream::{
 };
 use orders_contracts::topology::{Consumer, Stream};
 
-/// How often a message is delivered before it is a dead letter: for most of an hour, so that a
-/// database that is away for a while makes none.
+/// How often a message is delivered before it becomes a dead letter. The deliveries extend over
+/// most of an hour, so that a temporary outage of a database causes no dead letters.
 pub const MAX_DELIVERIES: i64 = 100;
 
 /// How long a consumer may take to acknowledge before the message is delivered again.
@@ -17,13 +17,14 @@ const ACK_WAIT: Duration = Duration::from_secs(15);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How a stream keeps messages: on disk, a bounded number of bytes, for a bounded time. A full
-/// stream of requests refuses more, which the operator notices. In the others the oldest
-/// messages are dropped: one consumer that is away must not stop what the others receive, and
-/// what it misses is requested again.
+/// The settings of a stream. A stream keeps messages on disk, up to a limited size and for a
+/// limited time. A full stream of requests refuses further messages, which the operator notices.
+/// The other streams drop their oldest messages: a consumer that is down must not stop the messages
+/// to other consumers. The messages that it misses are requested again.
 pub fn stream_config(stream: Stream) -> Config {
     let (retention, max_age) = match stream {
-        // The operator sends a request again once a minute at least: an older one is a repeat, or its order is gone.
+        // The operator repeats a request at least once a minute. An older request is a duplicate,
+        // or its order no longer exists.
         Stream::Payments => (RetentionPolicy::WorkQueue, Duration::from_secs(150)),
         Stream::Outcomes | Stream::Notifications => (RetentionPolicy::Interest, 7 * DAY),
         Stream::DeadLetters => (RetentionPolicy::Limits, 30 * DAY),
@@ -41,7 +42,7 @@ pub fn stream_config(stream: Stream) -> Config {
     }
 }
 
-/// How messages are delivered to a consumer.
+/// The settings of a consumer.
 pub fn consumer_config(consumer: &Consumer) -> pull::Config {
     let (filter_subject, filter_subjects) = match consumer.subjects {
         [one] => ((*one).to_owned(), Vec::new()),
@@ -53,7 +54,8 @@ pub fn consumer_config(consumer: &Consumer) -> pull::Config {
         filter_subjects,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
-        // Bounded by the consumer: a message that the broker gave up would be lost silently.
+        // The consumer limits the deliveries itself. A message that the broker gave up would be
+        // lost silently.
         max_deliver: -1,
         max_ack_pending: 256,
         ..pull::Config::default()

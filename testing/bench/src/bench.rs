@@ -1,4 +1,4 @@
-//! A run of the bench: its options, where it writes, what it has measured.
+//! A run of the benchmark: its options, its directory and its results.
 
 use std::path::{Path, PathBuf};
 
@@ -9,24 +9,24 @@ use crate::options::Options;
 use crate::report::Report;
 use crate::site::{Site, Wanted};
 
-/// A run.
+/// A run of the benchmark.
 #[derive(Debug)]
 pub struct Bench {
-    /// What was asked for.
+    /// The options of the run.
     pub options: Options,
-    /// What was measured.
+    /// The results so far.
     pub report: Report,
-    /// Logs and data of what is started.
+    /// The directory for logs and data of the processes that the run starts.
     directory: PathBuf,
 }
 
 impl Bench {
-    /// A run that writes below this directory.
+    /// Creates a run that writes below this directory.
     pub fn new(options: Options, directory: &Path) -> Self {
         Bench { options, report: Report::default(), directory: directory.to_owned() }
     }
 
-    /// Starts a site of its own for one measurement.
+    /// Starts a new site for one measurement.
     ///
     /// # Errors
     /// As [`Site::open`].
@@ -35,15 +35,15 @@ impl Bench {
         Site::open(&self.directory.join(name), database, &self.options, wanted).await
     }
 
-    /// Ends it and removes what it wrote: a round's etcd alone has hundreds of megabytes.
-    /// The logs of one that failed stay.
+    /// Stops a site and deletes its files: the etcd of a round alone has hundreds of megabytes.
+    /// The logs of a failed site are kept.
     pub fn close(&self, name: &str, site: Site) {
         drop(site);
         let _ = std::fs::remove_dir_all(self.directory.join(name));
     }
 }
 
-/// Says on standard error how far it is.
+/// Prints progress on standard error.
 pub fn say(what: &str) {
     eprintln!("{what}");
 }

@@ -1,4 +1,4 @@
-//! The styles of interaction side by side, for docs/explanation/interaction.md.
+//! Measures the styles of interaction and compares them in a table, for docs/explanation/interaction.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,47 +23,47 @@ use crate::processes::mebibytes;
 use crate::site::programs;
 use crate::statistics::Times;
 
-/// How long one answer may take before the comparison is given up.
+/// The time limit for one response. If it passes, the comparison fails.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the orders of one measurement may take until the last customer is told.
+/// The time limit until the last customer of one measurement is notified.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a namespace with its orders may take to go.
+/// The time limit for the deletion of a namespace with its orders.
 const CLEAR_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long after the status of the last order the last Event may come.
+/// The longest time between the status of the last order and the last Event.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
-/// Orders one after the other before the first measurement.
+/// The number of orders that are placed one after the other before the first measurement.
 const WARM_UP_ORDERS: u32 = 20;
 
-/// The columns.
+/// The styles, which are the columns of the table.
 const STYLES: [Interaction; 3] = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
 
-/// The streams that the services talk over; see `contracts/src/topology.rs`.
+/// The streams over which the services communicate; see `contracts/src/topology.rs`.
 const STREAMS: [&str; 3] = ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFICATIONS"];
 
-/// What is compared, and for how long.
+/// The options of the comparison.
 #[derive(Debug)]
 pub struct Options {
     /// Directory with the services' programs.
     programs: PathBuf,
-    /// How often each style is measured; they alternate.
+    /// The number of measurements of each style; the styles alternate.
     rounds: u32,
-    /// How many orders one client places, one after the other.
+    /// The number of orders that one client places, one after the other.
     orders: u32,
-    /// How many clients place orders at once.
+    /// The number of clients that place orders at the same time.
     clients: u32,
-    /// For how many seconds they do.
+    /// The number of seconds for which they place orders.
     seconds: u64,
 }
 
 impl Options {
-    /// What the command line says.
+    /// Converts the options of the command line.
     ///
     /// # Errors
-    /// When a program of the services is not there.
+    /// If a program of the services does not exist.
     pub fn new(options: &crate::options::Options, orders: u32, together: u32) -> Result<Self> {
         let (rounds, seconds) = (options.rounds, options.seconds);
         Ok(Options { programs: programs(options)?, rounds, orders, clients: together, seconds })
@@ -71,10 +71,10 @@ impl Options {
 }
 
 /// Measures each style in turn, in rounds, until `interrupted` resolves, and
-/// prints a table of the medians. Logs are kept in the cache's `run/compare`.
+/// prints a table of the medians. Logs are in the cache's directory `run/compare`.
 ///
 /// # Errors
-/// When something does not start or answer, or an order is not paid.
+/// If a process does not start or respond, or an order is not paid.
 pub async fn run(cache: &Cache, options: &Options, interrupted: impl Future<Output = Result<()>>) -> Result<()> {
     let directory = cache.run("compare");
     let _ = fs::remove_dir_all(&directory);
@@ -91,14 +91,14 @@ pub async fn run(cache: &Cache, options: &Options, interrupted: impl Future<Outp
     };
     let left = namespace.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(left) = left {
-        // Goes on its own once it is asked for.
+        // Kubernetes completes the deletion after the request.
         let _ = timeout(ANSWER_LIMIT, Api::<Namespace>::all(client).delete(&left, &DeleteParams::default())).await;
     }
     print!("{}", table(&measured?, options));
     Ok(())
 }
 
-/// What each style was measured at, round by round. `current` names the namespace that is there.
+/// Measures each style in each round and returns the figures. `current` holds the name of the existing namespace.
 async fn rounds(
     cluster: &Cluster,
     directory: &Path,
@@ -130,7 +130,7 @@ async fn rounds(
     Ok(measured)
 }
 
-/// Deletes a namespace and waits until its orders are gone, which would disturb what is measured next.
+/// Deletes a namespace and waits until its orders are gone, since the deletion would disturb the next measurement.
 async fn clear(namespaces: &Api<Namespace>, name: &str) {
     let gone = wait_for("the namespace to be gone", CLEAR_LIMIT, || async {
         match namespaces.get_opt(name).await.ok()? {
@@ -149,34 +149,34 @@ async fn clear(namespaces: &Api<Namespace>, name: &str) {
     }
 }
 
-/// What one style was measured at in one round.
+/// The figures of one style in one round.
 struct Figures {
     alone: Load,
     together: Load,
-    /// MiB of the api-server, the operator, billing, notify, and of NATS where there is one.
+    /// Memory in MiB of the api-server, the operator, billing, notify, and of NATS if the style uses it.
     memory: [Option<f64>; 5],
 }
 
-/// Orders that were placed one way.
+/// The figures of the orders of one measurement.
 struct Load {
-    /// Milliseconds from POST to answer that half of the orders did not exceed.
+    /// The median time from POST to response, in milliseconds.
     p50: f64,
-    /// And 99 of a hundred.
+    /// The 99th percentile of that time, in milliseconds.
     p99: f64,
-    /// Answered in a second.
+    /// Responses per second.
     rate: f64,
-    /// How many were answered before they were decided.
+    /// The number of orders whose response came before their outcome.
     undecided: usize,
-    /// Published on the broker, for each order; `None` without one.
+    /// Messages published on the broker, for each order; `None` without a broker.
     messages: Option<f64>,
-    /// Billing and notify were called, for each order.
+    /// Calls of billing and notify, for each order.
     calls: f64,
-    /// Orders and Events were written in the Kubernetes API, for each order;
-    /// `None` if somebody else placed orders meanwhile.
+    /// Writes of orders and Events to the Kubernetes API, for each order;
+    /// `None` if another client placed orders at the same time.
     writes: Option<f64>,
 }
 
-/// Everything that was counted since its beginning.
+/// The values of all counters at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     messages: u64,
@@ -185,7 +185,7 @@ struct Counts {
     created: u64,
 }
 
-/// The services in one style, with all that they need. Dropped in this order.
+/// The services in one style, with the servers that they need. Fields are dropped in this order.
 struct Shop {
     stack: Stack,
     nats: Option<Nats>,
@@ -203,7 +203,7 @@ impl Shop {
         interaction: Interaction,
         options: &Options,
     ) -> Result<Self> {
-        // NATS has a message on the disk before its publisher hears of it: here a commit is, too.
+        // NATS writes a message to disk before it acknowledges it. For a fair comparison, PostgreSQL waits for the disk, too.
         let postgres = Postgres::start_with(directory, PostgresOptions { fsync: true, ..PostgresOptions::default() }).await?;
         let inbox = Inbox::start(directory).await?;
         let nats = match interaction {
@@ -241,7 +241,7 @@ impl Shop {
         Ok(Figures { alone, together, memory: self.memory()? })
     }
 
-    /// Places orders, and counts what they took until the last customer was told.
+    /// Places orders, and measures them until the last customer is notified.
     async fn load(&self, logins: &[String], until: Until) -> Result<Load> {
         let before = self.counts().await?;
         let started = Instant::now();
@@ -267,7 +267,7 @@ impl Shop {
         })
     }
 
-    /// One client for each login, each placing its next order when the last one is answered.
+    /// Runs one client for each login. Each client places its next order after the response to the last one.
     async fn place(&self, logins: &[String], until: Until) -> Result<Placed> {
         let mut clients = JoinSet::new();
         let started = Instant::now();
@@ -300,7 +300,7 @@ impl Shop {
         Ok(all)
     }
 
-    /// Waits until every order is paid and its customer told.
+    /// Waits until every order is paid and its customer notified.
     async fn settled(&self) -> Result<()> {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &self.stack.namespace);
         let unfinished = || async {
@@ -341,7 +341,7 @@ impl Shop {
         Ok(counts)
     }
 
-    /// How many messages were ever stored in the services' streams.
+    /// The number of messages that were ever stored in the services' streams.
     async fn messages(&self) -> Result<u64> {
         let Some(nats) = &self.nats else { return Ok(0) };
         let url = format!("{}/jsz?accounts=true&streams=true", nats.monitor_url());
@@ -374,29 +374,29 @@ impl Shop {
     }
 }
 
-/// When a client has placed enough.
+/// The condition after which a client places no more orders.
 #[derive(Clone, Copy)]
 enum Until {
-    /// After so many.
+    /// After this number of orders.
     Orders(u32),
-    /// When so much time has passed, and after one at least.
+    /// After this time, and after at least one order.
     Passed(Duration),
 }
 
-/// Orders that were answered.
+/// Orders that got a response.
 #[derive(Default)]
 struct Placed {
     times: Times,
     undecided: usize,
 }
 
-/// The sum of a counter over its labels, of Prometheus text.
+/// The sum of a counter over its labels, from Prometheus text.
 fn sum(metrics: &str, name: &str, counts: impl Fn(&str) -> bool) -> u64 {
     let series = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
     series.filter(|(labels, _)| counts(labels)).filter_map(|(_, value)| value.trim().parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// A row of the table: what it shows, with how many places.
+/// A row of the table: its title, its number of decimal places, and its value.
 type Row = (String, usize, fn(&Figures) -> Option<f64>);
 
 fn rows(options: &Options) -> Vec<Row> {
@@ -422,7 +422,7 @@ fn rows(options: &Options) -> Vec<Row> {
     ]
 }
 
-/// Medians, with the least and the greatest of the rounds behind them.
+/// A table of the medians. Each is followed by the minimum and the maximum of the rounds.
 fn table(measured: &[Vec<Figures>; STYLES.len()], options: &Options) -> String {
     let mut text = "|".to_owned();
     for style in STYLES {

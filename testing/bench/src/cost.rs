@@ -1,4 +1,4 @@
-//! A measurement: what was done, how fast, and what it took of whom.
+//! A measurement: the load, its rate and times, and the costs of each process.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,27 @@ use crate::processes::{NOT_COUNTED, Snapshot};
 use crate::report::Report;
 use crate::site::Site;
 
-/// The sum of all processes that do the orders' work.
+/// The row with the CPU time of all processes that process orders.
 pub const CPU_OF_ALL: &str = "CPU of all but the load generator, ms an order";
 
-/// Creates, status writes and other writes of orders, without events.
+/// The row with the creates, status writes and other writes of orders, without events.
 pub const WRITES: &str = "requests: writes of the order itself";
 
-/// What a measurement came to.
+/// The result of a measurement.
 pub struct Measured {
-    /// How fast.
+    /// The rate and the times.
     pub load: Load,
-    /// By how many the costs are divided.
+    /// The number of orders by which the costs are divided.
     orders: f64,
     /// CPU seconds of each process.
     cpu: BTreeMap<String, f64>,
-    /// What the servers counted.
+    /// The servers' counters.
     counts: Counts,
-    /// All processes right after.
+    /// All processes immediately after the measurement.
     pub after: Snapshot,
 }
 
-/// Which of the two sides works: the services have more to do after the last answer.
+/// The side that is measured. Unlike the raw client, the services still have work to do after the last response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The raw client.
@@ -40,7 +40,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// How the report calls it.
+    /// The name of the side in the report.
     pub fn as_str(self) -> &'static str {
         match self {
             Side::Raw => "ceiling",
@@ -58,10 +58,10 @@ pub fn report_speed(load: &Load, report: &mut Report, table: &str, side: Side, c
     }
 }
 
-/// Has work done and counts what it takes, until the last event of the last order.
+/// Runs a load and measures its costs, until the last event of the last order.
 ///
 /// # Errors
-/// Those of the work, or when a server does not answer.
+/// If the load fails, or a server does not respond.
 pub async fn measured(site: &Site, side: Side, work: impl Future<Output = Result<Load>>) -> Result<Measured> {
     let counters = site.counters()?;
     let counts = counters.read().await?;
@@ -81,34 +81,34 @@ pub async fn measured(site: &Site, side: Side, work: impl Future<Output = Result
 }
 
 impl Measured {
-    /// What so many orders took between two moments.
+    /// The costs of a number of orders between two moments.
     pub fn new(load: Load, orders: f64, before: &Snapshot, after: Snapshot, counts: Counts) -> Self {
         Measured { load, orders, cpu: after.cpu_since(before), counts, after }
     }
 
-    /// The CPU of one process, in milliseconds for each order.
+    /// The CPU time of one process, in milliseconds for each order.
     pub fn cpu_of(&self, name: &str) -> f64 {
         self.each(self.cpu.get(name).copied().unwrap_or_default()) * 1000.0
     }
 
-    /// A counter, for each order.
+    /// The value of a counter, divided by the number of orders.
     pub fn count_of(&self, name: &str) -> f64 {
         self.each(self.counts.get(name))
     }
 
-    /// The CPU of all that do the orders' work, in milliseconds for each order.
+    /// The CPU time of all processes that process orders, in milliseconds for each order.
     pub fn cpu_of_all(&self) -> f64 {
         let counted = self.cpu.iter().filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str()));
         counted.map(|(_, seconds)| self.each(*seconds) * 1000.0).sum()
     }
 
-    /// Adds what each order took.
+    /// Adds the costs of each order to the report.
     pub fn report_cost(&self, report: &mut Report, table: &str, side: Side, column: &str) {
         let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
         add(CPU_OF_ALL, self.cpu_of_all());
         for (name, seconds) in &self.cpu {
             let share = self.each(*seconds) * 1000.0;
-            // Less than this is what an idle process takes while others work.
+            // An idle process uses less than this while others work.
             if share >= 0.005 {
                 add(&format!("CPU of {name}, ms an order"), share);
             }
@@ -119,7 +119,7 @@ impl Measured {
         }
     }
 
-    /// Adds what each process holds now.
+    /// Adds the current memory of each process to the report.
     pub fn report_memory(&self, report: &mut Report, table: &str, column: &str) {
         for (name, sample) in &self.after.0 {
             report.add(table, &format!("RSS of {name}, MiB"), column, sample.resident);

@@ -1,4 +1,4 @@
-//! What an order takes of the API server, etcd and PostgreSQL, by their own counters.
+//! The costs of an order in the API server, etcd and PostgreSQL, from these servers' own counters.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use tokio::time::timeout;
 
 use crate::exposition::sum;
 
-/// How long a page of metrics may take: the API server has thousands of series.
+/// The time limit for a request of metrics: the API server has thousands of series.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// PostgreSQL's backends report what they did when they are idle for so long (PGSTAT_IDLE_INTERVAL, 10 s).
+/// The idle time after which PostgreSQL's backends report their statistics (PGSTAT_IDLE_INTERVAL, 10 s).
 const REPORTED_AFTER: Duration = Duration::from_millis(10_500);
 
-/// Where a counter is read.
+/// The server from which a counter is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     ApiServer,
     Etcd,
 }
 
-/// A counter: what it means, where it is read, the metric, and the labels of what counts, any of these sets.
+/// A counter: its meaning, its source, the metric, and sets of labels. A series counts if it has all labels of any set.
 type Counter = (&'static str, Source, &'static str, &'static [&'static [&'static str]]);
 
 const GROUP: &str = "group=\"arch.homework\"";
 const ORDERS: &str = "resource=\"orders\"";
 
-/// The creates, as a row of the report.
+/// The row of the report with the creates.
 pub const CREATES: &str = "requests: create order";
-/// The status writes.
+/// The row with the status writes.
 pub const STATUS_WRITES: &str = "requests: patch status";
-/// All other writes of an order but its removal.
+/// The row with all other writes of an order, except its deletion.
 pub const OTHER_WRITES: &str = "requests: other writes of orders";
-/// The removals.
+/// The row with the deletions.
 pub const REMOVALS: &str = "requests: delete order";
 
-/// What is counted. Requests count whatever they were answered.
+/// The counters. Requests count regardless of their response.
 const COUNTERS: [Counter; 12] = [
     (CREATES, Source::ApiServer, "apiserver_request_total", &[&[GROUP, ORDERS, "verb=\"POST\""]]),
     (
@@ -82,18 +82,18 @@ const COUNTERS: [Counter; 12] = [
     ("etcd: fsyncs of the log", Source::Etcd, "etcd_disk_wal_fsync_duration_seconds_count", &[&[]]),
 ];
 
-/// All counters at one moment, by what they mean.
+/// The values of all counters at one moment, by their meaning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts(pub BTreeMap<&'static str, f64>);
 
 impl Counts {
-    /// What came since an earlier moment.
+    /// The increases since an earlier moment.
     pub fn since(&self, before: &Counts) -> Counts {
         let earlier = |name: &str| before.0.get(name).copied().unwrap_or_default();
         Counts(self.0.iter().map(|(name, count)| (*name, count - earlier(name))).collect())
     }
 
-    /// One of them; zero if it was not counted.
+    /// The value of one counter; zero if it does not exist.
     pub fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or_default()
     }
@@ -107,23 +107,23 @@ impl Counts {
     }
 }
 
-/// Where the counters are.
+/// The sources of the counters.
 pub struct Counters<'a> {
-    /// The API server.
+    /// The client of the API server.
     pub client: &'a Client,
-    /// For etcd's metrics.
+    /// The HTTP client for etcd's metrics.
     pub http: &'a reqwest::Client,
-    /// etcd.
+    /// The URL of etcd.
     pub etcd: String,
-    /// The databases' server, if it is one that counts.
+    /// The databases' server, if it has counters.
     pub postgres: Option<&'a Postgres>,
 }
 
 impl Counters<'_> {
-    /// Reads all of them.
+    /// Reads all counters.
     ///
     /// # Errors
-    /// When one of the servers does not answer.
+    /// If one of the servers does not respond.
     pub async fn read(&self) -> Result<Counts> {
         let request = Request::get("/metrics").body(Vec::new())?;
         let api_server = timeout(LIMIT, self.client.request_text(request)).await.context("metrics of kube-apiserver")??;
@@ -134,7 +134,7 @@ impl Counters<'_> {
             let commits =
                 "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname = ANY('{billing,notify,archive}')";
             counts.0.insert("database: transactions", number(postgres, commits)?);
-            // Those that only read get no number. Exact at any time.
+            // Transactions that only read get no id, so this number is exact at any time.
             counts.0.insert("database: transactions that write", postgres.written_transactions()? as f64);
             counts
                 .0
@@ -143,7 +143,7 @@ impl Counters<'_> {
         Ok(counts)
     }
 
-    /// Waits until what was done shows in the counters.
+    /// Waits until the counters include all finished work.
     pub async fn wait_until_reported(&self) {
         if self.postgres.is_some() {
             tokio::time::sleep(REPORTED_AFTER).await;

@@ -1,4 +1,4 @@
-//! Orders as customers place them: `POST /orders/`.
+//! A client that places orders as customers do: `POST /orders/`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,40 +11,40 @@ use uuid::Uuid;
 use crate::load;
 use crate::writer::login;
 
-/// How long an answer may take before the measurement is given up: the api-server
-/// answers after twelve seconds at the latest.
+/// The time limit for a response, after which the measurement fails: the api-server
+/// responds within twelve seconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Enough for a thousand orders a second, all day.
+/// The balance of an account: enough for a thousand orders a second for a whole day.
 const BALANCE: u64 = 100_000_000;
 
-/// Accounts that are opened at once.
+/// The number of accounts that are opened concurrently.
 const AT_ONCE: u32 = 16;
 
 /// Clients of the public API.
 #[derive(Clone, Debug)]
 pub struct Customers {
     http: reqwest::Client,
-    /// The api-servers' URLs; a client keeps to one.
+    /// The api-servers' URLs. Each client always uses the same one.
     urls: Arc<Vec<String>>,
     keyed: bool,
     undecided: Arc<AtomicU64>,
 }
 
 impl Customers {
-    /// Customers of these api-servers; with an `Idempotency-Key` for each order if it is `keyed`.
+    /// Creates customers of these api-servers. With `keyed`, each order has an `Idempotency-Key`.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn new(urls: Vec<String>, keyed: bool) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
         Ok(Customers { http, urls: Arc::new(urls), keyed, undecided: Arc::default() })
     }
 
-    /// Opens the accounts of so many clients and fills them.
+    /// Opens the accounts of this number of clients and pays money in.
     ///
     /// # Errors
-    /// When billing does not do it.
+    /// If billing fails.
     pub async fn open_accounts(&self, accounts: u32, name: fn(u32) -> String) -> Result<()> {
         let next = Arc::new(AtomicU64::new(0));
         let own = self.clone();
@@ -65,10 +65,10 @@ impl Customers {
         Ok(())
     }
 
-    /// Places an order and returns how long its answer took.
+    /// Places an order and returns the time until its response.
     ///
     /// # Errors
-    /// When it is refused, or not answered.
+    /// If it is refused, or not answered.
     pub async fn place(&self, client: u32) -> Result<Duration> {
         let started = Instant::now();
         self.order(client).await?;
@@ -78,7 +78,7 @@ impl Customers {
     /// Places an order and returns its number.
     ///
     /// # Errors
-    /// When it is refused, or not answered.
+    /// If it is refused, or not answered.
     pub async fn order(&self, client: u32) -> Result<i64> {
         let (login, url) = (login(client), &self.urls[client as usize % self.urls.len()]);
         let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 0, "amount": 1});
@@ -95,7 +95,7 @@ impl Customers {
         answer["id"].as_i64().context("an order was answered without a number")
     }
 
-    /// Orders that were answered before they were decided, since this was last asked.
+    /// The number of orders whose response came before their outcome, since the last call.
     pub fn undecided(&self) -> f64 {
         self.undecided.swap(0, Ordering::Relaxed) as f64
     }

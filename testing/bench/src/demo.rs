@@ -1,4 +1,4 @@
-//! Figures of a running demo, for docs/reference/measurements.md.
+//! Measures a running demo, for docs/reference/measurements.md.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use serde_json::json;
 use crate::processes::mebibytes;
 use crate::statistics::Times;
 
-/// How long one answer may take before the measurement is given up.
+/// The time limit for one response. If it passes, the measurement fails.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// The processes of a service, by the start of their names.
+/// The prefixes of the names of the services' processes.
 const SERVICES: [&str; 5] = ["orders-api-server", "orders-operator", "orders-billing", "orders-notify", "orders-archive"];
 
-/// Places `orders` orders one after the other at `base_url` and prints the time
-/// from each POST to its answer, then the memory of the services' processes.
+/// Places `orders` orders one after the other at `base_url`. Prints the times
+/// from POST to response, and then the memory of the services' processes.
 ///
 /// # Errors
-/// When the service does not answer, or an order is not paid.
+/// If the service does not respond, or an order is not paid.
 pub async fn run(base_url: &str, orders: u32) -> Result<()> {
     let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?;
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
@@ -57,12 +57,12 @@ pub async fn run(base_url: &str, orders: u32) -> Result<()> {
     Ok(())
 }
 
-/// Name and resident size, in MiB, of each running process of a service.
+/// Name and resident memory, in MiB, of each running process of a service.
 fn memory() -> Result<Vec<(String, f64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let path = entry.path();
-        // A process may end while it is looked at.
+        // A process may exit while its files are read.
         let (Ok(command), Ok(status)) = (fs::read(path.join("cmdline")), fs::read_to_string(path.join("status"))) else {
             continue;
         };

@@ -1,13 +1,13 @@
-//! Prometheus text: pure.
+//! Reads values from the Prometheus text format, without I/O.
 
-/// The sum of a metric over those of its series that have all these labels, each
-/// given as `name="value"`. Zero if there is none: counters appear when they first count.
+/// The sum of a metric over its series with all these labels, each
+/// given as `name="value"`. Zero if there is no such series: a counter appears with its first increment.
 pub fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
     let series = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         match rest.strip_prefix('{') {
             Some(rest) => rest.rsplit_once("} "),
-            // Without labels the value follows at once; anything else is another metric's name.
+            // Without labels, the value follows the name directly; otherwise the name belongs to another metric.
             None => rest.strip_prefix(' ').map(|value| ("", value)),
         }
     });
@@ -15,8 +15,8 @@ pub fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
     meant.filter_map(|(_, value)| value.split_whitespace().next()?.parse::<f64>().ok()).sum()
 }
 
-/// Whether a series has this label. The name begins where another label ends:
-/// `resource="x"` must not be found in `subresource="x"`.
+/// Whether a series has this label. A label's name begins after the end of another label:
+/// `resource="x"` must not match in `subresource="x"`.
 fn has(labels: &str, label: &str) -> bool {
     labels.match_indices(label).any(|(at, _)| at == 0 || labels.as_bytes()[at - 1] == b',')
 }

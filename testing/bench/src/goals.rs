@@ -1,18 +1,18 @@
-//! What is wanted, beside what was measured: pure.
+//! Performance goals, compared with the measured values, without I/O.
 
 use crate::cost::WRITES;
 use crate::counters::REMOVALS;
 use crate::report::{Report, number};
 use crate::sections::{backlog, billing, growth, latency, throughput};
 
-/// A goal, and what was measured of it.
+/// A goal and its measured value.
 #[derive(Clone, Debug)]
 pub struct Goal {
-    /// What is measured.
+    /// The measured quantity.
     pub what: String,
     /// The bound.
     bound: Bound,
-    /// The median; nothing if it was not measured.
+    /// The median; `None` if it was not measured.
     pub measured: Option<f64>,
 }
 
@@ -39,7 +39,7 @@ impl Goal {
         }
     }
 
-    /// Whether it is met; nothing if it was not measured.
+    /// Whether the goal is met; `None` if it was not measured.
     pub fn met(&self) -> Option<bool> {
         self.measured.map(|measured| match self.bound {
             Bound::AtLeast(bound) => measured >= bound,
@@ -48,7 +48,7 @@ impl Goal {
     }
 }
 
-/// All goals, with what this report has of them.
+/// All goals, with their values in this report.
 pub fn goals(report: &Report) -> Vec<Goal> {
     let (throughput_table, clients) = (throughput::table("postgres"), throughput::column(32));
     let end_to_end = |row: &str| report.median(&throughput_table, &format!("end to end: {row}"), &clients);
@@ -67,7 +67,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         ),
         Goal::at_most("p50 of POST to answer over p50 of a raw pair, one client", 2.0, latency(latency::RATIO_P50)),
         Goal::at_most("p99 of POST to answer over p99 of a raw pair, one client", 3.0, latency(latency::RATIO_P99)),
-        // Two, and a few of a thousand when a mail is slow.
+        // Two writes for each order. A few orders in a thousand have more, when a mail is slow.
         Goal::at_most("API writes an order, events and removal apart", 2.01, end_to_end(WRITES)),
         Goal::at_least("billing over pgbench, many accounts", 0.5, billing(billing::MANY)),
         Goal::at_least("billing over pgbench, one hot account", 0.5, billing(billing::HOT)),

@@ -1,4 +1,4 @@
-//! Work done again and again, by so many at once or so often a second.
+//! Generates load: closed loops with a number of clients, and open loops with a fixed rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,28 +11,28 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::statistics::Times;
 
-/// Requests under way at which an open loop is given up: well below the 2048 that the
-/// api-server takes, so that it is never the bench that has orders refused.
+/// The number of requests in flight at which an open loop stops. It is well below the 2048 that the
+/// api-server accepts, so that the benchmark never causes refusals.
 const MOST_UNDER_WAY: usize = 1000;
 
-/// What was done.
+/// The result of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
-    /// How long each took.
+    /// The duration of each operation.
     pub times: Times,
-    /// From the first beginning to the last end.
+    /// The time from the start of the first operation to the end of the last.
     pub took: Duration,
-    /// Whether it was given up because too much was under way.
+    /// Whether the loop stopped because too many requests were in flight.
     pub gave_up: bool,
 }
 
 impl Load {
-    /// How much was done in a second.
+    /// Operations per second.
     pub fn rate(&self) -> f64 {
         self.times.count() as f64 / self.took.as_secs_f64().max(1e-9)
     }
 
-    /// Goes on with what was done at another time.
+    /// Adds the result of another load.
     pub fn add(&mut self, other: &Load) {
         self.times.add(&other.times);
         self.took += other.took;
@@ -40,11 +40,11 @@ impl Load {
     }
 }
 
-/// A closed loop: each of so many clients begins anew when it has ended, until the time
-/// is over. `work` gets the client's number and returns the time that counts.
+/// Runs a closed loop: each client starts its next operation when the last one has ended, until the
+/// duration is over. `work` gets the client's number and returns the time to record.
 ///
 /// # Errors
-/// The first of the work.
+/// The first error of `work`.
 pub async fn closed<F, W>(clients: u32, duration: Duration, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W + Clone + Send + Sync + 'static,
@@ -64,10 +64,10 @@ where
     .await
 }
 
-/// So many clients do so much together, as fast as they can.
+/// Runs `count` operations with this number of clients, as fast as possible.
 ///
 /// # Errors
-/// The first of the work.
+/// The first error of `work`.
 pub async fn all<F, W>(clients: u32, count: usize, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W + Clone + Send + Sync + 'static,
@@ -107,11 +107,11 @@ where
     Ok(load)
 }
 
-/// An open loop: so often a second, evenly, whether the earlier ones have ended or not.
-/// The time of each counts from when it was due, so that what waits is not left out.
+/// Runs an open loop: it starts `rate` operations per second, at even intervals, even if earlier ones have not
+/// ended. The time of each operation counts from its scheduled start, so that it includes waiting.
 ///
 /// # Errors
-/// The first of the work.
+/// The first error of `work`.
 pub async fn open<F, W>(rate: u32, duration: Duration, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W,

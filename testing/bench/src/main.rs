@@ -1,8 +1,8 @@
-//! `orders-bench`: orders measured against the API server itself.
+//! `orders-bench` measures orders in comparison to the Kubernetes API server itself.
 //!
-//! What an order costs is mostly what its writes to the Kubernetes API cost. So the
-//! same writes are measured twice, raw and through the services, one beside the
-//! other: `docs/explanation/performance.md` says how, and what came of it.
+//! Most of the cost of an order is the cost of its writes to the Kubernetes API. Therefore the
+//! benchmark measures the same writes twice: by a raw client, and through the services.
+//! `docs/explanation/performance.md` describes the method and the results.
 
 #![deny(missing_docs)]
 
@@ -39,7 +39,7 @@ use crate::report::About;
 async fn main() -> Result<()> {
     let options = Options::parse().shortened();
     let cache = Cache::locate()?;
-    // Two at once would measure each other.
+    // Two benchmarks at the same time would disturb each other.
     let _lock = cache.lock("bench").await?;
     match options.command.clone() {
         Command::Section(section) => beside_raw_writes(&cache, &options, section).await,
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
     }
 }
 
-/// Measures a section and reports it: as text, and into the files that the options name.
+/// Measures a section and reports the results: as text, and in the files that the options name.
 async fn beside_raw_writes(cache: &Cache, options: &Options, section: Section) -> Result<()> {
     let directory = cache.run("bench");
     let _ = fs::remove_dir_all(&directory);
@@ -62,7 +62,7 @@ async fn beside_raw_writes(cache: &Cache, options: &Options, section: Section) -
         result = sections::run(&mut bench, section) => result,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; what was started is ended"),
     };
-    // What was measured before something failed is worth its while.
+    // The results before a failure are reported, too.
     let goals = goals::goals(&bench.report);
     print!("{}", bench.report.to_text(&about, &goals));
     if let Some(file) = &options.json {

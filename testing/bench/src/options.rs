@@ -6,110 +6,110 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use orders_shop::Database;
 
-/// Orders measured against the API server itself.
+/// Measures orders in comparison to the Kubernetes API server itself.
 #[derive(Clone, Debug, Parser)]
 #[command(version, about, args_override_self = true)]
 pub struct Options {
-    /// What is measured
+    /// The measurement
     #[command(subcommand)]
     pub command: Command,
-    /// Clients at once, each with its next order when the last is answered
+    /// Numbers of concurrent clients; each client places its next order after the response to the last one
     #[arg(long, global = true, value_delimiter = ',', default_values_t = [1, 8, 32, 128], value_parser = clap::value_parser!(u32).range(1..=512))]
     pub clients: Vec<u32>,
     /// Seconds of each measurement
     #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// How often all of it is measured; each time on a new control plane
+    /// Number of repetitions of all measurements; each uses a new control plane
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Orders a second of the open loop, in rising order; it ends where the answers do not keep up
+    /// Rates of the open loop, in orders per second and rising order; it ends when the responses do not keep up
     #[arg(long, global = true, value_delimiter = ',', default_values_t = [10, 25, 50, 75, 100, 125, 150, 200, 300], value_parser = clap::value_parser!(u32).range(1..=5000))]
     pub rates: Vec<u32>,
-    /// Databases of billing, notify and the archive; sections that need only one take the first
+    /// Databases of billing, notify and the archive; sections that need only one use the first
     #[arg(long, global = true, value_delimiter = ',', value_enum, default_values_t = [Database::Postgres, Database::Sqlite])]
     pub databases: Vec<Database>,
-    /// Finished orders that are present, in rising order
+    /// Numbers of finished orders that are present, in rising order
     #[arg(long, global = true, value_delimiter = ',', default_values_t = [0, 10_000, 50_000])]
     pub finished: Vec<usize>,
-    /// Namespaces with orders
+    /// Numbers of namespaces with orders
     #[arg(long, global = true, value_delimiter = ',', default_values_t = [1, 4, 16], value_parser = clap::value_parser!(u32).range(1..=64))]
     pub namespaces: Vec<u32>,
-    /// Unfinished orders that are present when the operator starts
+    /// Number of unfinished orders that are present when the operator starts
     #[arg(long, global = true, default_value_t = 10_000)]
     pub backlog: usize,
-    /// Rows of the archive, in rising order
+    /// Numbers of rows in the archive, in rising order
     #[arg(long, global = true, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000])]
     pub rows: Vec<u64>,
-    /// Pools of connections that the raw client spreads its requests over
+    /// Number of connection pools over which the raw client distributes its requests
     #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub pools: u32,
-    /// Give each POST an Idempotency-Key
+    /// Send an Idempotency-Key with each POST
     #[arg(long, global = true)]
     pub keyed: bool,
-    /// Remove orders as well: on the one side right after their events, on the other by the operator; then the costs are compared and not the rates
+    /// Delete orders as well: the raw client right after their events, the operator later; compares the costs and not the rates
     #[arg(long, global = true)]
     pub removal: bool,
-    /// A short run that shows that it works; its figures say little
+    /// Run a short test of the benchmark; its figures are not meaningful
     #[arg(long, global = true)]
     pub quick: bool,
-    /// Directory with the services' programs, built with --release; beside this one if not given
+    /// Directory with the services' programs, built with --release [default: the directory of this program]
     #[arg(long, global = true)]
     pub programs: Option<PathBuf>,
-    /// Write all figures to this file
+    /// Write all figures to this file, as JSON
     #[arg(long, global = true)]
     pub json: Option<PathBuf>,
-    /// Draw the figures into this file
+    /// Write diagrams of the figures to this file, as SVG
     #[arg(long, global = true)]
     pub plot: Option<PathBuf>,
 }
 
-/// What is measured.
+/// The measurements.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Orders beside the same writes made raw
+    /// Orders in comparison to the same writes by a raw client
     #[command(flatten)]
     Section(Section),
-    /// The styles of interaction side by side, as a table in Markdown; with --rounds and --seconds
+    /// Compare the styles of interaction in a Markdown table; uses --rounds and --seconds
     Compare {
-        /// How many orders one client places, one after the other
+        /// Number of orders that one client places, one after the other
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         orders: u32,
-        /// How many clients place orders at once, each its next one when the last is answered
+        /// Number of concurrent clients; each client places its next order after the response to the last one
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=512))]
         together: u32,
     },
-    /// A running demo: time from POST to answer, memory of the services
+    /// Measure a running demo: time from POST to response, memory of the services
     Demo {
-        /// Where it answers
+        /// Base URL of the demo
         #[arg(long, default_value = "http://arch.homework")]
         base_url: String,
-        /// How many orders to place, one after the other
+        /// Number of orders to place, one after the other
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         orders: u32,
     },
 }
 
-/// What is measured beside the same writes made raw.
+/// The measurements that are compared with the same writes by a raw client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Section {
-    /// Everything, one after the other
+    /// All sections, one after the other
     All,
-    /// The same writes raw and through the services, at several numbers of clients
+    /// The same writes by the raw client and through the services, with several numbers of clients
     Throughput,
-    /// One client, raw and through the services; then POSTs at fixed rates
+    /// Latency of one client, raw and through the services; then POSTs at fixed rates
     Latency,
-    /// Charges a second, and what PostgreSQL does at most
+    /// Charges per second, in comparison to the maximum rate of PostgreSQL
     Billing,
     /// An operator that starts with many unfinished orders
     Backlog,
-    /// With finished orders present, and in several namespaces
+    /// The effect of finished orders and of several namespaces
     Growth,
-    /// Queries of the archive by its size
+    /// The latency of archive queries for several sizes of the archive
     Archive,
 }
 
 impl Options {
-    /// With what `--quick` cuts short.
+    /// Returns the options with the reductions of `--quick`.
     #[must_use]
     pub fn shortened(mut self) -> Self {
         if self.quick {
@@ -125,12 +125,12 @@ impl Options {
         self
     }
 
-    /// How long each measurement takes.
+    /// The duration of each measurement.
     pub fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 
-    /// The database where one is enough.
+    /// The database of sections that need only one.
     pub fn first_database(&self) -> Database {
         self.databases.first().copied().unwrap_or(Database::Postgres)
     }

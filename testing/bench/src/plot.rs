@@ -1,7 +1,7 @@
-//! The report as a picture, in SVG.
+//! Draws the report as an SVG image.
 //!
-//! Written by hand: two diagrams of lines and bars are shorter than a plotting
-//! library's set-up of them, and their text stays text that a browser can search.
+//! No plotting library is used: the code for two diagrams of lines and bars is shorter than the
+//! configuration of a library, and their labels remain text that a browser can search.
 
 use std::fmt::Write as _;
 
@@ -10,18 +10,18 @@ use crate::sections::latency;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
-/// Room for the axes' texts: left, top, right, bottom.
+/// The margins for the labels of the axes: left, top, right, bottom.
 const MARGIN: [f64; 4] = [70.0, 46.0, 190.0, 46.0];
 const COLOURS: [&str; 11] =
     ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0", "#30343c"];
 
-/// A line: its name, and of each column the median with the least and the greatest.
+/// A line: its name, and the median, minimum and maximum of each column.
 struct Line {
     name: String,
     points: Vec<Option<(f64, f64, f64)>>,
 }
 
-/// Draws what there is: rates by clients, times by rate, and where the CPU goes.
+/// Draws the available figures: rates by clients, times by rate, and CPU time by process.
 pub fn svg(report: &Report) -> String {
     let mut parts = Vec::new();
     for table in report.tables().into_iter().filter(|table| table.starts_with("throughput")) {
@@ -44,11 +44,11 @@ pub fn svg(report: &Report) -> String {
     text + "</svg>\n"
 }
 
-/// Lines over the columns of a table, with the spread as a stroke at each point.
+/// Draws lines over the columns of a table. A vertical stroke at each point shows the spread.
 fn lines(report: &Report, table: &str, title: &str, rows: &[&str]) -> String {
     let columns = report.columns(table);
     let line = |row: &&str| Line {
-        // What is drawn stands in the title.
+        // The title of the diagram already names the quantity.
         name: row.split_once(": ").map_or(*row, |(side, _)| side).to_owned(),
         points: columns
             .iter()
@@ -85,7 +85,7 @@ fn lines(report: &Report, table: &str, title: &str, rows: &[&str]) -> String {
     text
 }
 
-/// For each column and side a bar of the CPU an order, by process.
+/// Draws a bar for each column and side: the CPU time of an order, by process.
 fn bars(report: &Report, table: &str) -> String {
     let columns = report.columns(table);
     let name = |row: &str| Some(row.split_once(": CPU of ")?.1.strip_suffix(", ms an order")?.to_owned());
@@ -129,7 +129,7 @@ fn bars(report: &Report, table: &str) -> String {
     text
 }
 
-/// The title, the vertical axis from zero, and four lines across.
+/// Draws the title, the vertical axis from zero, and four grid lines.
 fn frame(title: &str, top: f64) -> String {
     let mut text =
         format!("<text x=\"{}\" y=\"24\" font-size=\"14\" font-weight=\"bold\">{}</text>\n", MARGIN[0], escaped(title));
@@ -165,7 +165,7 @@ fn y(value: f64, top: f64) -> f64 {
     HEIGHT - MARGIN[3] - value / top * (HEIGHT - MARGIN[1] - MARGIN[3])
 }
 
-/// A round number that is not less, such as 25 or 60.
+/// Rounds up to a round number, such as 25 or 60.
 fn ceiling(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;

@@ -1,15 +1,15 @@
-//! What processes cost, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Ticks of `/proc/<pid>/stat` in a second: USER_HZ, which is 100 on every architecture that this runs on.
+/// The ticks of `/proc/<pid>/stat` per second: USER_HZ, which is 100 on every supported architecture.
 const TICKS: f64 = 100.0;
 
-/// The bench itself, among the others.
+/// The name of the benchmark's own process.
 pub const BENCH: &str = "load generator";
 
-/// What belongs to none of the two sides' work.
+/// The processes that do no work for either side.
 pub const NOT_COUNTED: [&str; 2] = [BENCH, "kube-controller-manager"];
 
 /// A process at one moment.
@@ -19,7 +19,7 @@ pub struct Sample {
     pub cpu: f64,
     /// Resident memory, MiB.
     pub resident: f64,
-    /// The most that it ever was, MiB; zero if that is not known.
+    /// Peak resident memory, MiB; zero if unknown.
     pub peak: f64,
 }
 
@@ -28,17 +28,17 @@ pub struct Sample {
 pub struct Snapshot(pub BTreeMap<String, Sample>);
 
 impl Snapshot {
-    /// Looks at this process and everything that it started. PostgreSQL's server and
-    /// its backends count as one, also the backends that have ended.
+    /// Reads the figures of this process and its descendants. PostgreSQL's server and
+    /// its backends count as one process, including backends that have exited.
     ///
     /// # Errors
-    /// When `/proc` cannot be read.
+    /// If `/proc` cannot be read.
     pub fn take() -> std::io::Result<Self> {
         let own = std::process::id();
         let mut stats = BTreeMap::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            // A process may end while it is looked at.
+            // A process may exit while its files are read.
             let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::read(&text)) else {
                 continue;
             };
@@ -48,10 +48,11 @@ impl Snapshot {
         for (pid, stat) in &stats {
             let Some(child) = below(&stats, *pid, own) else { continue };
             let name = if *pid == own { BENCH.to_owned() } else { name(child) };
-            // Those that ended are in their parent's account; PostgreSQL's are worth it, our own helpers not.
+            // The times of exited processes are in their parent's figures. Those of PostgreSQL count; those of the benchmark's
+            // own helpers do not.
             let ended = if name == "postgres" { stat.ended } else { 0.0 };
             let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            // Its processes share most of their memory, which must not count once for each.
+            // PostgreSQL's processes share most of their memory, which must count only once.
             let (resident, peak) = if name == "postgres" {
                 (mebibytes(&read("smaps_rollup"), "Pss:"), 0.0)
             } else {
@@ -78,28 +79,28 @@ impl Snapshot {
     }
 }
 
-/// What `/proc/<pid>/stat` says.
+/// The fields of `/proc/<pid>/stat`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stat {
     parent: u32,
-    /// Ticks of its own.
+    /// Ticks of the process itself.
     own: f64,
-    /// Ticks of children that ended and were waited for.
+    /// Ticks of exited children for which the process has waited.
     ended: f64,
 }
 
 impl Stat {
     fn read(text: &str) -> Option<Self> {
-        // The program's name comes second, in brackets, and may have anything in it.
+        // The second field is the program's name in parentheses, which may contain any characters.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
-        // Counted from the third field, the state: 1 is the parent, 11 to 14 the times.
+        // Indexes count from the third field, the state: 1 is the parent, 11 to 14 are the times.
         let (own, ended) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
         Some(Stat { parent: fields.get(1)?.parse().ok()?, own, ended })
     }
 }
 
-/// The child of `own` that `pid` descends from, or is; itself for `own`; `None` for others.
+/// The child of `own` that is `pid` or an ancestor of `pid`. For `own`, `own` itself; `None` for other processes.
 fn below(stats: &BTreeMap<u32, Stat>, pid: u32, own: u32) -> Option<u32> {
     let mut child = pid;
     loop {
@@ -111,7 +112,7 @@ fn below(stats: &BTreeMap<u32, Stat>, pid: u32, own: u32) -> Option<u32> {
     }
 }
 
-/// The name of a process's program, without our prefix.
+/// The name of a process's program, without the prefix `orders-`.
 fn name(pid: u32) -> String {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let program = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
@@ -119,7 +120,7 @@ fn name(pid: u32) -> String {
     name.strip_prefix("orders-").unwrap_or(name).to_owned()
 }
 
-/// The field of a process's `/proc/<pid>/status`, which has it in KiB, in MiB; zero if it is not there.
+/// A field of a process's `/proc/<pid>/status`, converted from KiB to MiB; zero if the field is missing.
 pub fn mebibytes(status: &str, field: &str) -> f64 {
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0

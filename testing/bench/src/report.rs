@@ -1,4 +1,4 @@
-//! Figures, as a table and as JSON: pure.
+//! The report of the figures, as tables and as JSON, without I/O.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 use crate::goals::Goal;
 use crate::statistics::{median, spread};
 
-/// Everything that was measured.
+/// All measured figures.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     figures: Vec<Figure>,
 }
 
-/// A cell of a table, measured once in each round.
+/// A cell of a table, with one value for each round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     table: String,
@@ -22,20 +22,20 @@ pub struct Figure {
     values: Vec<f64>,
 }
 
-/// The machine, and how it was measured.
+/// The machine, and the parameters of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
-    /// When it began (RFC 3339).
+    /// The start of the run (RFC 3339).
     pub began: String,
-    /// Cores that the bench may use.
+    /// The number of cores that the benchmark may use.
     pub cores: usize,
-    /// The kernel.
+    /// The kernel's version.
     pub kernel: String,
-    /// Rounds, of which the figures are medians.
+    /// The number of rounds. The figures are medians over the rounds.
     pub rounds: u32,
     /// Seconds of each measurement.
     pub seconds: u64,
-    /// Whether it was a short run, whose figures say little.
+    /// Whether this was a short run, whose figures are not meaningful.
     pub quick: bool,
 }
 
@@ -59,7 +59,7 @@ impl Report {
         self.find(table, row, column).and_then(|figure| median(&figure.values))
     }
 
-    /// The least and the greatest of a cell.
+    /// The minimum and the maximum of a cell.
     pub fn spread(&self, table: &str, row: &str, column: &str) -> Option<(f64, f64)> {
         self.find(table, row, column).and_then(|figure| spread(&figure.values))
     }
@@ -83,7 +83,7 @@ impl Report {
         distinct(self.figures.iter().filter(|figure| figure.table == table).map(|figure| figure.row.as_str()))
     }
 
-    /// All of it, with the goals, as Markdown.
+    /// The report with the goals, as Markdown.
     pub fn to_text(&self, about: &About, goals: &[Goal]) -> String {
         let mut text = format!(
             "{} cores, Linux {}, {} rounds of {} s, begun {}.{}\n\n",
@@ -116,7 +116,7 @@ impl Report {
         text
     }
 
-    /// Median, with the least and the greatest behind it where they differ.
+    /// The median, followed by the minimum and the maximum if they differ.
     fn cell(&self, table: &str, row: &str, column: &str) -> String {
         let (Some(median), Some((least, greatest))) = (self.median(table, row, column), self.spread(table, row, column)) else {
             return "–".to_owned();
@@ -127,7 +127,7 @@ impl Report {
         format!("{} ({}–{})", number(median), number(least), number(greatest))
     }
 
-    /// All of it for programs.
+    /// The report as JSON, for programs.
     ///
     /// # Errors
     /// Never for these types.
@@ -156,7 +156,7 @@ impl Report {
     }
 }
 
-/// Three digits that matter, and no more places than that takes.
+/// Formats a number with three significant digits, and no more decimal places than these need.
 pub fn number(value: f64) -> String {
     let places = match value.abs() {
         size if size >= 100.0 => 0,

@@ -1,4 +1,4 @@
-//! A real finished order, as the pattern of those that the raw client writes.
+//! A real finished order, which is the template of the orders that the raw client writes.
 
 use anyhow::{Context, Result, ensure};
 use http::Request;
@@ -7,13 +7,13 @@ use orders_crds::Order;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Stands where the version goes that a status patch applies to.
+/// The placeholder for the resource version to which a status patch applies.
 const VERSION: &str = "@VERSION@";
 
-/// Stands where the UID goes, while its beginning, which event names have, is replaced.
+/// The placeholder for the UID, while the prefix of the UID, which event names contain, is replaced.
 const UID: &str = "@UID@";
 
-/// The fields that the operator gives an event; the others are the API server's.
+/// The fields of an event that the operator sets. The API server sets the others.
 const EVENT_FIELDS: [&str; 11] = [
     "apiVersion",
     "kind",
@@ -28,8 +28,8 @@ const EVENT_FIELDS: [&str; 11] = [
     "metadata",
 ];
 
-/// What was written of one order, as text. Another order's is the same with other
-/// numbers in it, so it has the same size to the byte.
+/// The writes of one order, as text. The writes of another order differ only in their
+/// numbers, so they have exactly the same size.
 #[derive(Clone, Debug)]
 pub struct Sample {
     create: String,
@@ -41,19 +41,19 @@ pub struct Sample {
     login: String,
 }
 
-/// The numbers of an order of its own.
+/// The numbers of a new order.
 #[derive(Clone, Debug)]
 pub struct Numbers {
-    /// Of sixteen digits, as most are that the api-server gives.
+    /// The order's id. It has sixteen digits, as most ids that the api-server assigns.
     pub id: String,
-    /// Of the account; as long as the sample's.
+    /// The login of the account, which is as long as the sample's.
     pub login: String,
 }
 
 impl Numbers {
-    /// Random ones, on this account.
+    /// Returns random numbers for an order of this account.
     pub fn new(login: &str) -> Self {
-        // Up to 2^53, like the api-server's; the first digit is not zero.
+        // At most 2^53, as the api-server's ids; the first digit is not zero.
         let id = 1_000_000_000_000_000 + Uuid::new_v4().as_u128() % 8_000_000_000_000_000;
         Numbers { id: id.to_string(), login: login.to_owned() }
     }
@@ -68,7 +68,7 @@ impl Sample {
     /// Reads an order that the services have finished, and its events.
     ///
     /// # Errors
-    /// When it is not there, or not finished.
+    /// If the order does not exist, or is not finished.
     pub async fn take(client: &Client, namespace: &str, name: &str) -> Result<Self> {
         let order = Api::<Order>::namespaced(client.clone(), namespace).get(name).await?;
         let events: Value = client
@@ -84,9 +84,9 @@ impl Sample {
         let uid = order.metadata.uid.clone().context("the sample order has no UID")?;
         let id = order.spec.id.context("the sample order has no number")?.to_string();
         ensure!(id.len() == 16, "the sample order's number {id} is not of sixteen digits");
-        // As the api-server does it.
+        // This is the request of the api-server.
         let create = serde_json::to_string(&Order::new(name, order.spec.clone()))?;
-        // As the operator does it: what the status does not have is removed.
+        // This is the patch of the operator, which removes fields that the status does not have.
         let mut fields = json!({"balance": null, "charge": null, "refunded": null, "resends": null, "retry": null});
         if let (Value::Object(fields), Value::Object(set)) = (&mut fields, serde_json::to_value(status)?) {
             fields.extend(set);
@@ -98,7 +98,7 @@ impl Sample {
         Ok(Sample { create, status, events, namespace: namespace.to_owned(), id, uid, login })
     }
 
-    /// How many events an order has.
+    /// The number of events of an order.
     pub fn events(&self) -> usize {
         self.events.len()
     }
@@ -108,12 +108,12 @@ impl Sample {
         self.numbered(&self.create, numbers).into_bytes()
     }
 
-    /// The patch that makes it a finished one.
+    /// The status patch that finishes the order.
     pub fn status(&self, numbers: &Numbers, uid: &str, version: &str) -> Vec<u8> {
         self.numbered(&self.status, numbers).replace(VERSION, version).replace(&self.uid, uid).into_bytes()
     }
 
-    /// The bodies that create its events, in this namespace.
+    /// The bodies that create the order's events, in this namespace.
     pub fn stories(&self, numbers: &Numbers, uid: &str, namespace: &str) -> Vec<Vec<u8>> {
         let start = |uid: &str| uid.split('-').next().unwrap_or_default().to_owned();
         let place = |namespace: &str| format!(r#""namespace":"{namespace}""#);
@@ -129,7 +129,7 @@ impl Sample {
     }
 }
 
-/// What the operator wrote of an event.
+/// The fields of an event that the operator wrote.
 fn written(event: &Value) -> Value {
     let mut written = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event"});
     for field in EVENT_FIELDS {

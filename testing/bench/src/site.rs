@@ -1,5 +1,5 @@
-//! Everything that a measurement needs, started anew for each: a control plane whose
-//! etcd waits for the disk, the databases, a mail server and the services.
+//! The processes that a measurement needs: a control plane whose etcd waits for the disk, the
+//! databases, a mail server and the services. Each measurement starts new ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,56 +17,57 @@ use crate::options::Options;
 use crate::sample::Sample;
 use crate::writer::{Writer, login};
 
-/// How long the services may take until every order is told and archived: a backlog
-/// of ten thousand at a tenth of the ordinary rate.
+/// The time limit until the customer of every order is notified and every order is archived. It suffices for a backlog
+/// of ten thousand orders at a tenth of the usual rate.
 const SETTLE_LIMIT: Duration = Duration::from_secs(900);
 
-/// How long after the last status the last event may come.
+/// The longest time between the last status and the last event.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
-/// The operator looks for what to archive once a second: after so long it has.
+/// The time after which the operator has looked for orders to archive: it does so once a second.
 const ARCHIVED: Duration = Duration::from_millis(1200);
 
-/// How long a service may take to become ready, or to stop: the time that the chart gives it.
+/// The time limit for a service to become ready or to stop, which is the same as in the chart.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Orders before the first measurement: pools are filled, plans are made.
+/// The number of orders before the first measurement. They fill connection pools and create query plans.
 const WARM_UP_ORDERS: usize = 100;
 
-/// How long kube-controller-manager may take to find a new kind: it looks twice a minute.
+/// The time limit for kube-controller-manager to find a new kind: it looks twice a minute.
 const GARBAGE_COLLECTOR_LIMIT: Duration = Duration::from_secs(75);
 
-/// The least number that has so many.
+/// The smallest number with sixteen digits.
 const SIXTEEN_DIGITS: i64 = 1_000_000_000_000_000;
 
-/// Orders that are placed for one with such a number; not one of fifty has another cause than chance.
+/// The maximum number of orders that are placed to get one with such a number. If none of fifty orders has one, the cause
+/// is not chance.
 const MOST_SAMPLES: u32 = 50;
 
-/// A service that was started beside the stack's.
+/// A service that was started in addition to the stack's.
 pub struct More {
     _process: Process,
     url: String,
     admin: String,
 }
 
-/// How a site differs from the ordinary one.
+/// The settings in which a site differs from the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
-    /// Namespaces with an api-server each; the operator looks after all of them if there is more than one.
+    /// The number of namespaces, each with its own api-server. With more than one, the operator watches all namespaces.
     pub namespaces: u32,
-    /// Whether finished orders are removed as soon as they may be.
+    /// Whether finished orders are deleted as early as possible.
     pub removal: bool,
 }
 
-/// A running site. Dropped in this order: clients before servers.
+/// A running site. Fields are dropped in this order: clients before servers.
 pub struct Site {
-    /// Orders placed over HTTP.
+    /// The client that places orders over HTTP.
     pub customers: Customers,
-    /// Orders written raw, into a namespace that no operator looks after.
+    /// The raw client, which writes orders into a namespace that no operator watches.
     pub writer: Writer,
     /// An administrator's client.
     pub client: Client,
-    /// For metrics.
+    /// The HTTP client for metrics.
     pub http: reqwest::Client,
     more: Vec<More>,
     removal: bool,
@@ -81,10 +82,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// Starts one, has it work for a moment, and takes one of its orders as a sample.
+    /// Starts a site, warms it up, and reads one of its orders as a sample.
     ///
     /// # Errors
-    /// When something does not start, or an order is not paid.
+    /// If a process does not start, or an order is not paid.
     pub async fn open(directory: &Path, database: Database, options: &Options, wanted: Wanted) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let cluster = Cluster::durable(directory).await?;
@@ -102,7 +103,7 @@ impl Site {
             billing_database: url("billing")?,
             notify_database: url("notify")?,
             archive_database: url("archive")?,
-            // One that looks after all namespaces is started below: the stack's knows one.
+            // The operator for all namespaces is started below, since the stack's operator watches only one namespace.
             operators: usize::from(!everywhere),
             programs: Some(programs.clone()),
             ..StackOptions::new(inbox.smtp_url())
@@ -138,14 +139,14 @@ impl Site {
             async move { customers.place(worker).await.map(drop) }
         })
         .await?;
-        // Nine of ten numbers have sixteen digits, as all have that the raw client gives.
+        // Nine of ten numbers have sixteen digits. All numbers of the raw client do.
         let (mut id, mut placed) = (0, 0);
         while id < SIXTEEN_DIGITS {
             ensure!(placed < MOST_SAMPLES, "no order got a number of sixteen digits");
             (id, placed) = (customers.order(0).await?, placed + 1);
         }
         settle(&http, &operator_metrics(&stack, &more)?, before + WARM_UP_ORDERS as f64 + f64::from(placed)).await?;
-        // It is there for a while even if orders are removed: the archive has had it for a moment only.
+        // The resource still exists even if orders are deleted: the archive has only just stored the order.
         let sample = Sample::take(&client, &namespace, &format!("order-{id}")).await.context("the sample order")?;
         ensure!(sample.events() > 0, "the sample order has no events");
         let writer = Writer::new(&cluster, options.pools, Arc::new(sample), &raw).await?;
@@ -157,41 +158,41 @@ impl Site {
     /// The counters of this site's servers.
     ///
     /// # Errors
-    /// When the control plane is not this site's own.
+    /// If the control plane is not private to this site.
     pub fn counters(&self) -> Result<Counters<'_>> {
         let etcd = self.cluster.etcd_url()?;
         Ok(Counters { client: &self.client, http: &self.http, etcd, postgres: self.postgres.as_ref() })
     }
 
-    /// How many customers the operator's process has told so far.
+    /// The number of notified customers, as the operator's process counts them.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn told(&self) -> Result<f64> {
         told(&self.http, &operator_metrics(&self.stack, &self.more)?).await
     }
 
-    /// Waits until the operator's process has told so many customers.
+    /// Waits until the operator's process has counted this number of notified customers.
     ///
     /// # Errors
-    /// When it has not in a quarter of an hour.
+    /// If that takes longer than a quarter of an hour.
     pub async fn all_told(&self, expected: f64) -> Result<()> {
         all_told(&self.http, &operator_metrics(&self.stack, &self.more)?, expected).await
     }
 
-    /// Waits until the operator has told so many, has archived what is finished, and
-    /// has written the last event.
+    /// Waits until this number of customers are notified, all finished orders are archived, and
+    /// the last event is written.
     ///
     /// # Errors
-    /// When it has not in a quarter of an hour.
+    /// If that takes longer than a quarter of an hour.
     pub async fn settle(&self, told: f64) -> Result<()> {
         settle(&self.http, &operator_metrics(&self.stack, &self.more)?, told).await?;
         self.removed().await?;
-        // Mail that was kept would count as the mail server's memory and nobody reads it.
+        // Nothing reads the mail, and it would count as memory of the mail server.
         self.inbox.clear().await
     }
 
-    /// Waits until no order is a resource any more, if they are removed.
+    /// Waits until no Order resource exists, if orders are deleted.
     async fn removed(&self) -> Result<()> {
         if !self.removal {
             return Ok(());
@@ -199,10 +200,10 @@ impl Site {
         wait_for("every order to be removed", SETTLE_LIMIT, || async { (self.live().await.ok()? == 0.0).then_some(()) }).await
     }
 
-    /// Waits until everything that is finished is archived.
+    /// Waits until all finished orders are archived.
     ///
     /// # Errors
-    /// When it is not in a quarter of an hour.
+    /// If that takes longer than a quarter of an hour.
     pub async fn archived(&self, live: usize) -> Result<()> {
         let url = operator_metrics(&self.stack, &self.more)?;
         wait_for("the operator to have archived what is finished", SETTLE_LIMIT, || async {
@@ -214,19 +215,19 @@ impl Site {
         .await
     }
 
-    /// Orders that are resources, as the operator last counted them.
+    /// The number of Order resources, as the operator last counted them.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn live(&self) -> Result<f64> {
         let text = metrics(&self.http, &operator_metrics(&self.stack, &self.more)?).await?;
         Ok(sum(&text, "orders_live", &[]))
     }
 
-    /// Stops the operator as Kubernetes does, so that it gives its lease back.
+    /// Stops the operator as Kubernetes does, so that it releases its Lease.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not end.
     pub async fn stop_operator(&self) -> Result<()> {
         for operator in &self.stack.operators {
             operator.process.terminate(READY_LIMIT).await?;
@@ -234,10 +235,10 @@ impl Site {
         Ok(())
     }
 
-    /// Starts it again.
+    /// Restarts the operator.
     ///
     /// # Errors
-    /// When it does not become ready.
+    /// If it does not become ready.
     pub async fn start_operator(&mut self) -> Result<()> {
         for operator in &mut self.stack.operators {
             operator.start_again().await?;
@@ -259,7 +260,7 @@ pub fn programs(options: &Options) -> Result<PathBuf> {
     Ok(programs)
 }
 
-/// Starts one more service beside the stack's, with the stack's tokens.
+/// Starts an additional service with the stack's tokens.
 async fn start(
     name: &str,
     service: &str,
@@ -291,8 +292,8 @@ async fn start(
     Ok(More { _process: process, url: format!("http://{listen}"), admin })
 }
 
-/// Waits until kube-controller-manager watches orders, as it does in every cluster: it looks for new kinds
-/// twice a minute, and what is measured before costs the API server less than what is measured after.
+/// Waits until kube-controller-manager watches orders, as it does in every cluster. It looks for new kinds
+/// twice a minute. Without its watch, orders cost the API server less than with it.
 async fn watched_by_the_garbage_collector(client: &Client) {
     let labels = ["group=\"arch.homework\"", "resource=\"orders\"", "scope=\"cluster\"", "verb=\"WATCH\""];
     let watched = wait_for("kube-controller-manager to watch orders", GARBAGE_COLLECTOR_LIMIT, || async {
@@ -306,7 +307,7 @@ async fn watched_by_the_garbage_collector(client: &Client) {
     }
 }
 
-/// Where the operator's metrics are: it is the stack's, or the first that was started beside it.
+/// The URL of the operator's metrics. The operator is the stack's, or else the first additional one.
 fn operator_metrics(stack: &Stack, more: &[More]) -> Result<String> {
     match (stack.operators.first(), more.first()) {
         (Some(operator), _) => Ok(operator.metrics_url()),

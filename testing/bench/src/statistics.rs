@@ -1,47 +1,47 @@
-//! Medians and percentiles: pure.
+//! Medians and percentiles, without I/O.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told apart, in microseconds: longer ones count as this.
+/// The longest time that is recorded, in microseconds. Longer times count as this one.
 const LONGEST: u64 = 120_000_000;
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
 pub struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        // Three significant digits: a thousandth of the value. The bounds are right, so this cannot fail.
+        // Three significant digits are a precision of a thousandth. The bounds are valid, so this cannot fail.
         Times(Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds of the histogram"))
     }
 }
 
 impl Times {
-    /// Adds one.
+    /// Adds a duration.
     pub fn record(&mut self, time: Duration) {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(LONGEST));
     }
 
-    /// Adds those of another.
+    /// Adds the durations of another histogram.
     pub fn add(&mut self, other: &Times) {
         // Both have the same bounds, so this cannot fail.
         let _ = self.0.add(&other.0);
     }
 
-    /// How many there are.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// What this share of them does not exceed, in milliseconds.
+    /// The duration that this share of all durations does not exceed, in milliseconds.
     pub fn percentile(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share) as f64 / 1000.0
     }
 }
 
-/// The one in the middle, or the mean of the two there; `None` of nothing.
+/// The median; `None` without values. Of an even number of values, it is the mean of the middle two.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -53,7 +53,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// The least and the greatest; `None` of nothing.
+/// The minimum and the maximum; `None` without values.
 pub fn spread(values: &[f64]) -> Option<(f64, f64)> {
     let least = values.iter().copied().min_by(f64::total_cmp)?;
     let greatest = values.iter().copied().max_by(f64::total_cmp)?;

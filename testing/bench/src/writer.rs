@@ -1,7 +1,7 @@
-//! The raw client: the writes of an order, and nothing else.
+//! The raw client: it makes the writes of an order to the Kubernetes API, and nothing else.
 //!
-//! HTTP/1.1, a connection for each request under way, bodies made by replacing
-//! numbers in a text, and of an answer only the UID and the version are read.
+//! It uses HTTP/1.1 with one connection for each request in flight. It creates bodies by replacing
+//! numbers in a text, and parses only the UID and the version of a response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::sample::{Numbers, Sample};
 
-/// How long one write may take: as long as an order's answer, or the measurement is given up.
+/// The time limit for one write, after which the measurement fails. It equals that for the response to an order.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Writes orders into one namespace.
@@ -26,11 +26,11 @@ pub struct Writer {
     namespace: String,
     /// Whether an order's events are written.
     pub events: bool,
-    /// Whether it is removed in the end.
+    /// Whether an order is deleted at the end.
     pub removal: bool,
 }
 
-/// What is read of an answer.
+/// The fields of a response that are parsed.
 #[derive(Debug, Deserialize)]
 struct Written {
     metadata: Metadata,
@@ -44,11 +44,11 @@ struct Metadata {
 }
 
 impl Writer {
-    /// Writes orders like the sample, over so many pools of connections: one alone
-    /// has a queue that all requests pass.
+    /// Creates a client that writes orders like the sample, over several pools of connections. In a single
+    /// pool, all requests would wait in one queue.
     ///
     /// # Errors
-    /// When there is no client for the cluster.
+    /// If the client for the cluster cannot be created.
     pub async fn new(cluster: &Cluster, pools: u32, sample: Arc<Sample>, namespace: &str) -> Result<Self> {
         let mut clients = Vec::new();
         for _ in 0..pools {
@@ -57,25 +57,25 @@ impl Writer {
         Ok(Writer { clients: Arc::new(clients), sample, namespace: namespace.to_owned(), events: false, removal: false })
     }
 
-    /// The same in another namespace.
+    /// Returns a client for another namespace.
     #[must_use]
     pub fn within(&self, namespace: &str) -> Self {
         Writer { namespace: namespace.to_owned(), ..self.clone() }
     }
 
-    /// Creates an order and no more; `worker` picks the connections and the account.
+    /// Creates an order without its further writes. `worker` selects the pool and the account.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// If the API server refuses the request or does not respond.
     pub async fn unfinished(&self, worker: u32) -> Result<()> {
         self.create(worker, &Numbers::new(&login(worker))).await.map(drop)
     }
 
-    /// Writes an order from its creation to its end. Returns how long the two writes
-    /// took that its customer would wait for: create and status.
+    /// Makes all writes of an order. Returns the time of the two writes for which its
+    /// customer would wait: create and status.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// If the API server refuses a request or does not respond.
     pub async fn finished(&self, worker: u32) -> Result<Duration> {
         let numbers = Numbers::new(&login(worker));
         let started = Instant::now();
@@ -129,7 +129,7 @@ impl Writer {
     }
 }
 
-/// The account of a worker. All are equally long, so that orders are.
+/// The login of a worker. All logins have the same length, so that orders have the same size.
 pub fn login(worker: u32) -> String {
     format!("customer-{worker:03}")
 }

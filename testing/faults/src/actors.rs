@@ -1,4 +1,4 @@
-//! The processes that faults happen to.
+//! The processes into which faults are injected: they can be killed, frozen and restarted.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use tokio::sync::Mutex;
 
 use crate::effect::Part;
 
-/// How long a leader that stands still may keep its Lease.
+/// The time limit for another operator to acquire the Lease of a frozen leader.
 const TAKEOVER_LIMIT: Duration = PATIENCE;
 
-/// How long the new leader has the orders to itself before the old one goes on.
+/// How long the new leader works alone before the old one resumes.
 const HEAD_START: Duration = Duration::from_millis(1500);
 
-/// How often ended parts are looked for; the kubelet waits longer.
+/// The interval between checks for exited components. The kubelet waits longer.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// The services, each of which can be killed and started again by itself.
+/// The services, each of which can be killed and restarted separately.
 #[derive(Debug)]
 pub struct Actors {
     api_server: Mutex<Service>,
@@ -34,7 +34,7 @@ pub struct Actors {
 }
 
 impl Actors {
-    /// The services of this stack, and the database server that they use.
+    /// Creates the actors from the services of this stack and the database server that they use.
     pub fn new(stack: Stack, postgres: Option<Postgres>, client: Client) -> Self {
         Actors {
             leases: Api::namespaced(client, &stack.namespace),
@@ -52,7 +52,7 @@ impl Actors {
         [Part::ApiServer, Part::Billing, Part::Notify, Part::Archive].into_iter().chain(operators)
     }
 
-    /// The process of a part.
+    /// The process of a component.
     pub fn service(&self, part: Part) -> &Mutex<Service> {
         match part {
             Part::ApiServer => &self.api_server,
@@ -63,16 +63,16 @@ impl Actors {
         }
     }
 
-    /// Kills the part, as a power cut would, and starts it again, as the kubelet would.
+    /// Kills the component, as a power cut would, and restarts it, as the kubelet would.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the component cannot be started.
     pub async fn crash(&self, part: Part) -> Result<()> {
         self.service(part).lock().await.start_again_unready()
     }
 
-    /// Starts parts that ended by themselves again, as the kubelet would: a part
-    /// whose database is away when it starts says so and ends. Never ends itself.
+    /// Restarts components that exited by themselves, as the kubelet would: a component
+    /// whose database is unavailable at its start logs an error and exits. This function never returns.
     pub async fn keep_running(&self) {
         loop {
             for part in self.parts() {
@@ -87,10 +87,10 @@ impl Actors {
         }
     }
 
-    /// Stops an operator, lets another become the leader and work, and lets the first go on.
+    /// Freezes an operator, waits until another operator becomes the leader and works, and resumes the first.
     ///
     /// # Errors
-    /// If nobody takes over.
+    /// If no other operator becomes the leader.
     pub async fn supersede(&self, part: Part) -> Result<()> {
         let Part::Operator(number) = part else { return Ok(()) };
         self.service(part).lock().await.process.signal(Signal::STOP)?;
@@ -104,12 +104,12 @@ impl Actors {
         taken_over.map(drop)
     }
 
-    /// Who holds the Lease.
+    /// The holder of the Lease.
     pub async fn leader(&self) -> Option<String> {
         self.leases.get("orders-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
     }
 
-    /// Has the database end this session.
+    /// Makes the database terminate this session.
     ///
     /// # Errors
     /// If the database does not run.
@@ -117,8 +117,8 @@ impl Actors {
         self.postgres()?.query(&format!("SELECT pg_terminate_backend({session})")).map(drop)
     }
 
-    /// Kills the database server's process for this session: the server ends all
-    /// others and recovers from its log.
+    /// Kills the database server's process for this session. The server then terminates all
+    /// other sessions and recovers from its log.
     ///
     /// # Errors
     /// If there is no such process.
@@ -135,7 +135,7 @@ impl Actors {
         self.postgres.as_ref().context("no PostgreSQL server was started")
     }
 
-    /// The end of each part's log.
+    /// The end of each component's log.
     pub async fn logs(&self) -> String {
         let mut logs = String::new();
         for part in self.parts() {

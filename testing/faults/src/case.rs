@@ -1,4 +1,4 @@
-//! One fault at one effect, and what it must not do.
+//! A test case: one fault at one effect, and the checks of its outcome.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -14,70 +14,70 @@ use crate::{
     workload::{self, Ending, Workload},
 };
 
-/// Nothing may have an effect for so long before the parts count as at rest.
+/// The components count as idle after this time without an effect.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// How long the parts may take to come to rest once everything is done.
+/// The time limit for the components to become idle after the workload.
 const REST_LIMIT: Duration = PATIENCE;
 
-/// How long an effect may come after its customers have got what they wanted: Events are written last.
+/// The time limit for the effect after the workload has finished: Events are written last.
 const REACH_LIMIT: Duration = PATIENCE;
 
-/// A fault at the effect with this number.
+/// A test case: a fault at the effect with this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// In which kind of shop.
+    /// The kind of shop.
     pub kind: Kind,
-    /// In what its customers do.
+    /// The workload of its customers.
     pub workload: Workload,
-    /// The effect's place among those of a run without faults, from 1.
+    /// The effect's position in a run without faults, from 1.
     pub number: usize,
     /// The effect.
     pub effect: Effect,
-    /// What it meets.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// A case's name, as printed and as given to `case`: `http/postgres/17/kill-after`,
-/// or `http/postgres/removal-3/kill-after` of an order that is removed.
+/// The name of a case, as reports print it and the command `case` accepts it:
+/// `http/postgres/17/kill-after`, or `http/postgres/removal-3/kill-after` for the workload `Removal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaseName {
-    /// In which kind of shop.
+    /// The kind of shop.
     pub kind: Kind,
-    /// In what its customers do.
+    /// The workload of its customers.
     pub workload: Workload,
     /// The number of the effect.
     pub number: usize,
-    /// What it meets.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What became of a case.
+/// The result of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything that is promised holds.
+    /// All guarantees hold.
     Holds,
-    /// Something that is promised does not hold.
+    /// A guarantee does not hold.
     Violated(String),
-    /// It did not come to an end within the bound.
+    /// The orders did not settle within the time limit.
     Unsettled(String),
-    /// The effect did not come about, so nothing was tried.
+    /// The effect did not occur, so the fault was not injected.
     NotReached,
 }
 
-/// A run without faults.
+/// The result of a run without faults.
 #[derive(Clone, Debug)]
 pub struct Learned {
-    /// Of what customers do.
+    /// The workload of the run.
     pub workload: Workload,
-    /// How it ends.
+    /// The final state.
     pub ending: Ending,
-    /// Its effects, of which the first has the number 1.
+    /// The effects of the run. The first one has the number 1.
     pub effects: Vec<Effect>,
 }
 
 impl Verdict {
-    /// What a result in words amounts to: only waiting in vain leaves it open.
+    /// Converts a result to a verdict. A timeout is [`Verdict::Unsettled`]; every other error is a violation.
     pub fn of(result: Result<()>) -> Self {
         match result {
             Ok(()) => Verdict::Holds,
@@ -88,10 +88,10 @@ impl Verdict {
 }
 
 impl Learned {
-    /// Runs without faults.
+    /// Runs the workload without faults.
     ///
     /// # Errors
-    /// If that does not settle, or the audit fails.
+    /// If its orders do not settle, or the audit fails.
     pub async fn from(shop: &Shop, workload: Workload) -> Result<Self> {
         shop.board.begin(Vec::new());
         let mut ending = workload.run(shop, "learning").await.context("a run without faults")?;
@@ -102,7 +102,7 @@ impl Learned {
         Ok(Learned { workload, ending, effects })
     }
 
-    /// Every fault at every effect.
+    /// All cases: every fault at every effect.
     pub fn cases(&self, kind: Kind) -> Vec<Case> {
         let numbered = self.effects.iter().zip(1..);
         numbered
@@ -113,14 +113,14 @@ impl Learned {
     }
 }
 
-/// Waits until nothing has an effect any more and the broker has nothing left to deliver.
+/// Waits until no component has an effect any more and the broker has delivered all messages.
 async fn at_rest(shop: &Shop) -> Result<()> {
     shop.delivered(REST_LIMIT).await?;
     shop.board.rest(QUIET, REST_LIMIT).await
 }
 
 impl Case {
-    /// Tries it in a shop, for a customer of this login, who must be new.
+    /// Runs the case in a shop, for a new customer with this login.
     pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
         shop.board.begin(vec![(self.effect.clone(), self.fault)]);
         let ending = self.workload.run(shop, login).await;
@@ -142,7 +142,7 @@ impl Case {
         }
     }
 
-    /// What ended in another way than without the fault.
+    /// The first difference from the final state without the fault.
     fn difference(&self, ending: &Ending, expected: &Ending) -> Option<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, got: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
@@ -157,7 +157,7 @@ impl Case {
         compare("the balance", &ending.balance, &expected.balance);
         compare("the messages", &ending.messages, &expected.messages);
         for (got, wanted) in ending.answers.iter().zip(&expected.answers) {
-            // Not decided yet is always true.
+            // 202, for an undecided order, is always a correct response.
             if *got != 202 {
                 compare("an answer", got, wanted);
             }
@@ -173,14 +173,14 @@ impl Case {
         (!differences.is_empty()).then(|| differences.join("; "))
     }
 
-    /// Whether notify may be left not knowing that the mail server took a message, since it lost
-    /// the reply or died before it had noted it: then SMTP knows no better way than to send it
-    /// again, under the same Message-ID. A database that is away is no such reason.
+    /// Whether notify may not know that the mail server accepted a message, because it lost
+    /// the reply or died before it stored the fact. SMTP then allows only to send the message
+    /// again, with the same Message-ID. An unavailable database is no such reason.
     fn may_send_mail_again(&self) -> bool {
         match (self.effect.channel, self.effect.operation.as_str()) {
             (Channel::NotifyToMail, "message") => matches!(self.fault, Fault::KillAfter | Fault::LoseReply | Fault::Late),
             (Channel::NotifyToDatabase, "UPDATE messages SET sent_at") => self.fault == Fault::KillBefore,
-            // The mail is on its way while a message of the broker is acknowledged.
+            // notify may send the mail while it acknowledges a message of the broker.
             (Channel::NotifyToBroker, _) => matches!(self.fault, Fault::KillBefore | Fault::KillAfter),
             _ => false,
         }
@@ -192,7 +192,7 @@ impl Case {
     }
 }
 
-/// Before the number of an effect of [`Workload::Removal`].
+/// The prefix of the number of an effect of [`Workload::Removal`].
 const REMOVAL: &str = "removal-";
 
 impl fmt::Display for CaseName {

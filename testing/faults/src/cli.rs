@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `orders-faults`.
 
 use std::process::ExitCode;
 
@@ -17,9 +17,10 @@ use crate::{
     workload::Workload,
 };
 
-/// Tries to break the promises of orders: every fault at every effect, on real parts.
+/// Injects faults into the running services and servers of orders, and checks that all guarantees hold.
 ///
-/// Exit code 0 only if nothing broke.
+/// An effect is a change that one component makes in another, such as a write or a request. The exit
+/// code is 0 only if all guarantees hold.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -29,52 +30,52 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Each fault once on the way to each server, in one style: about sixty cases, a few minutes
+    /// Inject each fault once on a channel to each server, in one style: about sixty cases, a few minutes
     Quick {
         #[command(flatten)]
         how: How,
     },
-    /// Each fault once on each channel, in each style of interaction, and all scenarios
+    /// Inject each fault once on each channel, in each style of interaction, and run all scenarios
     Selection {
         #[command(flatten)]
         how: How,
     },
-    /// Every fault at every effect, in each style of interaction, and all scenarios: over an hour
+    /// Inject every fault at every effect, in each style of interaction, and run all scenarios: over an hour
     Full {
         #[command(flatten)]
         how: How,
     },
     /// List the effects of a run without faults, with their numbers
     Effects {
-        /// Of which kind of shop
+        /// Database of the services
         #[arg(long, value_enum, default_value_t = Database::Postgres)]
         database: Database,
-        /// How its services talk: http, notify-broker or broker
+        /// Style of interaction: http, notify-broker or broker
         #[arg(long, default_value = "http")]
         interaction: Interaction,
-        /// Of an order that is removed, in place of orders that live
+        /// List the effects of the deletion of a finished order, not those of live orders
         #[arg(long)]
         removal: bool,
     },
-    /// One case, named as in a report: http/postgres/17/kill-after
+    /// Run one case, named as in a report: http/postgres/17/kill-after
     Case {
-        /// Which one
+        /// The name of the case
         name: CaseName,
     },
-    /// One scenario, or all of them
+    /// Run one scenario, or all scenarios
     Scenario {
-        /// Which one; all unless given
+        /// The scenario [default: all]
         name: Option<Scenario>,
-        /// Seed of the storm
+        /// Random seed of the scenarios with random faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// How the services talk: http, notify-broker or broker
+        /// Style of interaction: http, notify-broker or broker
         #[arg(long, default_value = "http")]
         interaction: Interaction,
     },
-    /// Show that seeded bugs of the services themselves are found
+    /// Check that the harness finds bugs that were seeded in the services
     SeededBugs {
-        /// Which one; all unless given
+        /// The bug [default: all]
         #[arg(long)]
         bug: Option<String>,
     },
@@ -82,28 +83,28 @@ enum Command {
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct How {
-    /// Shuffles the cases, so that each follows another
+    /// Random seed for the order of the cases
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Shops at once
+    /// Number of systems under test that run concurrently
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     jobs: u16,
-    /// Only shops with this database
+    /// Test only with this database
     #[arg(long, value_enum)]
     database: Option<Database>,
-    /// Only shops whose services talk like this: http, notify-broker or broker
+    /// Test only this style of interaction: http, notify-broker or broker
     #[arg(long)]
     interaction: Option<Interaction>,
-    /// Only effects over this channel, and no scenarios
+    /// Test only effects over this channel, and no scenarios
     #[arg(long, value_enum)]
     channel: Option<Channel>,
 }
 
 impl Cli {
-    /// Does what the command line says.
+    /// Runs the command.
     ///
     /// # Errors
-    /// If the parts cannot be started at all.
+    /// If the components cannot be started.
     pub async fn run(self) -> Result<ExitCode> {
         let mut tally = Tally::default();
         let done = {
@@ -180,7 +181,7 @@ impl Command {
     }
 }
 
-/// The styles of interaction that are asked for.
+/// The selected styles of interaction.
 fn interactions(how: How) -> impl Iterator<Item = Interaction> {
     let all = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
     all.into_iter().filter(move |interaction| how.interaction.is_none_or(|only| only == *interaction))
@@ -189,7 +190,7 @@ fn interactions(how: How) -> impl Iterator<Item = Interaction> {
 async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
     for interaction in interactions(how) {
         for database in [Database::Postgres, Database::Sqlite] {
-            // What differs between the styles does not differ between the databases.
+            // Differences between the styles do not depend on the database.
             let of_interest = interaction == Interaction::Http || database == Database::Postgres;
             if how.database.map_or(of_interest, |only| only == database) {
                 sweep_kind(Kind { interaction, database }, how, selection, tally).await?;
@@ -199,10 +200,10 @@ async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<
     Ok(())
 }
 
-/// Sweeps shops of one kind. Those in which an order is removed mostly wait, so they are beside the others.
+/// Runs the cases in shops of one kind. Shops with the workload `Removal` mostly wait, so they run in parallel to the others.
 async fn sweep_kind(kind: Kind, how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
     let How { channel, seed, jobs, .. } = how;
-    // An order is removed in the same way in all kinds, so for a selection one is enough.
+    // All kinds delete an order in the same way, so a selection tests only one kind.
     let first = kind == Kind { interaction: Interaction::Http, database: Database::Postgres };
     let with_removal = selection != Selection::EachChannel || first || channel.is_some();
     let plan = |workload: Workload| {

@@ -1,21 +1,21 @@
-//! What a customer does through the public API: opens an account, pays in, orders, looks.
+//! A customer's requests to the public API: open an account, pay in, place orders, read the balance.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::{shop::Shop, workload::persist};
 
-/// Opens an account and pays in so many whole units.
+/// Opens an account and pays in this number of whole units.
 ///
 /// # Errors
-/// If there is no definite answer in time.
+/// If there is no definite response in time.
 pub async fn register(shop: &Shop, login: &str, balance: usize) -> Result<()> {
     let register = shop.http.post(format!("{}/billing/register?login={login}", shop.url));
     persist("the registration", || register.try_clone(), &format!("{login}-register")).await?;
     refill(shop, login, balance, "refill").await
 }
 
-/// Pays in so many whole units, once for this name.
+/// Pays in this number of whole units, at most once for this name.
 ///
 /// # Errors
 /// As [`register`].
@@ -26,8 +26,8 @@ pub async fn refill(shop: &Shop, login: &str, balance: usize, name: &str) -> Res
     Ok(())
 }
 
-/// An order of so many whole units, with this `Prefer` header if it is not empty;
-/// the answer's status and the order's number.
+/// Places an order of this number of whole units, with this `Prefer` header if it is not empty.
+/// Returns the status of the response and the order's number.
 ///
 /// # Errors
 /// As [`register`].
@@ -35,7 +35,7 @@ pub async fn place(shop: &Shop, login: &str, number: usize, amount: usize, prefe
     place_for(shop, login, login, number, amount, prefer).await
 }
 
-/// The same at the cost of `buyer`, and told to `login`.
+/// Places an order as [`place`] does. `buyer` pays for it, and `login` is notified.
 ///
 /// # Errors
 /// As [`register`].
@@ -47,10 +47,10 @@ pub async fn place_for(shop: &Shop, login: &str, buyer: &str, number: usize, amo
     Ok((status, answer["id"].as_i64().with_context(|| format!("an answer without id: {status} {answer}"))?))
 }
 
-/// Fails unless the account holds so many whole units.
+/// Asserts that the account holds this number of whole units.
 ///
 /// # Errors
-/// With what it holds.
+/// If the balance differs. The error contains the balance.
 pub async fn assert_balance(shop: &Shop, login: &str, balance: usize) -> Result<()> {
     let account = shop.http.get(format!("{}/billing/account/{login}", shop.url)).send().await?.text().await?;
     let expected = format!(r#"{{"login":"{login}","balance":{balance}.0}}"#);

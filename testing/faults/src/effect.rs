@@ -1,8 +1,8 @@
-//! The effects of a run: what one part does to another, numbered.
+//! The effects of a run: the numbered changes that one component makes in another.
 
 use std::fmt;
 
-/// A process that acts and may be killed.
+/// A component of the system: a process that causes effects and can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// The public API.
@@ -17,40 +17,40 @@ pub enum Part {
     Archive,
 }
 
-/// From which part to which an effect goes.
+/// A channel: the component from which an effect comes, and the one in which it takes place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Channel {
     /// The public API creates orders.
     ApiServerToKube,
-    /// The public API passes on registrations and refills.
+    /// The public API forwards registrations and refills.
     ApiServerToBilling,
-    /// The public API asks for archived orders.
+    /// The public API requests archived orders.
     ApiServerToArchive,
     /// The operator writes status and events.
     OperatorToKube,
-    /// The operator charges.
+    /// The operator requests charges.
     OperatorToBilling,
-    /// The operator has customers told.
+    /// The operator requests notifications of customers.
     OperatorToNotify,
-    /// The operator has finished orders kept.
+    /// The operator stores finished orders.
     OperatorToArchive,
-    /// The operator asks, tells and acknowledges.
+    /// The operator publishes and acknowledges messages.
     OperatorToBroker,
-    /// Billing tells and acknowledges.
+    /// Billing publishes and acknowledges messages.
     BillingToBroker,
-    /// Notify tells and acknowledges.
+    /// Notify publishes and acknowledges messages.
     NotifyToBroker,
-    /// Billing keeps its books.
+    /// Billing writes its ledger.
     BillingToDatabase,
-    /// Notify keeps its messages.
+    /// Notify writes its message log.
     NotifyToDatabase,
-    /// The archive keeps its orders.
+    /// The archive writes orders.
     ArchiveToDatabase,
-    /// Notify delivers.
+    /// Notify delivers mail.
     NotifyToMail,
 }
 
-/// The server at the far end of a channel.
+/// The server at the receiving end of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
     /// kube-apiserver.
@@ -70,7 +70,7 @@ pub enum Server {
 }
 
 impl Channel {
-    /// The server at its far end.
+    /// The server at the receiving end.
     pub const fn server(self) -> Server {
         match self {
             Channel::ApiServerToKube | Channel::OperatorToKube => Server::Kube,
@@ -103,13 +103,13 @@ impl Channel {
     }
 }
 
-/// One effect: the n-th time that this is done over this channel. Equal in every
-/// run of the same workload up to the fault.
+/// One effect: the n-th occurrence of an operation on a channel. Up to the fault, the effects are the same in every
+/// run of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Effect {
-    /// Between whom.
+    /// The channel.
     pub channel: Channel,
-    /// What is done, such as `POST orders` or `COMMIT`.
+    /// The operation, such as `POST orders` or `COMMIT`.
     pub operation: String,
     /// Counted from 1.
     pub occurrence: u32,

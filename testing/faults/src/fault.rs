@@ -1,29 +1,30 @@
-//! The faults that an effect can meet.
+//! The faults that can be injected at an effect.
 
 use std::{fmt, time::Duration};
 
 use crate::effect::{Channel, Effect, Server};
 
-/// What goes wrong at an effect.
+/// A fault at an effect. The actor is the component that causes the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
-    /// The actor is killed (SIGKILL) when it is about to take effect, and started again.
+    /// The actor is killed (SIGKILL) before the effect takes place, and restarted.
     KillBefore,
-    /// It takes effect; the actor is killed before it learns of it, and started again.
+    /// The effect takes place. The actor is killed before it receives the reply, and restarted.
     KillAfter,
-    /// The connection breaks before it takes effect.
+    /// The connection breaks before the effect takes place.
     CutBefore,
-    /// It takes effect; the connection breaks before the reply.
+    /// The effect takes place. The connection breaks before the reply.
     LoseReply,
-    /// The request hangs until the actor gave up, and takes effect then.
+    /// The request hangs until the actor gives up. Then the effect takes place.
     Late,
-    /// It is refused with this code: an HTTP status, or one of SMTP.
+    /// The request is refused with this code: an HTTP status, or an SMTP reply code.
     Answer(u16),
-    /// The leading operator stops (SIGSTOP) before it, another takes over, then it goes on.
+    /// The leader is frozen (SIGSTOP) before the effect takes place. It resumes after another operator has become the leader.
     SupersededBefore,
-    /// The same, after it took effect and before the leader learns of it.
+    /// The effect takes place. The leader is frozen before it receives the reply, and resumes after another operator has
+    /// become the leader.
     SupersededAfter,
-    /// The database ends the session (pg_terminate_backend).
+    /// The database terminates the session (pg_terminate_backend).
     TerminateSession,
     /// The database's process for the session is killed (SIGKILL): the server recovers from its log.
     CrashDatabase,
@@ -53,7 +54,7 @@ const DATABASE: &[Fault] = &[
     Fault::CrashDatabase,
 ];
 
-/// The faults of what is said to the broker.
+/// The faults of messages to the broker.
 const BROKER: &[Fault] = &[Fault::KillBefore, Fault::KillAfter, Fault::CutBefore, Fault::LoseReply, Fault::Late];
 
 /// The faults of SMTP commands.
@@ -69,7 +70,7 @@ const MAIL: &[Fault] = &[
 ];
 
 impl Fault {
-    /// The faults that this effect can meet.
+    /// The faults that can be injected at this effect.
     pub fn of(effect: &Effect) -> impl Iterator<Item = Fault> {
         let common = match effect.channel.server() {
             Server::Database => DATABASE,
@@ -89,8 +90,8 @@ impl Fault {
         common.iter().chain(two_leaders).copied()
     }
 
-    /// How long a request over this channel has to hang until the actor gave up:
-    /// a second more than its time limit.
+    /// The time for which a request over this channel must hang until the actor gives up:
+    /// one second longer than the actor's time limit.
     pub const fn patience(channel: Channel) -> Duration {
         let seconds = match channel {
             Channel::ApiServerToKube | Channel::ApiServerToArchive => 4,
@@ -106,12 +107,12 @@ impl Fault {
         Duration::from_secs(seconds)
     }
 
-    /// Whether it takes seconds, as somebody has to give up or to take over.
+    /// Whether the fault takes seconds, because a component has to give up or another leader has to take over.
     pub const fn is_slow(self) -> bool {
         matches!(self, Fault::Late | Fault::SupersededBefore | Fault::SupersededAfter)
     }
 
-    /// Reads a name back.
+    /// Parses the name of a fault.
     pub fn parse(text: &str) -> Option<Fault> {
         let all = HTTP.iter().chain(DATABASE).chain(MAIL).chain(&[Fault::SupersededBefore, Fault::SupersededAfter]);
         all.copied().find(|fault| fault.to_string() == text)

@@ -1,8 +1,8 @@
-//! `orders-faults`: tries to break the promises of orders.
+//! `orders-faults` injects faults into running services, and checks that orders keeps its guarantees.
 //!
-//! In the manner of Sieve (Sun et al., OSDI 2022): a run without faults numbers
-//! every effect that one part has on another; then each fault is tried at each
-//! effect, and what comes out must be what came out without it.
+//! The method is that of Sieve (Sun et al., OSDI 2022). A run without faults records and numbers
+//! every effect: every change that one component makes in another. Then the harness injects each
+//! fault at each effect, and compares the final state with that of the run without faults.
 
 #![deny(missing_docs)]
 

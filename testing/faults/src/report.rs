@@ -1,4 +1,4 @@
-//! What was tried and what came of it.
+//! The report of all cases and scenarios, with their results.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     fault::Fault,
 };
 
-/// Counts, and the failures in words.
+/// Counts of the results, and descriptions of the failures.
 #[derive(Debug)]
 pub struct Tally {
     started: Instant,
@@ -36,14 +36,14 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Takes in a case, and prints it if it failed.
+    /// Adds a case, and prints it if it failed.
     pub fn add(&mut self, case: &Case, verdict: &Verdict, seed: u64) {
         *self.columns.entry(case.fault).or_default().entry(case.effect.channel.to_string()).or_default() += 1;
         let text = format!("effect {} ({}), {}, seed {seed}", case.number, case.effect, case.fault);
         self.count(&text, verdict, &format!("make test-faults CASE={}", case.name()));
     }
 
-    /// Takes in a scenario, and prints it.
+    /// Adds a scenario, and prints it.
     pub fn add_scenario(&mut self, name: &str, interaction: Interaction, seed: u64, verdict: &Verdict) {
         if *verdict == Verdict::Holds {
             println!("  {} {name}: holds", interaction.as_str());
@@ -69,7 +69,7 @@ impl Tally {
         self.failures.push(failure);
     }
 
-    /// Takes in what was tried beside it.
+    /// Adds the results of another tally, which ran in parallel.
     pub fn take_in(&mut self, other: Tally) {
         for (fault, channels) in other.columns {
             let column = self.columns.entry(fault).or_default();
@@ -82,22 +82,22 @@ impl Tally {
         self.failures.extend(other.failures);
     }
 
-    /// Cases so far.
+    /// The number of cases so far.
     pub fn tried(&self) -> usize {
         self.tried
     }
 
-    /// Cases in which something that is promised did not hold.
+    /// The number of cases in which a guarantee did not hold.
     pub fn violations(&self) -> usize {
         self.violations
     }
 
-    /// Cases that did not hold.
+    /// The number of failed cases: violated, unsettled or not reached.
     pub fn failed(&self) -> usize {
         self.violations + self.unsettled + self.not_reached
     }
 
-    /// Prints how often each fault was tried on each channel, the failures once more, and the sum of it all.
+    /// Prints the number of cases of each fault on each channel, all failures again, and the totals.
     pub fn print(&self) {
         let mut channels: Vec<&String> = self.columns.values().flat_map(BTreeMap::keys).collect();
         channels.sort();
@@ -110,7 +110,7 @@ impl Tally {
                 .collect();
             println!("  {channel}: {}", counts.join(", "));
         }
-        // Among hundreds of lines nobody finds them, and of a long log often only the end is kept.
+        // Failures are hard to find among hundreds of lines, and often only the end of a long log is kept.
         for failure in &self.failures {
             println!("{failure}");
         }

@@ -1,5 +1,5 @@
-//! Faults that are no single effect's: what the operator does not see, what it
-//! sees too late, and servers that run out of something.
+//! Scenarios with faults that do not belong to a single effect: changes that the operator does not see or
+//! sees too late, and servers that run out of a resource.
 
 mod broker;
 mod life;
@@ -22,61 +22,61 @@ use crate::{
     workload::Workload,
 };
 
-/// A scenario. Each has a shop of its own.
+/// A scenario. Each one uses a new shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// The operator's watch stands still while an order is made and changed.
+    /// The operator's watch delivers nothing while an order is created and changed.
     UnseenChange,
-    /// The operator's watch stands still while an order is made and deleted.
+    /// The operator's watch delivers nothing while an order is created and deleted.
     UnseenDeletion,
-    /// The operator's watch stands still while an order is made, deleted, and made again under its name.
+    /// The operator's watch delivers nothing while an order is created, deleted, and created again with the same name.
     UnseenRecreation,
-    /// An order is deleted and made again under its name while the operator works on the first.
+    /// An order is deleted and created again with the same name while the operator processes the first one.
     RecreatedMeanwhile,
-    /// The operator's watch expires (410) after an order that it has not seen.
+    /// The operator's watch expires (410) after the creation of an order that it has not seen.
     ExpiredWatch,
-    /// The operators restart with an older view, in which a paid order looks unpaid.
+    /// The operators restart with an outdated list, in which a paid order is unpaid.
     StaleRestart,
     /// All of billing's database connections are in use.
     ExhaustedPool,
     /// The disk with the SQLite files is full.
     FullDisk,
-    /// One effect in six meets a random fault, forty orders at once, on PostgreSQL.
+    /// Random faults at one effect in six, with forty concurrent orders, on PostgreSQL.
     StormPostgres,
-    /// The same on SQLite.
+    /// Random faults at one effect in six, with forty concurrent orders, on SQLite.
     StormSqlite,
-    /// Orders are deleted while billing does not answer.
+    /// Orders are deleted while billing does not respond.
     DeletedWhileCharged,
-    /// The operators and the archive are killed again and again while finished orders are removed.
+    /// The operators and the archive are killed repeatedly while finished orders are deleted.
     RemovedUnderKills,
-    /// The broker is killed with orders under way and stays away for a minute.
+    /// The broker is killed while orders are processed, and is unavailable for a minute.
     BrokerAway,
-    /// The broker stands still for twenty seconds.
+    /// The broker is frozen for twenty seconds.
     BrokerStandsStill,
-    /// Each service in turn does not reach the broker for twenty seconds.
+    /// Each service in turn cannot reach the broker for twenty seconds.
     BrokerParted,
-    /// The broker's streams are full for a while.
+    /// The broker's streams are temporarily full.
     FullStream,
-    /// The broker brings what nobody understands.
+    /// The broker delivers messages that no service can parse.
     Garbage,
 }
 
 impl Scenario {
-    /// Plays it. The seed is that of the storms.
+    /// Runs the scenario. `seed` is the seed of random faults.
     ///
     /// # Errors
-    /// If the parts cannot be started.
+    /// If the components cannot be started.
     pub async fn run(self, interaction: Interaction, seed: u64) -> Result<Verdict> {
         self.run_with(interaction, None, seed).await
     }
 
-    /// Whether it is the broker's own.
+    /// Whether the scenario requires a broker.
     fn needs_broker(self) -> bool {
         use Scenario::*;
         matches!(self, BrokerAway | BrokerStandsStill | BrokerParted | FullStream | Garbage)
     }
 
-    /// Plays it with a seeded bug of the services themselves.
+    /// Runs the scenario with a bug that is seeded in the services.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -91,7 +91,8 @@ impl Scenario {
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
         let expected_to_hold = seeded_bug.is_none();
-        let shop = Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
+        let shop =
+            Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
         let played = match self {
             Scenario::UnseenChange => views::unseen_change(&shop).await,
             Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,
@@ -131,10 +132,10 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// Plays all scenarios of a style, some at once: most of them mostly wait.
+/// Runs all scenarios of a style, some of them in parallel, since most of them mostly wait.
 ///
 /// # Errors
-/// If the parts cannot be started.
+/// If the components cannot be started.
 pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, tally: &mut Tally) -> Result<()> {
     println!("scenarios, {}, seed {seed}", interaction.as_str());
     let apply = |scenario: &Scenario| interaction != Interaction::Http || !scenario.needs_broker();
@@ -150,7 +151,7 @@ pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, tally: &m
     Ok(())
 }
 
-/// Fails with both values if they differ.
+/// Fails if two values differ. The error contains both.
 fn same<T: PartialEq + fmt::Debug>(what: &str, got: T, wanted: T) -> Result<()> {
     ensure!(got == wanted, "{what}: {got:?} instead of {wanted:?}");
     Ok(())

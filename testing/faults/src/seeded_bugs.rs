@@ -1,5 +1,5 @@
-//! A check that cannot fail is no check: services with seeded bugs, each of which
-//! has to be found.
+//! Tests of the harness itself: it runs services with seeded bugs, and must find each bug. This shows that
+//! the checks can fail.
 
 use anyhow::{Result, bail};
 use orders_shop::{Database, Interaction};
@@ -14,7 +14,7 @@ use crate::{
     workload::Workload,
 };
 
-/// The seeded bugs: name, what is wrong.
+/// The seeded bugs: the name and a description.
 const BUGS: [(&str, &str); 8] = [
     ("no-unique-key", "billing makes each charge that it is asked for"),
     ("timeout-as-refusal", "the operator takes no answer for a refusal"),
@@ -26,10 +26,10 @@ const BUGS: [(&str, &str); 8] = [
     ("removed-unarchived", "the operator removes an order without looking whether the archive took it"),
 ];
 
-/// Looks for each of them where it would do harm, until it is found.
+/// Runs the harness with each bug in the styles in which the bug has an effect, until the bug is found.
 ///
 /// # Errors
-/// If one is not found.
+/// If a bug is not found.
 pub async fn run(only: Option<&str>) -> Result<()> {
     let mut missed = Vec::new();
     for (bug, wrong) in BUGS.into_iter().filter(|(bug, _)| only.is_none_or(|only| only == *bug)) {
@@ -50,7 +50,7 @@ pub async fn run(only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// In which styles it is looked for.
+/// The styles of interaction in which a bug is tested.
 fn styles(bug: &str) -> &'static [Interaction] {
     match bug {
         "message-not-deduplicated" => &[Interaction::Http, Interaction::Broker],
@@ -58,7 +58,7 @@ fn styles(bug: &str) -> &'static [Interaction] {
     }
 }
 
-/// Whether something that is promised does not hold then; that something takes too long does not count.
+/// Whether a guarantee is violated with this bug. A timeout does not count as a violation.
 async fn find(bug: &'static str, interaction: Interaction) -> Result<bool> {
     if bug == "status-without-version" {
         let verdict = Scenario::RecreatedMeanwhile.run_with(interaction, Some(bug), 1).await?;

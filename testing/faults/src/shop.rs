@@ -1,4 +1,4 @@
-//! The system under test: real services, real servers, and a proxy on each way between them.
+//! The system under test, called a shop: real services, real servers, and a proxy on each channel between them.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,21 +29,21 @@ use crate::{
     workload::Workload,
 };
 
-/// Operators in a shop, of which one works at a time.
+/// The number of operators in a shop, of which one is active at a time.
 const OPERATORS: usize = 2;
 
-/// How long a database may take to recover before the audit asks in vain.
+/// The time limit for a database to recover, after which the audit fails.
 const AUDIT_LIMIT: Duration = PATIENCE;
 
-/// The exit code of `orders-audit` when something that it asks does not answer.
+/// The exit code of `orders-audit` if a server does not respond.
 const COULD_NOT_BE_MADE: i32 = 2;
 
 /// A kind of shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// How the services talk.
+    /// The style of interaction.
     pub interaction: Interaction,
-    /// Which databases they use.
+    /// The kind of database.
     pub database: Database,
 }
 
@@ -53,53 +53,53 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// How long orders stay after they are finished, where they are to be removed: longer than a look at them takes.
+/// The TTL of finished orders with the workload `Removal`. It is long enough for the workload to read them first.
 const TTL_SECONDS: &str = "2";
 
-/// What differs between shops.
+/// The settings of a shop.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Of which kind.
+    /// The kind of shop.
     pub kind: Kind,
-    /// What its customers do.
+    /// The workload of its customers.
     pub workload: Workload,
-    /// A seeded bug of the services themselves.
+    /// A bug to seed in the services, if any.
     pub seeded_bug: Option<&'static str>,
-    /// Where SQLite files go, if not beside the logs.
+    /// The directory of SQLite files; by default that of the logs.
     pub data: Option<PathBuf>,
 }
 
-/// A shop that is open.
+/// A running shop.
 pub struct Shop {
-    /// Where effects are reported and faults are armed.
+    /// The switchboard, which records effects and assigns faults to them.
     pub board: Arc<Switchboard>,
     /// The processes.
     pub actors: Arc<OnceLock<Actors>>,
-    /// Where mail arrives.
+    /// The mail server.
     pub inbox: Inbox,
-    /// The broker, if this style has one.
+    /// The broker, if the style of interaction uses one.
     pub nats: Option<tokio::sync::Mutex<Nats>>,
-    /// An administrator of the cluster.
+    /// A client with administrator permissions in the cluster.
     pub client: Client,
-    /// The customers' client.
+    /// The customers' HTTP client.
     pub http: reqwest::Client,
     /// Base URL of the public API.
     pub url: String,
-    /// Where the orders are.
+    /// The namespace of the orders.
     pub namespace: String,
-    // First of all, so that nobody is started again who is being ended.
+    // This field is dropped first, so that no component is restarted during shutdown.
     _keeper: AbortOnDropHandle<()>,
     broker_admin: Option<(String, String)>,
     audit: Audit,
-    // Last, so that it is removed after the processes that write into it.
+    // This field is dropped last, so that the directory is deleted after the processes that write to it have stopped.
     directory: TempDir,
 }
 
 impl Shop {
-    /// Opens a shop in a namespace of its own on the shared control plane.
+    /// Starts a shop in a new namespace on the shared control plane.
     ///
     /// # Errors
-    /// If a part does not become ready.
+    /// If a component does not become ready.
     pub async fn open(setup: &Setup) -> Result<Self> {
         let cluster = Cluster::control_plane().await?;
         let client = cluster.client().await?;
@@ -159,7 +159,7 @@ impl Shop {
             options.env.extend(["operator", "billing", "notify"].map(|service| (service, "SEEDED_BUG", bug.to_owned())));
         }
         let namespace = cluster.namespace("faults").await?;
-        // The proxies to the services have to know where they are before the first request.
+        // The proxies to the services need the services' addresses before the first request.
         let stack = Stack::start_in(&cluster, &namespace, directory.path(), options).await?;
         let authority = |url: &str| url.trim_start_matches("http://").to_owned();
         billing.get_or_init(|| authority(&stack.billing.url));
@@ -193,22 +193,22 @@ impl Shop {
     /// The processes.
     ///
     /// # Panics
-    /// Never: an open shop has them.
+    /// Never, since a running shop has its processes.
     pub fn actors(&self) -> &Actors {
         self.actors.get().expect("an open shop has actors")
     }
 
-    /// The broker's streams, as its administrator; `None` if this style has no broker.
+    /// A JetStream context with administrator permissions; `None` if the style uses no broker.
     ///
     /// # Errors
-    /// If the broker does not answer.
+    /// If the broker does not respond.
     pub async fn jetstream(&self) -> Result<Option<jetstream::Context>> {
         let Some((url, password)) = &self.broker_admin else { return Ok(None) };
         let options = async_nats::ConnectOptions::with_user_and_password("admin".to_owned(), password.clone());
         Ok(Some(jetstream::new(options.connect(url).await?)))
     }
 
-    /// Waits until the broker has delivered everything, and everything is acknowledged.
+    /// Waits until the broker has delivered all messages and all of them are acknowledged.
     ///
     /// # Errors
     /// If that takes longer than `limit`.
@@ -218,7 +218,7 @@ impl Shop {
             for stream in Stream::READ {
                 let Ok(stream) = jetstream.get_stream(stream.name()).await else { continue };
                 let consumers: Vec<_> = stream.consumers().try_collect().await.ok()?;
-                // A durable of a style that is not running has nobody to acknowledge, and nothing to.
+                // The durable consumer of a style that is not in use has no client that acknowledges, and no messages.
                 if consumers.iter().any(|consumer| consumer.num_pending > 0 || consumer.num_ack_pending > 0) {
                     return None;
                 }
@@ -233,11 +233,11 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Runs `orders-audit` over everything that ever happened in this shop, as soon as all that it asks
-    /// answers again.
+    /// Runs `orders-audit` over the complete history of this shop, as soon as all servers that it reads
+    /// respond again.
     ///
     /// # Errors
-    /// With its report, if something does not hold or it could not be found out.
+    /// If the audit finds a violation or cannot be completed. The error contains its report.
     pub async fn audit(&self) -> Result<()> {
         let audit = || self.audit.run(&[], AUDIT_LIMIT);
         let made = wait_for("an audit that can be made", AUDIT_LIMIT, || async {
@@ -251,13 +251,13 @@ impl Shop {
         Ok(())
     }
 
-    /// Keeps the shop's files, for a look at them; where they are.
+    /// Keeps the shop's files for inspection, and returns their directory.
     pub fn keep(self) -> PathBuf {
         self.directory.keep()
     }
 }
 
-/// Makes the proxies of a shop.
+/// Creates the proxies of a shop.
 struct Proxies<'a> {
     directory: &'a Path,
     client: &'a Client,
@@ -270,7 +270,7 @@ impl Proxies<'_> {
         Door { channel, by, board: self.board.clone(), actors: self.actors.clone() }
     }
 
-    /// A kubeconfig that leads to the Kubernetes API by way of a proxy.
+    /// A kubeconfig that connects to the Kubernetes API through a proxy.
     async fn kube(&self, channel: Channel, by: Part) -> Result<String> {
         let port = http::serve(self.door(channel, by), Upstream::Kube(self.client.clone())).await?;
         let config = serde_json::json!({

@@ -1,4 +1,4 @@
-//! Many cases, side by side, each in a shop that others have used before.
+//! Runs many cases in parallel. The cases share a small number of shops.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,48 +16,48 @@ use crate::{
     workload::Workload,
 };
 
-/// A shop is replaced after so many cases, as its audit covers all that ever happened in it.
+/// The number of cases after which a shop is replaced, since its audit covers its complete history.
 const CASES_PER_SHOP: usize = 60;
 
-/// The longest that one case may take.
+/// The time limit of a case.
 const CASE_LIMIT: Duration = Duration::from_secs(900);
 
-/// Which cases are tried.
+/// The selection of cases to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Every fault at every effect.
     Full,
-    /// Each fault once on each channel, at effects that the seed picks; each once in all
-    /// where an order is removed, which takes long.
+    /// Each fault once on each channel, at effects that the seed selects. With the workload `Removal`, which takes
+    /// long, each fault only once in total.
     EachChannel,
-    /// Each fault once on the way to each server, at effects that the seed picks; each once
-    /// in all where an order is removed.
+    /// Each fault once on a channel to each server, at effects that the seed selects. With the workload
+    /// `Removal`, each fault only once in total.
     EachServer,
-    /// Every fault that does not take seconds at every effect on these channels.
+    /// Every fault that is not slow, at every effect on these channels.
     On(&'static [Channel]),
 }
 
-/// How a sweep goes about it.
+/// The plan of a sweep.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The shops.
+    /// The settings of the shops.
     pub setup: Setup,
-    /// Which cases.
+    /// The selection of cases.
     pub selection: Selection,
-    /// Only those at effects over this channel.
+    /// If set, only cases at effects over this channel.
     pub channel: Option<Channel>,
-    /// Shuffles the cases.
+    /// The random seed for the order of the cases.
     pub seed: u64,
-    /// Shops at once.
+    /// The number of shops that run concurrently.
     pub jobs: usize,
     /// Whether to stop at the first violation.
     pub stop_at_first: bool,
 }
 
-/// Learns, and tries the cases.
+/// Records the effects of a run without faults, and runs the selected cases.
 ///
 /// # Errors
-/// If no shop can be opened. Violations are no errors: they are in the tally.
+/// If no shop can be started. Violations are no errors: they are in the tally.
 pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let shop = Shop::open(&plan.setup).await?;
     let learned = Arc::new(Learned::from(&shop, plan.setup.workload).await?);
@@ -106,7 +106,7 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// The first case of each fault in each group; all that is done about a removal is one group.
+/// The first case of each fault in each group. All effects of the workload `Removal` form one group.
 fn once_each<G: Ord>(cases: Vec<Case>, group: impl Fn(&Effect) -> G) -> Vec<Case> {
     let mut seen = BTreeSet::new();
     let group_of = |case: &Case| (case.workload == Workload::Life).then(|| group(&case.effect));
@@ -144,7 +144,7 @@ async fn work(
         if verdict == Verdict::Holds {
             shop = Some(open);
         } else {
-            // What this shop has gone through would be blamed on the next case, so it is given up.
+            // A failure in this shop could be attributed to the next case, so the shop is replaced.
             if setup.seeded_bug.is_none() {
                 println!("{}", open.actors().logs().await);
             }

@@ -1,4 +1,4 @@
-//! Where the proxies report each effect and learn which fault it meets.
+//! The switchboard: the proxies report each effect to it, and it returns the fault to inject.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,18 +19,18 @@ use crate::{
     fault::Fault,
 };
 
-/// What the operator's watches bring.
+/// The behavior of the operator's watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watches {
-    /// Changes as they happen.
+    /// Watches deliver changes as they happen.
     Open,
-    /// Nothing until they are open again.
+    /// Watches deliver nothing until they are open again.
     Paused,
-    /// That they have expired (410), once; then the watcher has to list anew.
+    /// Watches expire (410) once. The watcher must then list again.
     Expired,
 }
 
-/// The proxies' common knowledge.
+/// The state that all proxies share.
 #[derive(Debug)]
 pub struct Switchboard {
     state: Mutex<State>,
@@ -50,14 +50,14 @@ struct State {
     stale_list: Option<Bytes>,
 }
 
-/// Random faults, one in so many effects.
+/// Random faults at one effect in `one_in`.
 #[derive(Debug)]
 struct Storm {
     random: fastrand::Rng,
     one_in: u32,
 }
 
-/// An effect under way; while it lives, the parts are not at rest.
+/// A guard for an effect in progress. While it exists, the components are not idle.
 #[derive(Debug)]
 pub struct UnderWay<'a>(&'a Switchboard);
 
@@ -82,7 +82,7 @@ impl Default for Switchboard {
 }
 
 impl Switchboard {
-    /// Forgets what was seen, and lets these effects meet these faults from now on.
+    /// Clears the recorded effects. From now on, injects these faults at these effects.
     pub fn begin(&self, armed: Vec<(Effect, Fault)>) {
         let mut state = self.state();
         state.counts.clear();
@@ -92,25 +92,25 @@ impl Switchboard {
         self.misfires.store(0, Ordering::SeqCst);
     }
 
-    /// A fault could not be made to happen.
+    /// Records that a fault could not be injected.
     pub fn misfired(&self) {
         self.misfires.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Forgets what was seen, and lets one in so many effects meet a random fault until [`Self::calm`].
+    /// Clears the recorded effects. From now on, injects a random fault at one effect in `one_in`, until [`Self::calm`].
     pub fn storm(&self, seed: u64, one_in: u32) {
         self.begin(Vec::new());
         self.state().storm = Some(Storm { random: fastrand::Rng::with_seed(seed), one_in });
     }
 
-    /// No more faults.
+    /// Stops the injection of faults.
     pub fn calm(&self) {
         let mut state = self.state();
         state.storm = None;
         state.armed.clear();
     }
 
-    /// A proxy says that an effect is about to happen, and gets the fault that it meets.
+    /// Records an effect that is about to take place. Returns the fault to inject, if any, and a guard for the effect.
     pub fn arrives(&self, channel: Channel, operation: &str, by: Part) -> (Option<Fault>, UnderWay<'_>) {
         self.held.fetch_add(1, Ordering::SeqCst);
         let mut state = self.state();
@@ -131,7 +131,7 @@ impl Switchboard {
         (fault, UnderWay(self))
     }
 
-    /// All effects since the beginning, each as often as it happened.
+    /// All effects since [`Self::begin`], each as often as it occurred.
     pub fn seen(&self) -> Vec<Effect> {
         let counts: BTreeMap<_, _> = self.state().counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
         let each = |((channel, operation), count): ((Channel, String), u32)| {
@@ -140,20 +140,20 @@ impl Switchboard {
         counts.into_iter().flat_map(each).collect()
     }
 
-    /// How many faults happened since the beginning.
+    /// The number of faults that were injected since [`Self::begin`].
     pub fn fired(&self) -> usize {
         self.state().fired.saturating_sub(self.misfires.load(Ordering::SeqCst))
     }
 
-    /// Waits until a fault happens, and says whether one did within `limit`.
+    /// Waits for the injection of a fault. Returns whether a fault was injected within `limit`.
     pub async fn fires(&self, limit: Duration) -> bool {
         wait_for("a fault to happen", limit, || async { (self.fired() > 0).then_some(()) }).await.is_ok()
     }
 
-    /// Waits until nothing has had an effect for `quiet`, nor is held back.
+    /// Waits until no effect has occurred for `quiet` and no request is held back.
     ///
     /// # Errors
-    /// If the parts do not come to rest within `limit`.
+    /// If the components do not become idle within `limit`.
     pub async fn rest(&self, quiet: Duration, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -165,7 +165,7 @@ impl Switchboard {
         bail!("the parts went on writing for {limit:?} after everything was done")
     }
 
-    /// Holds back requests over a channel, at its door, until it is given none.
+    /// Holds back requests over a channel in its proxy. `None` releases them.
     pub fn hold(&self, channel: Option<Channel>) {
         self.state().hold = channel;
     }
@@ -177,32 +177,32 @@ impl Switchboard {
         }
     }
 
-    /// Changes what the operators' watches bring.
+    /// Changes the behavior of the operators' watches.
     pub fn set_watches(&self, watches: Watches) {
         self.watches.send_replace(watches);
     }
 
-    /// Whether an operator watches the orders now.
+    /// Whether an operator currently watches the orders.
     pub fn is_watched(&self) -> bool {
         self.watches.receiver_count() > 0
     }
 
-    /// News of what the operators' watches bring.
+    /// A receiver for the behavior of the operators' watches.
     pub fn watches(&self) -> watch::Receiver<Watches> {
         self.watches.subscribe()
     }
 
-    /// The next time that an operator lists the orders it gets this instead.
+    /// Replaces the response to an operator's next list of orders.
     pub fn answer_next_list_with(&self, list: Bytes) {
         self.state().stale_list = Some(list);
     }
 
-    /// Whether an operator has listed the orders since it was to be answered with something else.
+    /// Whether an operator has listed the orders since the response was replaced.
     pub fn has_listed(&self) -> bool {
         self.state().stale_list.is_none()
     }
 
-    /// What to answer an operator's list with, if not the truth.
+    /// The replacement for the response to an operator's list, if any.
     pub fn stale_list(&self) -> Option<Bytes> {
         self.state().stale_list.take()
     }
@@ -217,7 +217,7 @@ impl Storm {
         if self.random.u32(0..self.one_in) != 0 {
             return None;
         }
-        // Those that take seconds more seldom, or a storm would be mostly waiting.
+        // Slow faults are less frequent; otherwise a storm would mostly wait.
         let all: Vec<Fault> = Fault::of(effect).collect();
         let chosen = all[self.random.usize(0..all.len())];
         if chosen.is_slow() && self.random.u32(0..4) != 0 { None } else { Some(chosen) }

@@ -1,4 +1,4 @@
-//! What customers do, the same each time, and how it ends.
+//! The workloads: fixed sequences of customers' requests, and their final states.
 
 mod removal;
 
@@ -20,22 +20,22 @@ use crate::{
     shop::Shop,
 };
 
-/// How long anything may take to settle after a fault: several times the operator's longest pause, which is a minute, so
-/// that a slow machine may make an attempt in vain.
+/// The time limit for orders to settle after a fault. It is several times the operator's longest pause, which is a minute,
+/// so that an attempt may fail on a slow machine.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(300);
 
-/// What customers do.
+/// A workload: what customers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Workload {
-    /// They place orders, cancel one and have another charged again.
+    /// Customers place orders, cancel one, and request that another is charged again.
     Life,
-    /// They place an order, wait until it is archived and removed, and ask for it again.
+    /// Customers place an order, wait until it is archived and deleted, and request it again.
     Removal,
 }
 
 impl Workload {
-    /// In which of them an effect is numbered. While orders live the operator archives
-    /// them by the clock, one or several at once, which no two runs do alike.
+    /// The workload in which an effect is numbered. In `Life`, the operator archives
+    /// orders by the clock, one or several at once, so these effects differ between runs.
     pub fn of(effect: &Effect) -> Self {
         if Self::has(Workload::Removal, effect.channel) && (effect.channel != Channel::OperatorToKube || is_removal(effect)) {
             Workload::Removal
@@ -44,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// Whether it has effects over this channel.
+    /// Whether the workload has effects over this channel.
     pub fn has(self, channel: Channel) -> bool {
         let archive = [Channel::ApiServerToArchive, Channel::OperatorToArchive, Channel::ArchiveToDatabase];
         match self {
@@ -53,10 +53,10 @@ impl Workload {
         }
     }
 
-    /// Does it under this login, and waits until all of it has settled.
+    /// Runs the workload with this login, and waits until all of its orders have settled.
     ///
     /// # Errors
-    /// If something does not settle within [`SETTLE_LIMIT`].
+    /// If an order does not settle within [`SETTLE_LIMIT`].
     pub async fn run(self, shop: &Shop, login: &str) -> Result<Ending> {
         match self {
             Workload::Life => life(shop, login).await,
@@ -69,10 +69,10 @@ fn is_removal(effect: &Effect) -> bool {
     effect.operation == "DELETE orders"
 }
 
-/// How it ended, in words that do not depend on when and under which names it ran.
+/// The final state, in a form that does not depend on the time of the run and its names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// One line an order, in the order of placing.
+    /// One line for each order, in the order in which they were placed.
     pub orders: Vec<String>,
     /// The customer's balance.
     pub balance: String,
@@ -80,15 +80,15 @@ pub struct Ending {
     pub messages: Vec<(String, bool)>,
     /// The orders' UIDs, which are their mails' Message-IDs.
     pub uids: Vec<String>,
-    /// How often each order's mail arrived, once [`count_mails`] counted. More than once is not wrong of itself.
+    /// How often each order's mail arrived, set by [`count_mails`]. More than one mail is not an error in itself.
     pub mails: Vec<usize>,
     /// Mails to the customer under any other Message-ID.
     pub stray_mails: usize,
-    /// What the public API said at last about each order: 200, 400, 404, or 202 when it took too long.
+    /// The last status of the public API for each order: 200, 400, 404, or 202 if the outcome took too long.
     pub answers: Vec<u16>,
 }
 
-/// A customer's orders: affordable, too dear, of nobody, and affordable without waiting.
+/// The amounts of a customer's orders: affordable, too expensive, of an unknown customer, and affordable without waiting.
 const AMOUNTS: [usize; 4] = [30, 500, 5, 20];
 
 async fn life(shop: &Shop, login: &str) -> Result<Ending> {
@@ -110,7 +110,7 @@ async fn life(shop: &Shop, login: &str) -> Result<Ending> {
     let order = cancelled_from_the_start(shop, login).await?;
     ending.orders.push(describe(&order));
     ending.uids.push(order.uid().context("a stored order has a UID")?);
-    // The last one is given back, and then there is enough for the one that was too dear.
+    // The last order is refunded. The balance then suffices for the order that was too expensive.
     for (number, what, reason) in [(3, "cancel", Reason::Refunded), (1, "retry", Reason::Paid)] {
         if what == "retry" {
             customer::refill(shop, login, 450, "second-refill").await?;
@@ -133,7 +133,7 @@ async fn life(shop: &Shop, login: &str) -> Result<Ending> {
     Ok(ending)
 }
 
-/// An order that is to be cancelled before anybody has seen it.
+/// Creates an order that requests its cancellation from the start.
 async fn cancelled_from_the_start(shop: &Shop, login: &str) -> Result<Order> {
     let name = format!("{login}-cancelled");
     let spec = OrderSpec {
@@ -147,10 +147,10 @@ async fn cancelled_from_the_start(shop: &Shop, login: &str) -> Result<Order> {
     settled_as(shop, &name, Reason::Cancelled).await
 }
 
-/// Counts the customer's mails, when everything is at rest.
+/// Counts the customer's mails, after the components are idle.
 ///
 /// # Errors
-/// If the mail server does not answer.
+/// If the mail server does not respond.
 pub async fn count_mails(shop: &Shop, login: &str, ending: &mut Ending) -> Result<()> {
     let mails = shop.inbox.messages_to(&format!("{login}@example.com")).await?;
     ending.mails = ending.uids.iter().map(|uid| mails.iter().filter(|mail| is_about(mail, uid)).count()).collect();
@@ -163,24 +163,24 @@ fn texts(messages: &Value) -> impl Iterator<Item = (String, bool)> {
     messages.map(|m| (m["text"].as_str().unwrap_or_default().to_owned(), m["is_sended"] == true))
 }
 
-/// All orders of a login and of nobody beside it.
+/// All orders of the login, and of the unknown customer that belongs to it.
 async fn all_of(shop: &Shop, login: &str) -> Result<Vec<Order>> {
     let mut orders = shop.orders().list(&ListParams::default()).await?.items;
     orders.retain(|order| order.spec.email == format!("{login}@example.com"));
     Ok(orders)
 }
 
-/// Sends a request under a key, if it has one, until it gets an answer that says what became of it, as a careful client would.
+/// Repeats a request, with an idempotency key if there is one, until its response is definite, as a careful client would.
 ///
 /// # Errors
-/// If it does not within [`SETTLE_LIMIT`].
+/// If there is no definite response within [`SETTLE_LIMIT`].
 pub async fn persist(what: &str, request: impl Fn() -> Option<RequestBuilder>, key: &str) -> Result<(u16, Value)> {
     wait_for(&format!("a definite answer to {what}"), SETTLE_LIMIT, || async {
         let request = if key.is_empty() { request()? } else { request()?.header("idempotency-key", key) };
         let response = request.send().await.ok()?;
         let status = response.status();
         let body: Value = response.json().await.ok()?;
-        // Without a key a conflict says that it is done already.
+        // Without a key, a conflict means that an earlier attempt succeeded.
         let conflict = status == StatusCode::CONFLICT && !key.is_empty();
         let indefinite = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || conflict;
         (!indefinite).then(|| (status.as_u16(), body))
@@ -199,16 +199,16 @@ async fn look(shop: &Shop, path: &str) -> Result<Value> {
     .await
 }
 
-/// Waits until nothing is left to do for an order.
+/// Waits until no work is left for an order.
 ///
 /// # Errors
-/// If that takes longer than [`SETTLE_LIMIT`]; the error says how far it came.
+/// If that takes longer than [`SETTLE_LIMIT`]. The error contains the order's state.
 pub async fn settled(shop: &Shop, name: &str) -> Result<Order> {
     let what = format!("{name} to be decided and its customer told");
     settled_if(shop, name, &what, |order| order.outcome() != Outcome::Undecided).await
 }
 
-/// The same, when the order is to end like this.
+/// Waits until an order has settled with this reason.
 async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
     let what = format!("{name} to be {reason} and its customer told");
     settled_if(shop, name, &what, |order| {
@@ -218,7 +218,7 @@ async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
     .await
 }
 
-/// Waits until an order is as wanted and nothing is left to do for it.
+/// Waits until an order fulfills a condition and no work is left for it.
 ///
 /// # Errors
 /// As [`settled`].
@@ -238,7 +238,7 @@ pub async fn settled_if(shop: &Shop, name: &str, what: &str, is_it: impl Fn(&Ord
     }
 }
 
-/// How an order stands, in one line.
+/// Describes the state of an order in one line.
 pub fn describe(order: &Order) -> String {
     let status = order.status.clone().unwrap_or_default();
     let reason =
@@ -257,10 +257,10 @@ pub fn describe(order: &Order) -> String {
     )
 }
 
-/// The mails about an order that the mail server has: its UID is their Message-ID.
+/// The mails about an order on the mail server. The order's UID is their Message-ID.
 ///
 /// # Errors
-/// If the mail server does not answer.
+/// If the mail server does not respond.
 pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
     let uid = order.uid().context("a stored order has a UID")?;
     let mut mails = shop.inbox.messages().await?;
@@ -268,7 +268,7 @@ pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
     Ok(mails)
 }
 
-/// Whether a mail is about the order with this UID: its Message-ID is the UID, or begins with it and a point.
+/// Whether a mail is about the order with this UID: its Message-ID is the UID, or begins with the UID and a dot.
 fn is_about(mail: &Message, uid: &str) -> bool {
     mail.message_id.strip_prefix(uid).is_some_and(|rest| rest.starts_with(['@', '.']))
 }

@@ -1,4 +1,4 @@
-//! `orders-audit`, run against a stack.
+//! Runs `orders-audit` against a stack.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use orders_testbed::binary;
 use tokio::process::Command;
 
-/// How `orders-audit` is run against a stack.
+/// The command that runs `orders-audit` against a stack.
 #[derive(Clone, Debug)]
 pub struct Audit(pub(crate) Vec<(&'static str, OsString)>);
 
 impl Audit {
-    /// Runs it with these arguments, to its end.
+    /// Runs the audit to completion with these arguments.
     ///
     /// # Errors
-    /// When it has not been built, or does not end within `limit`. What it finds is no error.
+    /// If the program has not been built, or does not exit within `limit`. Findings of the audit are no error.
     pub async fn run(&self, arguments: &[&str], limit: Duration) -> Result<Audited> {
         let mut command = Command::new(binary("orders-audit")?);
         command.args(arguments).envs(self.0.iter().map(|(key, value)| (key, value))).kill_on_drop(true);
@@ -25,11 +25,11 @@ impl Audit {
     }
 }
 
-/// What an audit came to.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited {
-    /// 0: all holds. 1: something does not. 2: it was not found out.
+    /// 0: orders, ledger and messages agree. 1: the audit found a violation. 2: the audit could not be completed.
     pub exit_code: Option<i32>,
-    /// What it said.
+    /// The output of the program.
     pub output: String,
 }

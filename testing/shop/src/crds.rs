@@ -1,4 +1,4 @@
-//! The CRDs of this checkout.
+//! Installs the CRDs of this checkout.
 
 use anyhow::{Context, Result};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -7,7 +7,7 @@ use kube::{Api, Client, ResourceExt};
 use orders_crds::{Customer, Order};
 use orders_testbed::{PATIENCE, wait_for};
 
-/// Installs the CRDs as this checkout generates it, and waits until they are served.
+/// Installs the CRDs that this checkout generates, and waits until the API server serves them.
 ///
 /// # Errors
 /// If the API server refuses one, or does not serve it in time.

@@ -1,20 +1,22 @@
-//! The kinds of database.
+//! The kinds of database that the services support.
+
+use std::fmt;
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
-/// Which databases the services keep their data in.
+/// The kind of database in which the services store their data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Database {
-    /// A server.
+    /// A PostgreSQL server.
     Postgres,
-    /// A file for each service.
+    /// An SQLite file for each service.
     #[default]
     Sqlite,
 }
 
 impl Database {
-    /// Its name.
+    /// The name of this kind.
     pub const fn as_str(self) -> &'static str {
         match self {
             Database::Postgres => "postgres",
@@ -22,10 +24,10 @@ impl Database {
         }
     }
 
-    /// The database that the variable `DATABASE` names; SQLite if it is not set.
+    /// The kind that the environment variable `DATABASE` names; SQLite if it is not set.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// If no kind has this name.
     pub fn from_env() -> Result<Self> {
         match std::env::var("DATABASE") {
             Ok(name) if !name.is_empty() => {
@@ -33,5 +35,11 @@ impl Database {
             }
             _ => Ok(Self::Sqlite),
         }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -1,23 +1,23 @@
-//! The styles of interaction.
+//! The styles of interaction between the services.
 
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 
-/// How the services talk, as the chart's value of this name.
+/// The style of interaction between the services: the chart's value `interaction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interaction {
-    /// The operator calls billing and notify.
+    /// The operator calls billing and notify over HTTP.
     #[default]
     Http,
-    /// The operator calls billing; notify is told through the broker.
+    /// The operator calls billing over HTTP, and communicates with notify through the broker.
     NotifyBroker,
-    /// Everything between the operator, billing and notify goes through the broker.
+    /// The operator, billing and notify communicate through the broker only.
     Broker,
 }
 
 impl Interaction {
-    /// The value as the chart and the services write it.
+    /// The name of the style in the chart and the services' configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -26,10 +26,10 @@ impl Interaction {
         }
     }
 
-    /// The style that the variable `INTERACTION` names; `http` if it is not set.
+    /// The style that the environment variable `INTERACTION` names; `http` if it is not set.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// If no style has this name.
     pub fn from_env() -> Result<Self> {
         match std::env::var("INTERACTION") {
             Ok(name) if !name.is_empty() => Ok(name.parse().map_err(|error| anyhow!("INTERACTION: {error}"))?),

@@ -1,5 +1,5 @@
-//! The services of orders as processes of this machine, against a real Kubernetes: for tests,
-//! measurements and the inner loop of development.
+//! Runs the services of orders as processes of this machine, with a real Kubernetes API: for tests,
+//! measurements and development.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -10,8 +10,8 @@
 //! let cluster = Cluster::control_plane().await?;
 //! let inbox = Inbox::start(directory).await?;
 //! let stack = Stack::start(&cluster, directory, StackOptions::new(inbox.smtp_url())).await?;
-//! println!("orders are taken at {}", stack.api_server.url);
-//! // … the services end when these values are dropped; the cluster is shared and stays.
+//! println!("the public API is at {}", stack.api_server.url);
+//! // … the services stop when these values are dropped; the shared cluster keeps running.
 //! # Ok(()) }
 //! ```
 

@@ -1,4 +1,4 @@
-//! How the services are to run.
+//! The options with which the services are started.
 
 use std::path::PathBuf;
 
@@ -7,36 +7,37 @@ use orders_testbed::{BrokerAccess, binary};
 
 use crate::Interaction;
 
-/// Where the databases, the broker and the mail server are, and how many operators run.
+/// The URLs of databases, broker and mail server, and the numbers of operators and API servers.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
-    /// DATABASE_URL of billing; a SQLite file of the stack's own if not given.
+    /// DATABASE_URL of billing; an SQLite file in the stack's directory by default.
     pub billing_database: Option<String>,
-    /// DATABASE_URL of notify; a SQLite file of the stack's own if not given.
+    /// DATABASE_URL of notify; an SQLite file in the stack's directory by default.
     pub notify_database: Option<String>,
-    /// DATABASE_URL of the archive; a SQLite file of the stack's own if not given.
+    /// DATABASE_URL of the archive; an SQLite file in the stack's directory by default.
     pub archive_database: Option<String>,
     /// SMTP_URL.
     pub smtp_url: String,
-    /// How the services talk.
+    /// The style of interaction.
     pub interaction: Interaction,
-    /// The broker, for all but [`Interaction::Http`].
+    /// The broker, required unless the style is [`Interaction::Http`].
     pub nats: Option<BrokerAccess>,
-    /// Operators, of which one works at a time.
+    /// The number of operators, of which one is active at a time.
     pub operators: usize,
-    /// Servers of the public API, all of which work.
+    /// The number of servers of the public API, all of which are active.
     pub api_servers: usize,
-    /// Port of the public API's first server; a free one if not given.
+    /// Port of the public API's first server; a free port by default.
     pub port: Option<u16>,
-    /// More environment, which goes before the stack's own: service (`billing`, `notify`,
-    /// `archive`, `api-server` and `operator` for all of them, `operator-0` …), variable, value.
+    /// Additional environment variables, which override the stack's own: service, variable, value. The
+    /// service is `billing`, `notify`, `archive`, `api-server`, `operator` (all operators) or
+    /// `operator-0` … (one operator).
     pub env: Vec<(&'static str, &'static str, String)>,
-    /// Where the services' programs are; beside the running one if not given.
+    /// The directory of the services' programs; by default that of the running program.
     pub programs: Option<PathBuf>,
 }
 
 impl StackOptions {
-    /// SQLite, this mail server, no broker, one operator, one server of the public API.
+    /// The defaults: SQLite, this mail server, no broker, one operator, one server of the public API.
     pub fn new(smtp_url: String) -> Self {
         StackOptions {
             billing_database: None,
@@ -62,8 +63,8 @@ impl StackOptions {
             .map(|(_, variable, value)| ((*variable).to_owned(), value.clone()))
     }
 
-    /// The environment by which a service (`operator`, `billing` or `notify`) finds
-    /// the broker; nothing if it has no use for one.
+    /// The environment variables with which a service (`operator`, `billing` or `notify`) connects to
+    /// the broker; empty if the service does not use one.
     pub(crate) fn broker_env(&self, service: &str) -> Result<Vec<(&'static str, String)>> {
         let uses_it = match self.interaction {
             Interaction::Http => false,
@@ -72,7 +73,7 @@ impl StackOptions {
         };
         let mut env = Vec::new();
         if service == "operator" {
-            // Always, or it would be that of whoever runs the tests.
+            // The variable is always set: otherwise the operator would inherit it from the environment of the tests.
             env.push(("INTERACTION", self.interaction.as_str().to_owned()));
         }
         if !uses_it {

@@ -1,22 +1,22 @@
-//! A service as a process that can be killed and started again.
+//! A service as a process that can be killed and restarted.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use orders_testbed::{PATIENCE, Process};
 
-/// A service: its process and where it answers.
+/// A service: its process and its URL.
 #[derive(Debug)]
 pub struct Service {
     /// The running process.
     pub process: Process,
-    /// Base URL of its HTTP API; that of the admin port for the operator.
+    /// Base URL of its HTTP API. For the operator, base URL of its admin port.
     pub url: String,
     pub(crate) admin: String,
     pub(crate) start: Start,
 }
 
-/// How a service was started, so that it can be started again just so.
+/// The settings with which a service was started, for restarts.
 #[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) name: String,
@@ -40,7 +40,7 @@ impl Service {
         self.process.kill()
     }
 
-    /// Starts it again as it was, on the same ports, and waits until it is ready.
+    /// Restarts the service with the same settings and ports, and waits until it is ready.
     ///
     /// # Errors
     /// If it does not become ready; the error shows the end of its log.
@@ -49,7 +49,7 @@ impl Service {
         self.ready().await
     }
 
-    /// Starts it again without waiting.
+    /// Restarts the service without waiting until it is ready.
     ///
     /// # Errors
     /// If the program cannot be started.
@@ -59,15 +59,15 @@ impl Service {
         Ok(())
     }
 
-    /// Where its metrics are, as Prometheus reads them.
+    /// The URL of its metrics, in the Prometheus format.
     pub fn metrics_url(&self) -> String {
         format!("http://{}/metrics", self.admin)
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the service reports that it is ready.
     ///
     /// # Errors
-    /// If it does not within [`PATIENCE`].
+    /// If it is not ready within [`PATIENCE`].
     pub async fn ready(&self) -> Result<()> {
         self.process.wait_http(&format!("http://{}/readyz", self.admin), PATIENCE).await
     }

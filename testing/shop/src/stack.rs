@@ -1,4 +1,4 @@
-//! The services, started together.
+//! Starts all services together, as one stack.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use crate::options::StackOptions;
 use crate::service::{Service, Start};
 use crate::tokens::Tokens;
 
-/// The services in a namespace of their own.
+/// The running services of one namespace.
 #[derive(Debug)]
 pub struct Stack {
-    /// Where the orders are.
+    /// The namespace of the orders.
     pub namespace: String,
     /// The public API.
     pub api_server: Service,
-    /// More servers of the public API, beside the first one.
+    /// The servers of the public API other than the first one.
     pub more_api_servers: Vec<Service>,
     /// The operators.
     pub operators: Vec<Service>,
@@ -28,7 +28,7 @@ pub struct Stack {
     pub notify: Service,
     /// The archive.
     pub archive: Service,
-    /// Logs, databases and tokens.
+    /// The directory of logs, databases and tokens.
     pub directory: PathBuf,
 }
 
@@ -43,7 +43,7 @@ impl Stack {
         Self::start_in(cluster, &namespace, directory, options).await
     }
 
-    /// The same, in a namespace that is there already.
+    /// Starts the services as [`Stack::start`] does, but in an existing namespace.
     ///
     /// # Errors
     /// As [`Stack::start`].
@@ -127,7 +127,7 @@ impl Stack {
         Ok(stack)
     }
 
-    /// How it is audited, from this cluster's point of view.
+    /// The audit of this stack, with the kubeconfig of this cluster.
     pub fn audit(&self, cluster: &Cluster) -> Audit {
         let token = |service: &str| self.directory.join(format!("audit-{service}.token")).into_os_string();
         Audit(vec![

@@ -1,4 +1,4 @@
-//! The callers' tokens.
+//! The service-account tokens with which the services call each other.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use kube::Client;
 use orders_testbed::service_account_token;
 
-/// Tokens of the callers, kept in files as the kubelet would.
+/// The callers' tokens, in files, as the kubelet would provide them.
 pub(crate) struct Tokens {
     directory: PathBuf,
     pub(crate) operator_account: String,

@@ -1,5 +1,5 @@
-//! Where the testbed keeps what outlives a checkout: built binaries, images
-//! and the state of what is running.
+//! The cache directory, which outlives a checkout. It holds built programs, images, and the state
+//! of running clusters.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::wait_for;
 
-/// A first build on a slow machine.
+/// The longest time that another testbed may hold a lock: that of a first build on a slow machine.
 const LONGEST_WORK: Duration = Duration::from_secs(60 * 60);
 
 /// The cache directory, `$ORDERS_CACHE` or `~/.cache/orders`.
@@ -19,10 +19,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Finds the cache directory and makes it if needed.
+    /// Locates the cache directory, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When neither `ORDERS_CACHE` nor `HOME` is set, or the directory cannot be made.
+    /// If neither `ORDERS_CACHE` nor `HOME` is set, or the directory cannot be created.
     pub fn locate() -> Result<Self> {
         let root = match std::env::var_os("ORDERS_CACHE") {
             Some(path) if !path.is_empty() => PathBuf::from(path),
@@ -32,31 +32,31 @@ impl Cache {
             .join(".cache/orders"),
         };
         fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
-        // Sockets and pid files are handed to processes with other working directories.
+        // Processes with other working directories use paths of sockets and pid files, so they must be absolute.
         let root = root.canonicalize().with_context(|| format!("cannot resolve {}", root.display()))?;
         Ok(Self { root })
     }
 
-    /// A path below the cache directory.
+    /// Returns a path below the cache directory.
     pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)
     }
 
-    /// The state of something that runs, for example `control-plane`.
+    /// The directory with the state of a running cluster or server, for example `control-plane`.
     pub fn run(&self, name: &str) -> PathBuf {
         self.root.join("run").join(name)
     }
 
-    /// The directory that `testbed env` puts on the `PATH`.
+    /// The directory that `testbed env` adds to `PATH`.
     pub fn current_bin(&self) -> PathBuf {
         self.root.join("bin/current")
     }
 
-    /// Takes the lock of this name, and says so when it has to wait for another
-    /// testbed. It is released when the returned file is dropped.
+    /// Acquires the lock with this name. If another testbed holds it, prints a message and waits.
+    /// The lock is released when the returned file is dropped.
     ///
     /// # Errors
-    /// When the lock file cannot be opened, or the other one takes too long.
+    /// If the lock file cannot be opened, or the other testbed holds the lock for too long.
     pub async fn lock(&self, name: &str) -> Result<File> {
         let directory = self.root.join("lock");
         fs::create_dir_all(&directory)?;

@@ -1,4 +1,4 @@
-//! A certificate authority for one cluster, and what it signs.
+//! A certificate authority for one cluster, with the certificates and kubeconfigs that it issues.
 
 use std::fs;
 use std::io::Write;
@@ -23,18 +23,18 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
-/// The authority, which lives only as long as it takes to sign: its own key is
-/// never written down.
+/// A certificate authority. It exists only while certificates are signed: its private key is never
+/// written to a file.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: PathBuf,
 }
 
 impl Authority {
-    /// Makes an authority whose certificate is `ca.crt` in this directory.
+    /// Creates an authority, whose certificate is `ca.crt` in this directory.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn create(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let mut params = CertificateParams::default();
@@ -56,7 +56,7 @@ impl Authority {
     /// Signs a server's certificate for these addresses and names.
     ///
     /// # Errors
-    /// When a name is not one, or a file cannot be written.
+    /// If a name is not a valid DNS name, or a file cannot be written.
     pub fn server(&self, name: &str, addresses: &[IpAddr], names: &[&str]) -> Result<Pair> {
         let mut params = self.params(name, None);
         params.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
@@ -67,11 +67,11 @@ impl Authority {
         self.sign(name, params)
     }
 
-    /// Signs a client's certificate: Kubernetes takes the common name for the
-    /// user and the organization for the group.
+    /// Signs a client's certificate. Kubernetes uses the common name as the user and the
+    /// organization as the group.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn client(&self, file: &str, user: &str, group: Option<&str>) -> Result<Pair> {
         let mut params = self.params(user, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -101,23 +101,22 @@ impl Authority {
     }
 }
 
-/// Writes a key pair of its own, for signing service-account tokens: `<file>.key`
-/// and `<file>.pub`.
+/// Writes a new key pair for signing service-account tokens: `<file>.key` and `<file>.pub`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write_signing_key(file: &Path) -> Result<()> {
     let pair = KeyPair::generate()?;
     fs::write(file.with_extension("pub"), pair.public_key_pem())?;
     write_secret(&file.with_extension("key"), &pair.serialize_pem())
 }
 
-/// Writes a kubeconfig with everything in it. It is JSON, which is YAML too.
+/// Writes a kubeconfig with embedded certificates and key. It is JSON, which is also valid YAML.
 ///
 /// # Errors
-/// When a file cannot be read or written.
+/// If a file cannot be read or written.
 pub fn write_kubeconfig(file: &Path, server: &str, authority: &Path, client: &Pair, cluster: &str) -> Result<()> {
-    // A ByteString is written in base64, as kubeconfigs want it.
+    // A ByteString is serialized in base64, as kubeconfigs require.
     let embed = |path: &Path| -> Result<ByteString> {
         Ok(ByteString(fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
     };

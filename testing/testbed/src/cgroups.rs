@@ -1,11 +1,11 @@
-//! The control groups that the kubelet puts pods into.
+//! The control groups in which the kubelet runs pods.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// The kubelet's own part: one of the unified hierarchy, or one a controller.
+/// The kubelet's groups: one in the unified hierarchy, or one for each controller.
 fn roots() -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let controllers = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -13,8 +13,8 @@ fn roots() -> Vec<PathBuf> {
     hierarchies.map(|path| path.join("kubepods")).filter(|path| path.is_dir()).collect()
 }
 
-/// Refuses to go on when pods of another kubelet run here: each kubelet ends
-/// what it finds there and does not know.
+/// Fails if pods of another kubelet run on this machine: a kubelet kills pods in these groups that
+/// it does not know.
 pub(crate) fn check_unused() -> Result<()> {
     if roots().iter().any(|root| has_processes(root)) {
         bail!(
@@ -24,7 +24,7 @@ pub(crate) fn check_unused() -> Result<()> {
     Ok(())
 }
 
-/// Removes the groups; those with processes stay.
+/// Removes the groups. Groups with processes remain.
 pub(crate) fn remove() {
     for root in roots() {
         remove_empty(&root);

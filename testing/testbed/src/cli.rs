@@ -17,13 +17,13 @@ use crate::images::{self, TARGETS};
 use crate::other::{self, Target};
 use crate::{Cluster, control_plane, hosts, node, packages, recorded};
 
-/// Brings up a real Kubernetes on a bare machine, for trying and testing orders.
+/// Starts a real Kubernetes on a machine without Docker, to try and test orders.
 ///
-/// There are two clusters: `control-plane` is etcd, API server and controller manager, enough for
-/// tests of controllers and ready in seconds; `node` runs containers too. Their programs are built
-/// once from Go modules, which takes about 11 minutes on two cores.
+/// There are two clusters. `control-plane` consists of etcd, API server and controller manager: it
+/// suffices for tests of controllers, and is ready in seconds. `node` also runs containers. The
+/// programs are built once from Go modules, which takes about 11 minutes on two cores.
 ///
-/// CLUSTER=kind has kind run the node in Docker; KUBE_CONTEXT=… means a cluster of your own.
+/// With CLUSTER=kind, kind runs the node in Docker. KUBE_CONTEXT=… selects a cluster of your own.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[command(
@@ -36,30 +36,30 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a cluster, or make sure that it runs
+    /// Start a cluster, unless it runs already
     Up {
-        /// Which one
+        /// The cluster
         what: What,
     },
-    /// End a cluster; what was in it is gone, programs and images are kept
+    /// Stop a cluster and delete its contents; programs and images are kept
     Down {
-        /// Which one; all unless given
+        /// The cluster [default: all]
         what: Option<What>,
     },
-    /// Show what runs
+    /// Show the running clusters
     Status,
-    /// Install missing packages and build the programs of a cluster (and NATS), and start nothing
+    /// Install missing packages and build the programs of a cluster (and NATS), without starting it
     Build {
-        /// Which one
+        /// The cluster
         what: What,
     },
-    /// Build the images of this checkout and load into the node those that changed
+    /// Build the images of this checkout and load the changed images into the node
     Load(Load),
-    /// Make a Service of the node answer at a name and a port of this machine
+    /// Make a Service of the node reachable at a host name and a port of this machine
     Expose(Expose),
     /// Print exports of KUBECONFIG and PATH, for `eval "$(testbed env)"`
     Env,
-    /// Pass connections on to a Service (what `expose` starts)
+    /// Forward connections to a Service (`expose` starts this command)
     #[command(hide = true)]
     Forward(Forward),
 }
@@ -68,25 +68,25 @@ enum Command {
 enum What {
     /// etcd, API server and controller manager, for tests
     ControlPlane,
-    /// A whole node, for the chart
+    /// A complete node, for the chart
     Node,
 }
 
 #[derive(Debug, Args)]
 struct Load {
-    /// The checkout [default: the one around the working directory]
+    /// The checkout [default: the one that contains the working directory]
     #[arg(long)]
     repository: Option<PathBuf>,
-    /// Which targets of the Dockerfile, separated by commas
+    /// Targets of the Dockerfile, separated by commas
     #[arg(long, value_delimiter = ',', default_values_t = TARGETS.map(str::to_owned))]
     only: Vec<String>,
     /// The tag of the images, localhost/orders-<target>:<tag>
     #[arg(long, default_value = "testbed")]
     tag: String,
-    /// Cargo's profile that the programs are built with: `dev`, which tests use as well, or `release`
+    /// Cargo profile of the programs: `dev`, which tests also use, or `release`
     #[arg(long, env = "PROFILE", default_value = "dev")]
     profile: String,
-    /// Leave deployments alone that run an older image of the same name
+    /// Do not restart Deployments that run an older image of the same name
     #[arg(long)]
     no_restart: bool,
 }
@@ -99,13 +99,13 @@ struct Expose {
     /// The Service's name
     #[arg(long, default_value = "orders-api-server")]
     service: String,
-    /// The name that shall mean this machine, written to /etc/hosts
+    /// The host name for this machine, which is written to /etc/hosts
     #[arg(long, default_value = "arch.homework")]
     host: String,
     /// The address and port to listen on
     #[arg(long, default_value = "127.0.0.1:80")]
     listen: SocketAddr,
-    /// How long to wait for an answer, in seconds
+    /// Seconds to wait for a response
     #[arg(long, default_value_t = 120)]
     wait: u64,
 }
@@ -125,10 +125,10 @@ struct Forward {
 }
 
 impl Cli {
-    /// Does what the command line says.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When it cannot be done; the error says why and what to do.
+    /// If the command fails. The error states the cause and a remedy.
     pub async fn run(self) -> Result<()> {
         let cache = Cache::locate()?;
         match self.command {
@@ -145,7 +145,7 @@ impl Cli {
     }
 }
 
-/// Ends when the user or the system wants this program to end.
+/// Resolves when the user or the system asks this program to terminate.
 async fn interrupted() -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -260,7 +260,7 @@ async fn status(cache: &Cache) -> Result<()> {
             let _ = writeln!(text, "  {:24} pid {:<8} {state}", process.name, process.identity.pid);
         }
     }
-    // Whoever reads may stop after the first lines.
+    // The reader may close the pipe after the first lines.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
@@ -280,7 +280,12 @@ async fn build(cache: &Cache, what: What) -> Result<()> {
 
 impl Load {
     async fn run(self, cache: &Cache) -> Result<()> {
-        let options = images::Options { repository: repository(self.repository)?, targets: self.only, tag: self.tag, profile: self.profile };
+        let options = images::Options {
+            repository: repository(self.repository)?,
+            targets: self.only,
+            tag: self.tag,
+            profile: self.profile,
+        };
         match Target::from_environment()? {
             Target::Kind => other::load_kind(&options).await,
             Target::Context(_) => {
@@ -302,7 +307,7 @@ impl Load {
     }
 }
 
-/// The checkout that is meant: the first directory upwards with a Dockerfile and a workspace.
+/// The given checkout, or else the first directory upwards with a Dockerfile and a workspace.
 fn repository(given: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(given) = given {
         return given.canonicalize().with_context(|| format!("{} does not exist", given.display()));
@@ -353,7 +358,7 @@ async fn env(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
-/// A path as one word of a shell.
+/// Quotes a path as one word of a shell command.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }

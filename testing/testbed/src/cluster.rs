@@ -1,4 +1,4 @@
-//! The clusters that tests work with.
+//! The clusters that tests use.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,13 +26,13 @@ pub struct Cluster {
 
 impl Cluster {
     /// The control plane that all tests of this machine share: etcd, API
-    /// server and controller manager on loopback, no node. Started if it does
-    /// not run (about 5 s), and left running; `testbed down control-plane` ends it.
-    /// A first call builds Kubernetes, which takes minutes: run
+    /// server and controller manager on loopback, without a node. If it does not run, it is started
+    /// (about 5 s). It keeps running; `testbed down control-plane` stops it.
+    /// The first call on a machine builds Kubernetes, which takes minutes: run
     /// `testbed up control-plane` before.
     ///
     /// # Errors
-    /// When it cannot be built or does not become ready.
+    /// If the control plane cannot be built or does not become ready.
     pub async fn control_plane() -> Result<Self> {
         let cache = Cache::locate()?;
         let directory = cache.run("control-plane");
@@ -52,19 +52,19 @@ impl Cluster {
         Ok(Self { kubeconfig: control_plane::kubeconfig(&directory), private: None })
     }
 
-    /// A control plane for one test, which may break it. It writes below `directory`
-    /// and ends when dropped.
+    /// A control plane for one test only, which may break it. It writes below `directory`
+    /// and stops when dropped.
     ///
     /// # Errors
-    /// When it cannot be built or does not become ready.
+    /// If it cannot be built or does not become ready.
     pub async fn private(directory: &Path) -> Result<Self> {
         Self::private_with(directory, &[]).await
     }
 
-    /// The same, with more arguments for its API server.
+    /// Starts a [private](Self::private) control plane with additional arguments for its API server.
     ///
     /// # Errors
-    /// When it cannot be built or does not become ready.
+    /// If it cannot be built or does not become ready.
     pub async fn private_with(directory: &Path, api_server_args: &[&str]) -> Result<Self> {
         let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
         let api_server_args = api_server_args.iter().map(|&arg| arg.to_owned()).collect();
@@ -73,10 +73,11 @@ impl Cluster {
         Ok(Self { kubeconfig: plane.kubeconfig(), private: Some(plane) })
     }
 
-    /// The same, with an etcd that waits for the disk, as one that matters does: for measurements.
+    /// Starts a [private](Self::private) control plane whose etcd waits for the disk, as in production: for
+    /// measurements.
     ///
     /// # Errors
-    /// When it cannot be built or does not become ready.
+    /// If it cannot be built or does not become ready.
     pub async fn durable(directory: &Path) -> Result<Self> {
         let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
         let settings = Settings { fsync: true, ..private_settings(&directory.join("control-plane")) };
@@ -84,11 +85,11 @@ impl Cluster {
         Ok(Self { kubeconfig: plane.kubeconfig(), private: Some(plane) })
     }
 
-    /// The whole node that `testbed up node` started, kind's cluster or the
-    /// user's own, as `CLUSTER` and `KUBE_CONTEXT` say.
+    /// The complete node that `testbed up node` started, kind's cluster, or the
+    /// user's own cluster. `CLUSTER` and `KUBE_CONTEXT` select it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If the cluster does not run.
     pub async fn node() -> Result<Self> {
         let cache = Cache::locate()?;
         let target = Target::from_environment()?;
@@ -106,25 +107,25 @@ impl Cluster {
     /// A client with an administrator's rights.
     ///
     /// # Errors
-    /// When the kubeconfig cannot be read.
+    /// If the kubeconfig cannot be read.
     pub async fn client(&self) -> Result<Client> {
         control_plane::client(&self.kubeconfig).await
     }
 
-    /// Where the etcd of a [private](Self::private) cluster answers, in JSON as well as in gRPC.
+    /// The URL of the etcd of a [private](Self::private) cluster, for JSON and gRPC.
     ///
     /// # Errors
-    /// When the cluster is not private.
+    /// If the cluster is not private.
     pub fn etcd_url(&self) -> Result<String> {
         let plane = self.private.as_ref().context("the etcd of a shared cluster is nobody's to look into")?;
         Ok(plane.etcd_url())
     }
 
-    /// Makes a namespace with a name of its own, `<prefix>-…`, and waits until
-    /// pods could be created in it.
+    /// Creates a namespace with a unique name, `<prefix>-…`, and waits until
+    /// pods can be created in it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If the namespace cannot be created.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -135,44 +136,41 @@ impl Cluster {
             Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
-        wait_for("the namespace's default service account", PATIENCE, || async {
-            accounts.get("default").await.ok()
-        })
-        .await?;
+        wait_for("the namespace's default service account", PATIENCE, || async { accounts.get("default").await.ok() }).await?;
         Ok(name)
     }
 
     /// Kills the API server of a [private](Self::private) cluster, as a crash would.
     ///
     /// # Errors
-    /// When the cluster is not private.
+    /// If the cluster is not private.
     pub fn kill_api_server(&mut self) -> Result<()> {
         self.own()?.kill_api_server()
     }
 
-    /// Starts the API server again, with the data it had, and waits until it is ready.
+    /// Restarts the API server with its previous data, and waits until it is ready.
     ///
     /// # Errors
-    /// When the cluster is not private or the API server does not become ready.
+    /// If the cluster is not private or the API server does not become ready.
     pub async fn start_api_server(&mut self) -> Result<()> {
         let plane = self.own()?;
         plane.kill_api_server()?;
         plane.start_api_server().await
     }
 
-    /// Freezes the API server of a private cluster: its connections stay open
-    /// and silent until [`thaw_api_server`](Self::thaw_api_server).
+    /// Freezes the API server of a private cluster: its connections stay open, but it does not respond
+    /// until [`thaw_api_server`](Self::thaw_api_server).
     ///
     /// # Errors
-    /// When the cluster is not private or its API server is stopped.
+    /// If the cluster is not private or its API server is stopped.
     pub fn freeze_api_server(&mut self) -> Result<()> {
         self.own()?.signal_api_server(Signal::STOP)
     }
 
-    /// Lets a frozen API server go on.
+    /// Resumes a frozen API server.
     ///
     /// # Errors
-    /// When the cluster is not private or its API server is stopped.
+    /// If the cluster is not private or its API server is stopped.
     pub fn thaw_api_server(&mut self) -> Result<()> {
         self.own()?.signal_api_server(Signal::CONT)
     }
@@ -196,12 +194,12 @@ fn private_settings(directory: &Path) -> Settings {
     }
 }
 
-/// Has the API server issue a token of a service account, valid for an hour, as
-/// the kubelet does for a pod, and writes it to a file. The account is made if
-/// it does not exist. Returns the account's user name.
+/// Requests a token of a service account from the API server, as the kubelet does for a pod, and
+/// writes it to a file. The token is valid for an hour. The account is created if it does not exist.
+/// Returns the account's user name.
 ///
 /// # Errors
-/// When the token is refused or the file cannot be written.
+/// If the API server refuses the token or the file cannot be written.
 pub async fn service_account_token(
     client: &Client,
     namespace: &str,
@@ -216,7 +214,7 @@ pub async fn service_account_token(
             ..Default::default()
         };
         match accounts.create(&PostParams::default(), &new).await {
-            // Another test may have made it in the meantime.
+            // Another test may have created the account in the meantime.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             result => drop(result.with_context(|| format!("cannot make service account {account}"))?.name_any()),
         }

@@ -1,4 +1,4 @@
-//! Programs that are run to their end, with a limit on how long that may take.
+//! Runs programs to completion, with a time limit.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// A minute: enough for whatever only talks to this machine.
+/// One minute, which suffices for programs that only communicate on this machine.
 pub(crate) const SHORT: Duration = Duration::from_secs(60);
 
-/// Runs a program and gives its standard output.
+/// Runs a program and returns its standard output.
 ///
 /// # Errors
-/// When it is missing, fails (its own words are in the error) or takes too long.
+/// If the program is missing, fails (the error contains its output) or takes too long.
 pub(crate) async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Result<String> {
     run_within(SHORT, Command::new(program).args(args)).await
 }
@@ -54,7 +54,7 @@ pub(crate) async fn feed(limit: Duration, command: &mut Command, input: Option<&
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a program can be found on the `PATH`.
+/// Whether a program is on the `PATH`.
 pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }

@@ -1,4 +1,4 @@
-//! containerd: what runs the node's containers and keeps its images.
+//! containerd, which runs the node's containers and stores its images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::identity::Identity;
 use crate::process::{Process, Signal};
 use crate::wait::{PATIENCE, wait_for};
 
-/// Sockets and mounts of what runs. Not in the cache: the path of a Unix
-/// socket may have no more than 107 characters.
+/// The directory for sockets and mounts. It is not in the cache, since the path of a Unix
+/// socket may have at most 107 characters.
 pub(crate) const STATE: &str = "/run/orders-testbed";
 
 pub(crate) struct Containerd {
     programs: Programs,
-    /// The content, which outlives the node: images are loaded once.
+    /// The content store. It outlives the node, so each image is loaded only once.
     root: PathBuf,
     directory: PathBuf,
 }
@@ -33,7 +33,7 @@ impl Containerd {
         Path::new(STATE).join("containerd.sock")
     }
 
-    /// Starts containerd, recorded with the node, and waits until it answers.
+    /// Starts containerd, records it with the node, and waits until it responds.
     pub async fn start(&self, pause_image: &str, network_plugins: &Path, runc: &Path) -> Result<()> {
         fs::create_dir_all(STATE)?;
         fs::create_dir_all(&self.directory)?;
@@ -43,7 +43,7 @@ impl Containerd {
         self.spawn(&file).await
     }
 
-    /// Starts containerd as it was, if it is needed to end what it started.
+    /// Restarts containerd with its previous configuration, if its containers still have to be stopped.
     pub async fn revive(&self) -> Result<()> {
         let file = self.directory.join("containerd.toml");
         if file.exists() && Path::new(STATE).join("containerd").exists() && self.ctr(&["version"]).await.is_err() {
@@ -53,7 +53,7 @@ impl Containerd {
     }
 
     async fn spawn(&self, configuration: &Path) -> Result<()> {
-        // It looks for its shim on the PATH.
+        // containerd finds its shim on the PATH.
         let own = self.programs.path("containerd").parent().map(Path::to_owned).unwrap_or_default();
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&inherited)))?;
@@ -64,9 +64,7 @@ impl Containerd {
             .env("PATH", path)
             .recorded(&self.directory)
             .spawn()?;
-        process
-            .wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() })
-            .await?;
+        process.wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() }).await?;
         Ok(())
     }
 
@@ -113,28 +111,28 @@ state = '{STATE}/containerd'
         )
     }
 
-    /// Runs `ctr` in Kubernetes' namespace.
+    /// Runs `ctr` in the containerd namespace of Kubernetes.
     pub async fn ctr(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(self.programs.path("ctr"));
         command.arg("--address").arg(Self::socket()).args(["--namespace", "k8s.io"]).args(args);
         run_within(SHORT * 3, &mut command).await
     }
 
-    /// The names of the images it has.
+    /// The names of the loaded images.
     pub async fn images(&self) -> Result<Vec<String>> {
         Ok(self.ctr(&["images", "ls", "--quiet"]).await?.lines().map(str::to_owned).collect())
     }
 
-    /// Loads an archive in OCI's format. The names in it replace those there are.
+    /// Loads an archive in the OCI format. Its images replace images with the same names.
     pub async fn import(&self, archive: &Path) -> Result<()> {
         let archive = archive.to_str().context("the cache's path is not UTF-8")?;
         self.ctr(&["images", "import", "--no-unpack", archive]).await.map(drop)
     }
 
-    /// Ends all containers, however far their start had come.
+    /// Kills and removes all containers, including those that have not fully started.
     pub async fn remove_containers(&self) -> Result<()> {
         for task in self.ctr(&["tasks", "ls", "--quiet"]).await?.lines() {
-            // It may just have ended by itself.
+            // The task may have exited already.
             let _ = self.ctr(&["tasks", "delete", "--force", task]).await;
         }
         for container in self.ctr(&["containers", "ls", "--quiet"]).await?.lines() {
@@ -145,8 +143,8 @@ state = '{STATE}/containerd'
 }
 
 impl Containerd {
-    /// Ends the shims: one stays for each pod, whose containers are gone, until
-    /// the kubelet has its sandbox removed.
+    /// Stops the shims. After a pod's containers are gone, one shim remains for it until
+    /// the kubelet removes the pod's sandbox.
     pub async fn end_shims(&self) -> Result<()> {
         let socket = Self::socket();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -164,7 +162,7 @@ impl Containerd {
 }
 
 /// Whether this is the command line of a shim that the containerd with this
-/// socket started. Nothing else records them.
+/// socket started. There is no other record of the shims.
 fn is_shim(command_line: &[u8], socket: &Path) -> bool {
     let mut words = command_line.split(|byte| *byte == 0);
     let program = words.next().unwrap_or_default();
@@ -173,7 +171,7 @@ fn is_shim(command_line: &[u8], socket: &Path) -> bool {
     program.ends_with(b"/containerd-shim-runc-v2") && words.windows(2).any(|pair| pair == [&b"-address"[..], socket])
 }
 
-/// overlayfs, unless the cache itself lies on one (as in a container).
+/// The snapshotter: overlayfs, unless the cache itself is on overlayfs (as in a container).
 fn snapshotter(root: &Path) -> &'static str {
     const OVERLAYFS: u64 = 0x794c_7630;
     match rustix::fs::statfs(root) {

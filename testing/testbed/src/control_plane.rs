@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver and kube-controller-manager.
+//! A Kubernetes control plane: etcd, kube-apiserver and kube-controller-manager.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,26 +15,26 @@ use crate::process::{Builder, Process, Signal};
 use crate::recorded;
 use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
 
-/// What differs between a control plane for tests and that of a whole node.
+/// The settings in which the control plane for tests and that of a complete node differ.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Everything is written below this directory.
+    /// The directory for all files.
     pub directory: PathBuf,
     /// The name of the cluster and the context in its kubeconfig.
     pub name: &'static str,
-    /// Where the API server listens.
+    /// The address on which the API server listens.
     pub address: Ipv4Addr,
     /// The port of the API server, if it is free.
     pub preferred_port: Option<u16>,
-    /// Whether the processes outlive this one and are recorded.
+    /// Whether the processes are recorded and outlive this process.
     pub recorded: bool,
     /// The range of ClusterIPs.
     pub service_range: &'static str,
-    /// Whether a kubelet will join: the API server then is a client of it.
+    /// Whether a kubelet will join the cluster. The API server is then also a client of that kubelet.
     pub has_node: bool,
-    /// More arguments of the API server.
+    /// Additional arguments of the API server.
     pub api_server_args: Vec<String>,
-    /// Whether etcd waits for the disk before it says that something is stored.
+    /// Whether etcd waits for the disk before it acknowledges a write.
     pub fsync: bool,
 }
 
@@ -52,8 +52,8 @@ pub(crate) struct ControlPlane {
 const LIMIT: Duration = PATIENCE;
 
 impl ControlPlane {
-    /// Starts a control plane from nothing and waits until it is ready. What
-    /// was in the directory before is gone.
+    /// Starts a new control plane and waits until it is ready. Deletes the previous contents of the
+    /// directory.
     pub async fn start(settings: Settings, programs: &Programs) -> Result<Self> {
         let directory = &settings.directory;
         let _ = fs::remove_dir_all(directory);
@@ -83,7 +83,7 @@ impl ControlPlane {
         format!("https://{}:{}", self.settings.address, self.port)
     }
 
-    /// Where etcd answers its clients: gRPC, the same as JSON, and metrics.
+    /// The URL of etcd for clients: gRPC, JSON and metrics.
     pub fn etcd_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.etcd_port)
     }
@@ -123,12 +123,12 @@ impl ControlPlane {
         }
         self.write_kubeconfig("controller-manager", &manager)?;
         let written = self.write_kubeconfig("admin", &admin)?;
-        // Only whole files are seen under the name that others read.
+        // The rename makes only complete files visible to readers.
         fs::rename(written, self.kubeconfig())?;
         Ok(())
     }
 
-    /// Describes a component's process.
+    /// Returns a builder for a component's process.
     pub fn component(&self, name: &str) -> Builder {
         let directory = &self.settings.directory;
         let builder = Process::builder(name, self.programs.path(name), &directory.join("log"));
@@ -149,7 +149,7 @@ impl ControlPlane {
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster=testbed={peer}"));
         if !self.settings.fsync {
-            // Everything in here may be lost with the machine: this is for tests.
+            // The data may be lost if the machine crashes: it is test data.
             etcd = etcd.arg("--unsafe-no-fsync");
         }
         self.processes.push(etcd.spawn()?);
@@ -171,7 +171,7 @@ impl ControlPlane {
             .arg(file("client-ca-file", "ca.crt"))
             .arg(file("service-account-key-file", "service-accounts.pub"))
             .arg(file("service-account-signing-key-file", "service-accounts.key"))
-            // Said rather than found out: a machine without a default route has none.
+            // The address is explicit, since a machine without a default route has no default address.
             .arg(format!("--advertise-address={}", self.settings.address))
             .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
             .arg("--authorization-mode=Node,RBAC")
@@ -182,7 +182,7 @@ impl ControlPlane {
                 .arg(file("kubelet-client-certificate", "kubelet-client.crt"))
                 .arg(file("kubelet-client-key", "kubelet-client.key"))
                 .arg(file("kubelet-certificate-authority", "ca.crt"))
-                // Otherwise `exec` and `logs` look up the node's name.
+                // Without this argument, `exec` and `logs` would resolve the node's name.
                 .arg("--kubelet-preferred-address-types=InternalIP")
         } else {
             // Loopback addresses may not be endpoints of a Service.
@@ -203,7 +203,7 @@ impl ControlPlane {
         }
     }
 
-    /// Freezes the API server: connections stay open and nothing answers.
+    /// Sends a signal to the API server. SIGSTOP freezes it: connections stay open, but it does not respond.
     pub fn signal_api_server(&self, signal: Signal) -> Result<()> {
         self.api_server.as_ref().context("the API server is stopped")?.signal(signal)
     }
@@ -224,37 +224,38 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        // The clients of a server go before it, or they log complaints.
+        // Clients stop before their servers; otherwise they would log errors.
         while self.processes.pop().is_some() {}
     }
 }
 
-/// Notes that everything in this directory was started, to the end.
+/// Records that the start of the control plane in this directory is complete.
 pub(crate) fn mark_ready(directory: &Path) -> Result<()> {
     fs::write(directory.join("ready"), "").context("cannot note that the start is complete")
 }
 
-/// Whether a start in this directory came to its end.
+/// Whether the start of the control plane in this directory was completed.
 pub(crate) fn was_ready(directory: &Path) -> bool {
     directory.join("ready").exists()
 }
 
-/// Where a control plane in this directory has its kubeconfig.
+/// The path of the kubeconfig of a control plane in this directory.
 pub(crate) fn kubeconfig(directory: &Path) -> PathBuf {
     directory.join("kubeconfig")
 }
 
-/// Whether all recorded processes of a control plane run and it is ready.
+/// Whether all recorded processes of a control plane run and its API server is ready.
 pub(crate) async fn is_healthy(directory: &Path) -> bool {
     if !was_ready(directory) || !recorded::all_alive(directory) {
         return false;
     }
     let Ok(client) = client(&kubeconfig(directory)).await else { return false };
-    // Its processes run, so it is only slow: whoever took it for dead would end it under other tests.
+    // Its processes run, so the control plane is only slow. A test that considered it dead would stop it while other tests
+    // use it.
     wait_for("the API server", PATIENCE, || async { is_ready(&client).await.then_some(()) }).await.is_ok()
 }
 
-/// A client for this kubeconfig, whatever the environment says.
+/// A client for this kubeconfig, independent of the environment.
 pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
     let config = Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
@@ -274,7 +275,7 @@ async fn is_ready(client: &Client) -> bool {
     }
 }
 
-/// The first usable address of a range: that of the Service `kubernetes`.
+/// The first usable address of a range, which is the ClusterIP of the Service `kubernetes`.
 fn first_address(range: &str) -> Result<Ipv4Addr> {
     let network: Ipv4Addr = range.split('/').next().unwrap_or_default().parse()?;
     Ok(Ipv4Addr::from(u32::from(network) + 1))

@@ -1,5 +1,4 @@
-//! Connections to a port of this machine, passed on to a Service, as kind's
-//! port mappings do.
+//! Forwards connections from a port of this machine to a Service, as kind's port mappings do.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use tokio::process::Command;
 
 use crate::{PATIENCE, control_plane, process::Process, recorded, wait_for};
 
-/// Which Service is reached where.
+/// A Service, and the address of this machine at which it is reachable.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub listen: SocketAddr,
@@ -24,7 +23,7 @@ pub(crate) struct Route {
     pub kubeconfig: PathBuf,
 }
 
-/// Passes connections on until it fails.
+/// Forwards connections until an error occurs.
 pub(crate) async fn serve(route: Route) -> Result<()> {
     let listener = listen(route.listen).await?;
     let client = control_plane::client(&route.kubeconfig).await?;
@@ -41,7 +40,7 @@ pub(crate) async fn serve(route: Route) -> Result<()> {
                 let mut outgoing = target.connect().await?;
                 incoming.set_nodelay(true)?;
                 outgoing.set_nodelay(true)?;
-                // An end that is cut off is the ends' business, not ours.
+                // The client and the Service handle a broken connection themselves.
                 let _ = copy_bidirectional(&mut incoming, &mut outgoing).await;
                 Ok::<_, anyhow::Error>(())
             };
@@ -61,7 +60,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 struct Target {
     services: Api<Service>,
     name: String,
-    /// The address that worked last: a Service keeps it for its lifetime.
+    /// The last address that worked. A Service keeps its ClusterIP for its lifetime.
     last: Mutex<Option<SocketAddr>>,
 }
 
@@ -73,7 +72,7 @@ impl Target {
         {
             return Ok(stream);
         }
-        // It may have been installed again, with another address.
+        // The Service may have been created again, with another ClusterIP.
         let address = self.look_up().await?;
         let stream = connect(address).await.with_context(|| format!("service {} at {address} does not answer", self.name))?;
         *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(address);
@@ -93,7 +92,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(address)).await??)
 }
 
-/// The Service's ClusterIP and the port named `http`, or else its first.
+/// The Service's ClusterIP with the port named `http`, or else with its first port.
 fn address(service: &Service) -> Option<SocketAddr> {
     let spec = service.spec.as_ref()?;
     let ports = spec.ports.as_deref().unwrap_or_default();
@@ -101,9 +100,9 @@ fn address(service: &Service) -> Option<SocketAddr> {
     Some((spec.cluster_ip.as_ref()?.parse::<std::net::IpAddr>().ok()?, u16::try_from(port.port).ok()?).into())
 }
 
-/// Where ClusterIPs cannot be reached from this machine (kind, a user's own
-/// cluster): has kubectl carry the connections, and starts it anew when the pod
-/// that it talks to goes.
+/// Forwards connections with `kubectl port-forward`, for clusters whose ClusterIPs are not reachable
+/// from this machine (kind, a user's own cluster). Restarts kubectl when the pod behind the
+/// connection is deleted.
 pub(crate) async fn serve_with_kubectl(route: Route) -> Result<()> {
     drop(listen(route.listen).await?);
     loop {
@@ -122,7 +121,7 @@ pub(crate) async fn serve_with_kubectl(route: Route) -> Result<()> {
     }
 }
 
-/// Starts a forwarder that outlives this program, in place of an earlier one.
+/// Starts a forwarder that outlives this program. It replaces an earlier one.
 pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -> Result<()> {
     for one in recorded::list(directory)?.iter().filter(|one| one.name == NAME) {
         one.stop(Duration::from_secs(2)).await?;
@@ -136,9 +135,7 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
         builder = builder.arg("--with-kubectl");
     }
     let process = builder.recorded(directory).spawn()?;
-    let outcome = process
-        .wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() })
-        .await;
+    let outcome = process.wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() }).await;
     if let Err(error) = outcome {
         process.kill()?;
         bail!(error);
@@ -146,10 +143,10 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
     Ok(())
 }
 
-/// Under which name a forwarder is recorded.
+/// The name under which a forwarder is recorded.
 const NAME: &str = "forward";
 
-/// Waits until HTTP is answered through the forwarder, by whatever status.
+/// Waits for an HTTP response through the forwarder, with any status.
 pub(crate) async fn wait_answer(listen: SocketAddr, limit: Duration) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     let url = format!("http://{listen}/");

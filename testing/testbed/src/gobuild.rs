@@ -1,9 +1,8 @@
-//! Kubernetes and its company, and the broker, built from their published Go modules.
+//! Builds Kubernetes, the programs that a node needs, and NATS from their published Go modules.
 //!
-//! There is no container registry and no download of binaries in this: a Go
-//! toolchain and its module proxy are all that is needed. What is built is
-//! kept in the cache under a hash of what it was built from, so that it is
-//! built once on a machine and not once a checkout.
+//! The builds need no container registry and download no binaries, only a Go toolchain and its
+//! module proxy. The cache stores the programs under a hash of their sources, so that they are
+//! built once for each machine and not once for each checkout.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,17 +17,17 @@ use tokio::process::Command;
 use crate::cache::Cache;
 use crate::process::tail;
 
-/// A Go module of this crate and the programs that are built from it. The
+/// A Go module of this crate, and the programs that are built from it. Its
 /// sources are embedded, so that a `testbed` binary needs no checkout.
 struct Module {
     name: &'static str,
     title: &'static str,
-    /// How long a first build took on two cores.
+    /// The duration of a first build on two cores.
     about: &'static str,
     files: &'static [(&'static str, &'static str)],
     packages: &'static [&'static str],
     flags: &'static [&'static str],
-    /// Other names for the programs: link, program.
+    /// Links to the programs: the link's name, the program.
     links: &'static [(&'static str, &'static str)],
 }
 
@@ -91,23 +90,23 @@ const NODE: Module = Module {
     links: &[],
 };
 
-/// Which programs are wanted.
+/// A set of programs to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// etcd, the API server, the controller manager and kubectl; and the broker, for tests.
+    /// etcd, the API server, the controller manager and kubectl; also NATS, for tests.
     ControlPlane,
-    /// All of that, and what a node needs, and helm.
+    /// The programs of `ControlPlane`, those of a node, and helm.
     Node,
 }
 
-/// Where the built programs are.
+/// The directory of the built programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     directory: PathBuf,
 }
 
 impl Programs {
-    /// The programs that were built last, if they were.
+    /// The programs of the last build. They may not exist.
     pub fn current(cache: &Cache) -> Self {
         Self { directory: cache.current_bin() }
     }
@@ -118,10 +117,10 @@ impl Programs {
     }
 }
 
-/// Builds what is not in the cache yet, saying what and how far.
+/// Builds the programs that are not in the cache, and prints its progress.
 ///
 /// # Errors
-/// When Go is missing or a build fails; the end of its output is in the error.
+/// If Go is missing or a build fails. The error contains the end of the build's output.
 pub async fn ensure(cache: &Cache, set: Set) -> Result<Programs> {
     let modules: &[&Module] = match set {
         Set::ControlPlane => &[&KUBERNETES, &ETCD, &NATS],
@@ -147,8 +146,7 @@ fn directory(cache: &Cache, module: &Module) -> PathBuf {
     cache.path("bin").join(format!("{}-{}", module.name, hash(module)))
 }
 
-/// Names what the programs were built from: the module's files, its flags and
-/// the machine's architecture.
+/// The hash of the inputs of a build: the module's files, its flags and the machine's architecture.
 fn hash(module: &Module) -> String {
     let mut digest = Sha256::new();
     let texts = module.files.iter().flat_map(|(path, text)| [*path, *text]);
@@ -176,7 +174,7 @@ async fn build(cache: &Cache, module: &Module, directory: &Path) -> Result<()> {
         fs::create_dir_all(path.parent().context("a source file without a directory")?)?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    // Built under another name: a directory with the right one is complete.
+    // The build uses a temporary directory name, so that a directory with the final name is complete.
     let unfinished = cache.path("bin").join(format!("{}.unfinished", module.name));
     let _ = fs::remove_dir_all(&unfinished);
     fs::create_dir_all(&unfinished)?;
@@ -211,7 +209,7 @@ async fn build(cache: &Cache, module: &Module, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits for a build, with a sign of life every half minute and a limit.
+/// Waits for a build, with a time limit. Prints a progress message every 30 seconds.
 async fn report_while(mut child: tokio::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
     const LIMIT: Duration = Duration::from_secs(45 * 60);
     loop {
@@ -223,7 +221,7 @@ async fn report_while(mut child: tokio::process::Child, started: Instant) -> Res
     }
 }
 
-/// A duration as people say it.
+/// A duration in human-readable form.
 pub(crate) fn minutes(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds / 60 {
@@ -251,14 +249,14 @@ async fn check_go() -> Result<()> {
 }
 
 /// The minor version in `go version go1.26.8 linux/amd64`. From 1.21 on, Go
-/// fetches by itself the toolchain that a module asks for.
+/// downloads the toolchain that a module requires.
 fn go_minor(version: &str) -> Option<u32> {
     let digits: String = version.split("go1.").nth(1)?.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 
-/// Points `bin/current` at the programs. Each link is replaced in one step,
-/// since another testbed or a test may be starting a program right now.
+/// Links `bin/current` to the programs. Each link is replaced atomically,
+/// since another testbed or a test may be starting a program at the same time.
 fn link(cache: &Cache, directory: &Path) -> Result<()> {
     let current = cache.current_bin();
     fs::create_dir_all(&current)?;

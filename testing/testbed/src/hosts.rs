@@ -1,4 +1,4 @@
-//! Names in the machine's hosts file.
+//! Adds host names to the machine's hosts file.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 const FILE: &str = "/etc/hosts";
-/// Marks the lines that are ours to remove.
+/// Marks the lines that the testbed added and may remove.
 const MARK: &str = "# orders testbed";
 
-/// Has a name mean this machine.
+/// Makes a host name resolve to this machine.
 ///
 /// # Errors
-/// When the hosts file cannot be written; the error says which line to add.
+/// If the hosts file cannot be written. The error contains the line to add.
 pub(crate) fn add(name: &str) -> Result<()> {
     let text = fs::read_to_string(FILE).unwrap_or_default();
     match with(&text, name) {
@@ -21,17 +21,17 @@ pub(crate) fn add(name: &str) -> Result<()> {
     }
 }
 
-/// Takes back what [`add`] did.
+/// Removes the lines that [`add`] added.
 ///
 /// # Errors
-/// When the hosts file cannot be written.
+/// If the hosts file cannot be written.
 pub(crate) fn remove() -> Result<()> {
     let text = fs::read_to_string(FILE).unwrap_or_default();
     let kept = without(&text);
     if kept == text { Ok(()) } else { write(&kept) }
 }
 
-/// Written in place: in containers the file is mounted and cannot be replaced.
+/// Writes the file in place: in containers the file is a mount and cannot be replaced.
 fn write(text: &str) -> Result<()> {
     if !Path::new(FILE).exists() {
         bail!("there is no {FILE}");
@@ -39,7 +39,7 @@ fn write(text: &str) -> Result<()> {
     fs::write(FILE, text).with_context(|| format!("cannot write {FILE}"))
 }
 
-/// The text with the name added, or `None` when it is there already.
+/// The text with the name added; `None` if the name is already there.
 fn with(text: &str, name: &str) -> Option<String> {
     let names = |line: &str| -> bool {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();

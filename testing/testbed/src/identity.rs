@@ -1,4 +1,5 @@
-//! Which process a pid meant: pids are reused, start times are not.
+//! The identity of a process. A pid alone does not identify it, since pids are reused; the pid with
+//! the start time does.
 
 use std::fs;
 use std::io;
@@ -8,33 +9,33 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 
-/// A process, recognisable after its pid has been given to another.
+/// A process, identified even after the system reuses its pid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id.
     pub pid: i32,
     /// Start time in clock ticks since boot, from `/proc/<pid>/stat`.
     pub start_time: u64,
-    /// The boot that the start time counts from.
+    /// The id of the boot from which the start time counts.
     pub boot: String,
 }
 
 impl Identity {
-    /// Identifies a running process; `None` when there is no such process.
+    /// Identifies a running process; `None` if there is no such process.
     pub fn of(pid: i32) -> Option<Self> {
         let (state, start_time) = read_stat(pid)?;
         (state != 'Z' && state != 'X').then(|| Self { pid, start_time, boot: boot() })
     }
 
-    /// Whether this very process still runs (a zombie does not).
+    /// Whether this process still runs. A zombie does not run.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Sends a signal, if the process is still the same.
+    /// Sends a signal, if the pid still belongs to this process.
     ///
     /// # Errors
-    /// When the signal may not be sent.
+    /// If the signal may not be sent.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match Pid::from_raw(self.pid) {
             Some(pid) if self.is_alive() => Ok(kill_process(pid, signal)?),
@@ -45,7 +46,7 @@ impl Identity {
     /// Sends a signal to the process group that this process leads.
     ///
     /// # Errors
-    /// When the signal may not be sent.
+    /// If the signal may not be sent.
     pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
         match Pid::from_raw(self.pid) {
             Some(pid) if self.is_alive() => Ok(kill_process_group(pid, signal)?),
@@ -53,10 +54,10 @@ impl Identity {
         }
     }
 
-    /// Reads a recorded process; `None` when nothing is recorded.
+    /// Reads a recorded process; `None` if there is no record.
     ///
     /// # Errors
-    /// When the record exists and cannot be read.
+    /// If the record exists and cannot be read.
     pub fn load(file: &Path) -> Result<Option<Self>> {
         match fs::read(file) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -70,7 +71,7 @@ impl Identity {
     /// Records the process.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn store(&self, file: &Path) -> Result<()> {
         fs::write(file, serde_json::to_vec(self)?).with_context(|| format!("cannot write {}", file.display()))
     }

@@ -1,5 +1,5 @@
-//! Images without a registry: built with buildah from the repository's one
-//! Dockerfile, and handed to containerd as archives.
+//! Builds images with buildah from the repository's Dockerfile, and loads them into containerd as
+//! archives, without a registry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,36 +21,35 @@ use crate::{node, packages};
 
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "localhost/orders-pause:testbed";
-/// The broker, which the chart can bring. Of its official image it has the
-/// program and the way to give it arguments.
+/// The NATS image, which the chart's own server uses. It has the same program as the official image
+/// and accepts arguments in the same way.
 const NATS: &str = "localhost/orders-nats:testbed";
 const BASE: &str = "localhost/orders-base:testbed";
 const BINARIES: &str = "localhost/orders-binaries:testbed";
 
-/// The Dockerfile's targets. `orders-<target>` is the name of the image, and
-/// that of the program in it.
+/// The Dockerfile's targets. `orders-<target>` is the name of both the image and its program.
 pub const TARGETS: [&str; 8] = ["api-server", "operator", "billing", "notify", "archive", "audit", "smoke", "inbox"];
 
-/// How images are built.
+/// Options for building images.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// The checkout.
     pub repository: PathBuf,
-    /// The Dockerfile's targets that are wanted.
+    /// The Dockerfile's targets to build.
     pub targets: Vec<String>,
     /// The images' tag.
     pub tag: String,
-    /// Cargo's profile that the programs are built with.
+    /// The Cargo profile of the programs.
     pub profile: String,
 }
 
-/// The name under which the chart finds an image.
+/// The name by which the chart references an image.
 pub(crate) fn reference(target: &str, tag: &str) -> String {
     format!("localhost/orders-{target}:{tag}")
 }
 
-/// Builds the programs and their images and loads into the node those that
-/// changed. Gives the references of those.
+/// Builds the programs and their images, and loads the changed images into the node. Returns the
+/// references of the changed images.
 pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>> {
     if !node::is_healthy(cache).await {
         bail!("the node does not run; start it with `testbed up node`");
@@ -82,8 +81,8 @@ pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>
     Ok(loaded)
 }
 
-/// Loads the broker's image, if the node has not that of the program that was
-/// built. Gives its reference then.
+/// Loads the NATS image, unless the node already has the image of the built program. Returns the
+/// reference of the image if it was loaded.
 async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<String>> {
     let program = gobuild::ensure(cache, Set::Node).await?.path("nats-server");
     let key = hex(&Sha256::digest(fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?));
@@ -102,8 +101,8 @@ async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<Stri
     Ok(Some(NATS.to_owned()))
 }
 
-/// Builds the targets' programs and gives their paths, by name. Of the whole workspace, so that they have the very features
-/// with which the Makefile builds everything, and nothing is compiled twice.
+/// Builds the targets' programs and returns their paths, by name. It builds the whole workspace, as the Makefile does, so
+/// that all crates have the same features and nothing is compiled twice.
 async fn build_programs(options: &Options) -> Result<BTreeMap<String, PathBuf>> {
     let started = Instant::now();
     let mut child = Command::new("cargo")
@@ -133,14 +132,14 @@ async fn build_programs(options: &Options) -> Result<BTreeMap<String, PathBuf>> 
     Ok(programs)
 }
 
-/// The program that one of cargo's messages announces.
+/// The name and path of the program in a message of cargo.
 fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let path = message["executable"].as_str()?;
     Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
 }
 
-/// What each image is made of, as a hash.
+/// A hash of each image's inputs.
 fn keys(options: &Options, programs: &BTreeMap<String, PathBuf>, base: &str) -> Result<BTreeMap<String, String>> {
     let dockerfile = options.repository.join("Dockerfile");
     let dockerfile = fs::read(&dockerfile)
@@ -189,8 +188,8 @@ fn archive(cache: &Cache, name: &str) -> PathBuf {
     directory(cache).join(format!("{name}.tar"))
 }
 
-/// What was loaded before: reference and key. It stands beside containerd's
-/// content and goes with it.
+/// The file with the references and keys of the loaded images. It is next to containerd's
+/// content and is deleted together with it.
 fn loaded_file(cache: &Cache) -> PathBuf {
     cache.path("containerd/loaded.json")
 }
@@ -206,9 +205,9 @@ fn remember(cache: &Cache, reference: &str, key: &str) -> Result<()> {
     fs::write(loaded_file(cache), serde_json::to_vec(&all)?).context("cannot note which images are loaded")
 }
 
-/// Makes the image that programs run on: their C library and the certificates
-/// of public authorities, from the same Debian as this machine, so that what is
-/// built here runs there. Gives its identity.
+/// Builds the base image of the programs: their C library and the certificates
+/// of public authorities. It has the same Debian release as this machine, so that programs built
+/// here run in it. Returns its identity.
 async fn build_base(cache: &Cache) -> Result<String> {
     let tar = archive(cache, "base-root");
     if !tar.exists() {
@@ -220,7 +219,7 @@ async fn build_base(cache: &Cache) -> Result<String> {
         let unfinished = tar.with_extension("unfinished.tar");
         let mut command = Command::new("mmdebstrap");
         command.args(["--quiet", "--variant=extract", "--include=libc6,libgcc-s1,ca-certificates"]);
-        // The packages are only unpacked: this is what ca-certificates would do on its installation.
+        // The packages are only unpacked. This command does what the installation of ca-certificates would do.
         command.arg("--customize-hook=mkdir -p \"$1/etc/ssl/certs\" && cat \"$1\"/usr/share/ca-certificates/mozilla/*.crt > \"$1/etc/ssl/certs/ca-certificates.crt\"");
         command.arg(codename()?).arg(&unfinished).args(sources);
         run_within(Duration::from_secs(10 * 60), &mut command).await?;
@@ -243,7 +242,7 @@ fn codename() -> Result<String> {
         .context("/etc/os-release names no VERSION_CODENAME; images are built on Debian and its like, elsewhere use CLUSTER=kind")
 }
 
-/// Makes the image that the Dockerfile takes the programs from, in place of the
+/// Builds the image from which the Dockerfile copies the programs, in place of the
 /// stage that would compile them.
 async fn build_binaries(cache: &Cache, programs: &BTreeMap<String, PathBuf>) -> Result<()> {
     let context = directory(cache).join("binaries");
@@ -251,7 +250,7 @@ async fn build_binaries(cache: &Cache, programs: &BTreeMap<String, PathBuf>) -> 
     fs::create_dir_all(context.join("bin"))?;
     for (name, path) in programs.iter().filter(|(name, _)| name.starts_with("orders-")) {
         let copy = context.join("bin").join(name);
-        // Debug information is for who builds; an image would be several times its size with it.
+        // With debug information, an image would be several times larger.
         run_within(SHORT, Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(path)).await?;
     }
     build(cache, BINARIES, &context, "FROM scratch\nCOPY bin/ /usr/local/bin/\n").await
@@ -268,7 +267,7 @@ async fn build_target(cache: &Cache, options: &Options, target: &str) -> Result<
     export(cache, &reference, &archive(cache, target)).await
 }
 
-/// Makes the archive of the pause image, if it is not there.
+/// Builds the archive of the pause image, if it does not exist.
 pub(crate) async fn pause_archive(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
     let file = archive(cache, "pause");
     if !file.exists() {
@@ -290,8 +289,8 @@ async fn build(cache: &Cache, reference: &str, context: &Path, containerfile: &s
 }
 
 async fn bud(cache: &Cache, reference: &str, arguments: &[&str]) -> Result<()> {
-    // No new namespaces, which a CI machine may not allow, and no pulling: all
-    // there is to start from was made here.
+    // The build creates no namespaces, since a CI machine may forbid that. It pulls nothing, since all base
+    // images were built on this machine.
     let fixed = ["bud", "--quiet", "--isolation", "chroot", "--layers", "--pull-never", "--tag", reference];
     buildah(cache, &[&fixed, arguments].concat()).await.map(drop)
 }
@@ -308,8 +307,8 @@ async fn buildah(cache: &Cache, arguments: &[&str]) -> Result<String> {
     run_within(SHORT * 10, &mut command).await
 }
 
-/// Has the workloads that use these images start their pods anew: a pod does
-/// not notice that a tag means another image now.
+/// Restarts the workloads that use these images: a running pod does
+/// not notice that a tag refers to another image.
 pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references: &[String]) -> Result<()> {
     let config = format!("--kubeconfig={}", kubeconfig.display());
     let list = run(kubectl, [&config, "get", "deployments,statefulsets", "--all-namespaces", "--output=json"]).await?;
@@ -320,7 +319,7 @@ pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references:
     Ok(())
 }
 
-/// Namespace, kind and name of the workloads with a container of one of the images.
+/// Namespace, kind and name of the workloads with a container that uses one of the images.
 fn users(list: &Value, references: &[String]) -> Vec<(String, String, String)> {
     let workloads = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let uses = |workload: &&Value| {

@@ -1,4 +1,4 @@
-//! A real SMTP server whose messages tests can read.
+//! A real SMTP server for tests, which can read the messages that it receives.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::wait::{PATIENCE, free_port};
 /// A message as the server received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Counts up from 1 in the order of arrival.
+    /// A sequence number, from 1 in the order of arrival.
     pub id: u64,
-    /// When it arrived, in seconds since 1970.
+    /// The time of arrival, in seconds since 1970.
     pub received_at: u64,
     /// The header `Message-ID`, without angle brackets.
     pub message_id: String,
@@ -26,13 +26,13 @@ pub struct Message {
     pub subject: String,
     /// The decoded plain-text body.
     pub text: String,
-    /// Everything, as it came over the wire.
+    /// The complete message as received.
     pub raw: String,
 }
 
-/// An SMTP server on loopback, with nothing in its inbox. It ends when dropped.
+/// An SMTP server on loopback, which starts with an empty inbox. It stops when dropped.
 ///
-/// It is the program `orders-inbox`, which the chart can bring as well.
+/// It runs the program `orders-inbox`, which the chart can also install.
 #[derive(Debug)]
 pub struct Inbox {
     process: Option<Process>,
@@ -49,15 +49,15 @@ impl Inbox {
     /// Starts a server that writes its log below `directory`.
     ///
     /// # Errors
-    /// When `orders-inbox` is not built or does not start.
+    /// If `orders-inbox` is not built or does not start.
     pub async fn start(directory: &Path) -> Result<Self> {
         Self::start_with(directory, None).await
     }
 
-    /// Starts a server that takes mail only from clients that log in as `user:password`.
+    /// Starts a server that accepts mail only from clients that log in as `user:password`.
     ///
     /// # Errors
-    /// When `orders-inbox` is not built or does not start.
+    /// If `orders-inbox` is not built or does not start.
     pub async fn start_with_login(directory: &Path, credentials: &'static str) -> Result<Self> {
         Self::start_with(directory, Some(credentials)).await
     }
@@ -76,10 +76,10 @@ impl Inbox {
         Ok(inbox)
     }
 
-    /// Starts the server again on the same ports; its inbox is empty then.
+    /// Restarts the server on the same ports, with an empty inbox.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         self.stop()?;
         let builder = Process::builder("inbox", binary("orders-inbox")?, &self.log_directory)
@@ -97,30 +97,30 @@ impl Inbox {
         Ok(())
     }
 
-    /// Where mail is accepted, for `SMTP_URL`, with the credentials if there are any.
+    /// The URL at which the server accepts mail, for `SMTP_URL`, with the credentials if there are any.
     pub fn smtp_url(&self) -> String {
         let login = self.credentials.map(|credentials| format!("{credentials}@")).unwrap_or_default();
         format!("smtp://{login}127.0.0.1:{}", self.smtp_port)
     }
 
-    /// The page and the API.
+    /// The base URL of the web page and the API.
     pub fn http_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
     }
 
-    /// All messages, in the order of arrival.
+    /// Returns all messages, in the order of arrival.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn messages(&self) -> Result<Vec<Message>> {
         let response = self.http.get(format!("{}/api/messages", self.http_url())).send().await?;
         Ok(response.error_for_status()?.json().await?)
     }
 
-    /// The messages to one recipient.
+    /// Returns the messages to one recipient.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn messages_to(&self, address: &str) -> Result<Vec<Message>> {
         let mut messages = self.messages().await?;
         messages.retain(|message| message.to.iter().any(|to| to == address));
@@ -130,16 +130,16 @@ impl Inbox {
     /// Empties the inbox.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn clear(&self) -> Result<()> {
         self.http.delete(format!("{}/api/messages", self.http_url())).send().await?.error_for_status()?;
         Ok(())
     }
 
-    /// Kills the server: nobody listens at its port any more.
+    /// Kills the server. No process listens on its ports afterwards.
     ///
     /// # Errors
-    /// When it cannot be killed.
+    /// If it cannot be killed.
     pub fn stop(&mut self) -> Result<()> {
         match self.process.take() {
             Some(process) => process.kill(),
@@ -147,18 +147,18 @@ impl Inbox {
         }
     }
 
-    /// Freezes the server: it accepts connections and says nothing.
+    /// Freezes the server: it accepts connections, but does not respond.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn freeze(&self) -> Result<()> {
         self.running()?.signal(Signal::STOP)
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn thaw(&self) -> Result<()> {
         self.running()?.signal(Signal::CONT)
     }

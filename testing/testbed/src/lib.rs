@@ -1,7 +1,7 @@
-//! A real Kubernetes, PostgreSQL, NATS and SMTP server on a bare machine, for
-//! trying and testing orders.
+//! A real Kubernetes, PostgreSQL, NATS and SMTP server on a machine without Docker, to try and
+//! test orders.
 //!
-//! The program `testbed` brings clusters up and down; tests use this library:
+//! The program `testbed` starts and stops clusters. Tests use this library:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -21,7 +21,7 @@
 //!     .env("ADMIN_ADDR", &admin)
 //!     .spawn()?;
 //! notify.wait_http(&format!("http://{admin}/readyz"), Duration::from_secs(10)).await?;
-//! // … all of it ends when these values are dropped, except the shared cluster.
+//! // … everything stops when these values are dropped, except the shared cluster.
 //! # Ok(()) }
 //! ```
 

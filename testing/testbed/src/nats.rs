@@ -1,4 +1,4 @@
-//! A real NATS server with JetStream, with the users and rights of the chart's.
+//! A real NATS server with JetStream for tests, with the users and permissions of the chart's server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::gobuild::{self, Set};
 use crate::process::{Process, Signal};
 use crate::wait::{PATIENCE, free_port};
 
-/// The chart's own file: what a test finds allowed is allowed in the cluster, too.
+/// The chart's own configuration file, so that tests and the cluster have the same permissions.
 const CONFIGURATION: &str = include_str!("../../../helm/orders/files/nats.conf");
 
 /// The users that the configuration names.
@@ -19,14 +19,14 @@ const USERS: [&str; 4] = ["operator", "billing", "notify", "admin"];
 
 const LIMIT: Duration = PATIENCE;
 
-/// How a [`Nats`] is started.
+/// Options of a [`Nats`] server.
 #[derive(Clone, Debug, Default)]
 pub struct NatsOptions {
-    /// How much all streams may hold together, such as `64KB`; 256MB if not given.
+    /// The maximum size of all streams together, such as `64KB`; 256MB by default.
     pub max_store: Option<String>,
 }
 
-/// Where a broker is, and who gets in.
+/// The URL of a broker and the passwords of its users.
 #[derive(Clone, Debug)]
 pub struct BrokerAccess {
     /// NATS_URL.
@@ -39,19 +39,19 @@ pub struct BrokerAccess {
     pub notify: String,
 }
 
-/// A NATS server on loopback, with nothing in its streams. It ends, and its data
-/// goes, when dropped.
+/// A NATS server on loopback, which starts without streams. When dropped, it stops and its data is
+/// deleted.
 #[derive(Debug)]
 pub struct Nats {
     process: Option<Process>,
     program: PathBuf,
-    /// The configuration and the streams.
+    /// The directory of the configuration and the streams.
     directory: PathBuf,
     log_directory: PathBuf,
     port: u16,
     monitor_port: u16,
     max_store: String,
-    /// One for each of [`USERS`].
+    /// The passwords of [`USERS`], in that order.
     passwords: [String; USERS.len()],
 }
 
@@ -60,15 +60,15 @@ impl Nats {
     /// `directory`.
     ///
     /// # Errors
-    /// When it cannot be built or does not start.
+    /// If it cannot be built or does not start.
     pub async fn start(directory: &Path) -> Result<Self> {
         Self::start_with(directory, NatsOptions::default()).await
     }
 
-    /// Starts a server.
+    /// Starts a server with these options.
     ///
     /// # Errors
-    /// When it cannot be built or does not start.
+    /// If it cannot be built or does not start.
     pub async fn start_with(directory: &Path, options: NatsOptions) -> Result<Self> {
         let programs = gobuild::ensure(&Cache::locate()?, Set::ControlPlane).await?;
         let mut server = Self {
@@ -88,26 +88,26 @@ impl Nats {
         Ok(server)
     }
 
-    /// Where clients connect, for `NATS_URL`.
+    /// The URL for clients, for `NATS_URL`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The page of the server's own that tells people and programs how it is.
+    /// The URL of the server's monitoring endpoint.
     pub fn monitor_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.monitor_port)
     }
 
-    /// The password of `operator`, `billing`, `notify` or `admin`, who may do everything.
+    /// The password of `operator`, `billing`, `notify` or `admin`. The user `admin` has all permissions.
     ///
     /// # Panics
-    /// When there is no such user.
+    /// If there is no such user.
     pub fn password(&self, user: &str) -> &str {
         let index = USERS.iter().position(|name| *name == user);
         &self.passwords[index.unwrap_or_else(|| panic!("the broker has no user {user}, but {}", USERS.join(", ")))]
     }
 
-    /// What the services need to connect.
+    /// The URL and the passwords that the services need to connect.
     pub fn access(&self) -> BrokerAccess {
         let password = |user| self.password(user).to_owned();
         BrokerAccess { url: self.url(), operator: password("operator"), billing: password("billing"), notify: password("notify") }
@@ -116,15 +116,15 @@ impl Nats {
     /// The server's process.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn process(&self) -> Result<&Process> {
         self.process.as_ref().context("the NATS server is stopped")
     }
 
-    /// Kills the server, breaking all connections; the data stays.
+    /// Kills the server, which breaks all connections. Its data is kept.
     ///
     /// # Errors
-    /// When it cannot be killed.
+    /// If it cannot be killed.
     pub fn stop(&mut self) -> Result<()> {
         match self.process.take() {
             Some(process) => process.kill(),
@@ -132,11 +132,11 @@ impl Nats {
         }
     }
 
-    /// Starts the server again on the same port, with the same data and
+    /// Restarts the server on the same port, with the same data and
     /// passwords, and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         self.stop()?;
         let mut builder = Process::builder("nats", &self.program, &self.log_directory)
@@ -155,18 +155,18 @@ impl Nats {
         Ok(())
     }
 
-    /// Freezes the server: connections stay open and silent.
+    /// Freezes the server: connections stay open, but it does not respond.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn freeze(&self) -> Result<()> {
         self.process()?.signal(Signal::STOP)
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn thaw(&self) -> Result<()> {
         self.process()?.signal(Signal::CONT)
     }
@@ -183,8 +183,8 @@ impl Drop for Nats {
     }
 }
 
-/// A password that begins with a letter: the server reads the values of
-/// variables as it reads its file, and would take others for numbers.
+/// A random password that begins with a letter. The server parses the values of
+/// variables like its configuration file, and could parse other passwords as numbers.
 fn new_password() -> Result<String> {
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot make a password")?;
     Ok(format!("p{}", random.trim().replace('-', "")))

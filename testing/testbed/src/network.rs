@@ -1,5 +1,5 @@
-//! The network of the node: one bridge that pods are plugged into, and rules
-//! that keep what happens on it on this machine.
+//! The network of the node: one bridge to which pods are connected, and nftables rules
+//! that keep its traffic on this machine.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,15 +11,15 @@ use tokio::process::Command;
 
 use crate::command::{SHORT, feed, on_path, run};
 
-/// The host as pods see it: servers that listen here can be reached from pods,
-/// which also know it as `host.testbed.internal`.
+/// The host's address for pods. Pods can reach servers that listen on it, and can resolve it as
+/// `host.testbed.internal`.
 pub const BRIDGE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 
 pub(crate) const BRIDGE: &str = "orders0";
 pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
 pub(crate) const SERVICE_RANGE: &str = "10.96.0.0/16";
 
-/// Pods reach each other, Services and the host, and nothing else; and nobody
+/// Pods can reach each other, Services and the host, and nothing else. No other machine
 /// can use this machine as a router to them.
 const RULES: &str = "
 table inet orders_testbed
@@ -36,8 +36,8 @@ table inet orders_testbed {
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// Makes the bridge, with the pod and Service ranges routed to it. A ClusterIP
-/// that no rule translates yet dies there and does not follow the default route.
+/// Creates the bridge, and routes the pod and Service ranges to it. Packets to a ClusterIP
+/// that no rule translates yet are dropped there and do not follow the default route.
 pub(crate) async fn up(state: &Path) -> Result<()> {
     check_ranges(&run("ip", ["-json", "route", "show", "table", "main"]).await?)?;
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
@@ -58,10 +58,10 @@ pub(crate) async fn up(state: &Path) -> Result<()> {
     allow_past_docker("-I").await
 }
 
-/// Takes back what [`up`] and kube-proxy did.
+/// Removes everything that [`up`] and kube-proxy set up.
 pub(crate) async fn down(state: &Path) -> Result<()> {
     for table in [["inet", "orders_testbed"], ["ip", "kube-proxy"], ["ip6", "kube-proxy"]] {
-        // There may be none, after a start that was broken off.
+        // The table may not exist, after an interrupted start.
         let _ = run("nft", ["delete", "table", table[0], table[1]]).await;
     }
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
@@ -74,8 +74,8 @@ pub(crate) async fn down(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has bridged packets pass the rules too: the answer of a Service's pod to
-/// another pod needs its address translated back.
+/// Applies the rules to bridged packets, too: in the response of a Service's pod to
+/// another pod, the source address must be translated back.
 async fn filter_bridge() -> Result<()> {
     if !Path::new(BRIDGE_FILTER).exists() {
         let _ = run("modprobe", ["br_netfilter"]).await;
@@ -84,7 +84,7 @@ async fn filter_bridge() -> Result<()> {
         .with_context(|| format!("cannot write {BRIDGE_FILTER}; the kernel module br_netfilter is needed"))
 }
 
-/// Docker makes "drop" the policy of forwarding, which is about our bridge too.
+/// Accepts forwarded packets of the bridge, since Docker sets the default policy of forwarding to "drop".
 async fn allow_past_docker(action: &str) -> Result<()> {
     if !on_path("iptables") {
         return Ok(());
@@ -98,7 +98,7 @@ async fn allow_past_docker(action: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to take address ranges that this machine uses for something else.
+/// Fails if this machine already uses the address ranges for something else.
 fn check_ranges(routes: &str) -> Result<()> {
     let routes: Vec<Value> = serde_json::from_str(routes).context("cannot read the routes")?;
     for route in routes {
@@ -116,11 +116,11 @@ fn check_ranges(routes: &str) -> Result<()> {
 fn overlap(one: &str, other: &str) -> bool {
     let (Some((one, one_bits)), Some((other, other_bits))) = (parse(one), parse(other)) else { return false };
     let bits = one_bits.min(other_bits);
-    // The default route is everyone's, and a shift by 32 is none.
+    // The default route overlaps with every range, so it does not count. A shift by 32 would overflow.
     bits > 0 && one >> (32 - bits) == other >> (32 - bits)
 }
 
-/// An IPv4 range as number and length; an address alone is a range of one.
+/// Parses an IPv4 range into its address as a number and its prefix length. A single address is a range of one.
 fn parse(range: &str) -> Option<(u32, u32)> {
     let (address, bits) = range.split_once('/').unwrap_or((range, "32"));
     Some((address.parse::<Ipv4Addr>().ok()?.into(), bits.parse().ok()?))

@@ -1,4 +1,4 @@
-//! A whole Kubernetes node on this machine: control plane, scheduler,
+//! A complete Kubernetes node on this machine: control plane, scheduler,
 //! container runtime, kubelet, kube-proxy and DNS.
 
 use std::fs;
@@ -21,22 +21,22 @@ use crate::node_config::{self as config, VOLUMES};
 use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
 use crate::{cgroups, hosts, images, network, packages, recorded};
 
-/// The node's name, the cluster's and the context's in its kubeconfig.
+/// The name of the node, and of the cluster and the context in its kubeconfig.
 const NAME: &str = "orders-testbed";
 
-/// How often the kubelet is started when it ends at once.
+/// The maximum number of starts of a kubelet that exits immediately.
 const KUBELET_STARTS: u32 = 20;
 
-/// How long the kubelet may take until it serves.
+/// The time limit for the kubelet to become ready.
 const KUBELET_LIMIT: Duration = PATIENCE;
 
-/// Where the node's state is.
+/// The directory of the node's state.
 pub(crate) fn directory(cache: &Cache) -> PathBuf {
     cache.run("node")
 }
 
-/// Starts the node, or does nothing when it is healthy. What is left of an
-/// unhealthy one is ended first: a test cluster's content is not worth mending.
+/// Starts the node, or does nothing if it is healthy. An unhealthy node is stopped
+/// first: the content of a test cluster is not worth a repair.
 pub(crate) async fn up(cache: &Cache) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("a node needs root (network, cgroups and mounts); run this with sudo, or use CLUSTER=kind");
@@ -84,7 +84,7 @@ async fn start(cache: &Cache, programs: &Programs) -> Result<()> {
         .with_context(|| format!("the node did not get ready; see the logs in {}", directory.join("log").display()))
 }
 
-/// Says which cache the node belongs to: there is room for one on a machine.
+/// The file that names the cache to which the node belongs: a machine can run only one node.
 fn owner_file() -> PathBuf {
     Path::new(STATE).join("cache")
 }
@@ -98,8 +98,8 @@ fn settings(directory: &Path) -> Settings {
     Settings {
         directory: directory.to_owned(),
         name: NAME,
-        // On the bridge rather than on all addresses: pods and this machine
-        // reach it there, and the outside does not.
+        // The address of the bridge, not all addresses: pods and this machine
+        // can reach it, other machines cannot.
         address: BRIDGE_ADDRESS,
         preferred_port: Some(6443),
         recorded: true,
@@ -139,8 +139,8 @@ fn start_scheduler(plane: &ControlPlane) -> Result<()> {
         .map(drop)
 }
 
-/// containerd answers before its CRI service does, and a kubelet that comes in between ends. Then it is
-/// started again, as systemd would.
+/// Starts the kubelet, and restarts it if it exits, as systemd would. It exits if it starts after containerd
+/// responds and before containerd's CRI service does.
 async fn start_kubelet(plane: &ControlPlane) -> Result<()> {
     let directory = plane.directory();
     let port = if port_is_free(BRIDGE_ADDRESS, 10250) { 10250 } else { free_port() };
@@ -203,11 +203,11 @@ async fn is_ready(nodes: &Api<Node>) -> bool {
     let Ok(Some(node)) = nodes.get_opt(NAME).await else { return false };
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    // The taint goes a moment after the condition comes.
+    // The taint is removed shortly after the condition is set.
     ready && node.spec.and_then(|spec| spec.taints).unwrap_or_default().is_empty()
 }
 
-/// Whether the node can take pods.
+/// Whether the node can run pods.
 pub(crate) async fn is_healthy(cache: &Cache) -> bool {
     let directory = directory(cache);
     if !control_plane::is_healthy(&directory).await {
@@ -219,7 +219,7 @@ pub(crate) async fn is_healthy(cache: &Cache) -> bool {
     }
 }
 
-/// Makes volumes whose claim was deleted claimable again, without their data,
+/// Empties volumes whose claim was deleted, and makes them available to new claims,
 /// as a provisioner would.
 async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
     let client = control_plane::client(&control_plane::kubeconfig(directory)).await?;
@@ -243,8 +243,7 @@ async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
     Ok(())
 }
 
-/// Ends the node, whatever state it is in. Its content is gone then, except
-/// the images.
+/// Stops the node, in any state. Deletes its content except the images.
 pub(crate) async fn down(cache: &Cache) -> Result<()> {
     end_processes(cache).await?;
     let own = directory(cache);
@@ -258,7 +257,7 @@ pub(crate) async fn down(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
-/// Ends everything and leaves the logs.
+/// Stops all processes and keeps the logs.
 async fn end_processes(cache: &Cache) -> Result<()> {
     let directory = directory(cache);
     if other_owner(cache).is_some() {
@@ -266,7 +265,7 @@ async fn end_processes(cache: &Cache) -> Result<()> {
     }
     let programs = Programs::current(cache);
     let all = recorded::list(&directory)?;
-    // First what would start containers anew.
+    // The kubelet stops first, since it would restart containers.
     for one in all.iter().filter(|one| one.name == "kubelet") {
         one.stop(Duration::ZERO).await?;
     }

@@ -1,11 +1,11 @@
-//! What the node's components are told, as text.
+//! The configuration files of the node's components, as text.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::network::{BRIDGE, BRIDGE_ADDRESS, POD_RANGE};
 
-/// How many volumes can be claimed at the same time.
+/// The number of volumes that can be claimed at the same time.
 pub(crate) const VOLUMES: usize = 16;
 
 /// The kubelet's configuration.
@@ -44,8 +44,8 @@ imageGCLowThresholdPercent: 99
     )
 }
 
-/// kube-proxy's configuration. It needs ports for health and metrics that
-/// nobody else listens on.
+/// kube-proxy's configuration. It needs ports for health and metrics on which
+/// no other process listens.
 pub(crate) fn proxy(directory: &Path, node: &str, health_port: u16, metrics_port: u16) -> String {
     format!(
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -66,8 +66,8 @@ conntrack: {{maxPerCore: 0, min: 0}}
     )
 }
 
-/// The pods' network: they get addresses on the bridge. No masquerading, since
-/// nothing leaves the machine.
+/// The CNI configuration of the pod network: pods get addresses on the bridge. There is no masquerading, since
+/// no packet leaves the machine.
 pub(crate) fn pod_network(state: &Path) -> String {
     format!(
         r#"{{
@@ -94,7 +94,7 @@ pub(crate) fn pod_network(state: &Path) -> String {
     )
 }
 
-/// CoreDNS' configuration: the cluster's names and the host's, and no others.
+/// CoreDNS' configuration: it resolves the cluster's names and the host's, and no others.
 pub(crate) fn dns(directory: &Path) -> String {
     format!(
         "cluster.local:53 in-addr.arpa:53 {{
@@ -124,9 +124,9 @@ testbed.internal:53 {{
     )
 }
 
-/// What the API server is told: what the DNS server may read, and volumes. There
-/// is no provisioner, so they are made beforehand; `local` rather than
-/// `hostPath`, since only `local` gives them to a pod's `fsGroup`.
+/// The objects to create in the API server: the DNS server's permissions, and volumes. There
+/// is no provisioner, so the volumes are created in advance. Their type is `local` and not
+/// `hostPath`, since only `local` volumes support a pod's `fsGroup`.
 pub(crate) fn manifests(volumes: &Path, node: &str) -> String {
     let mut text = String::from(
         "apiVersion: storage.k8s.io/v1

@@ -1,4 +1,4 @@
-//! Clusters that are not ours to run: kind's, and one of the user's own.
+//! Clusters that the testbed does not run itself: a kind cluster, and a cluster of the user.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::command::{SHORT, on_path, run_within};
 use crate::images::{self, Options, TARGETS};
 
-/// Which cluster the commands are about.
+/// The cluster on which the commands operate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The node that the testbed itself runs.
@@ -26,7 +26,7 @@ impl Target {
     /// Reads `KUBE_CONTEXT` and `CLUSTER`.
     ///
     /// # Errors
-    /// When `CLUSTER` is none of the clusters there are.
+    /// If `CLUSTER` has an unknown value.
     pub fn from_environment() -> Result<Self> {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self::choose(read("KUBE_CONTEXT"), read("CLUSTER"))
@@ -43,7 +43,7 @@ impl Target {
         }
     }
 
-    /// Where the state of this cluster is kept.
+    /// The directory with the state of this cluster.
     pub(crate) fn directory(&self, cache: &Cache) -> PathBuf {
         cache.run(match self {
             Self::Testbed => "node",
@@ -55,7 +55,7 @@ impl Target {
 
 const KIND_CLUSTER: &str = "orders";
 
-/// Makes sure that kind's cluster runs.
+/// Starts kind's cluster, unless it runs already.
 pub(crate) async fn up_kind(cache: &Cache) -> Result<PathBuf> {
     need("kind", "https://kind.sigs.k8s.io")?;
     need("docker", "https://docs.docker.com/engine/install")?;
@@ -97,7 +97,7 @@ pub(crate) async fn load_kind(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Writes a kubeconfig with only the user's context and checks that it answers.
+/// Writes a kubeconfig with only the user's context, and checks that the cluster responds.
 pub(crate) async fn use_context(cache: &Cache, context: &str) -> Result<PathBuf> {
     need("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
     let directory = Target::Context(String::new()).directory(cache);
@@ -113,7 +113,7 @@ pub(crate) async fn use_context(cache: &Cache, context: &str) -> Result<PathBuf>
     Ok(kubeconfig)
 }
 
-/// What to tell a user whose cluster gets its images from elsewhere.
+/// The instructions for a user whose cluster pulls its images from a registry.
 pub(crate) fn images_of_context(tag: &str) -> String {
     let names: Vec<String> = TARGETS.iter().map(|target| format!("orders-{target}:{tag}")).collect();
     format!(

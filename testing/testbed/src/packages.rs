@@ -1,4 +1,5 @@
-//! Debian packages: installed when that is allowed, named when it is not.
+//! The Debian packages that the testbed needs. Missing packages are installed if that is possible;
+//! otherwise an error names them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,19 +9,19 @@ use tokio::process::Command;
 
 use crate::command::run_within;
 
-/// A program that has to be there and the Debian package that brings it.
+/// A required Debian package, and the files that show that it is installed.
 #[derive(Clone, Copy, Debug)]
 pub struct Package {
     /// The package's name.
     pub name: &'static str,
-    /// A file that the package installs, or one of several.
+    /// Files of the package. If any of them exists, the package is installed.
     pub proofs: &'static [&'static str],
 }
 
 /// PostgreSQL's server.
 pub const POSTGRES: Package = Package { name: "postgresql", proofs: &["/usr/lib/postgresql"] };
 
-/// What a node needs besides what is built from Go modules.
+/// The packages that a node needs, besides the programs that are built from Go modules.
 pub const NODE: &[Package] = &[
     Package { name: "runc", proofs: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },
     Package { name: "containernetworking-plugins", proofs: &["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"] },
@@ -29,16 +30,16 @@ pub const NODE: &[Package] = &[
     Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
 ];
 
-/// What images are made with.
+/// The packages that are needed to build images.
 pub const IMAGES: &[Package] = &[
     Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
     Package { name: "mmdebstrap", proofs: &["/usr/bin/mmdebstrap"] },
 ];
 
-/// Installs those packages that are missing.
+/// Installs missing packages.
 ///
 /// # Errors
-/// When some are missing and this is not root on Debian, or apt-get fails.
+/// If some are missing and this is not root on Debian, or apt-get fails.
 pub async fn ensure(packages: &[Package]) -> Result<()> {
     let missing: Vec<&str> = packages.iter().filter(|package| !package.is_installed()).map(|package| package.name).collect();
     if missing.is_empty() {

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own, from the system's package.
+//! A private PostgreSQL server for a test, from the system's package.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,13 +14,13 @@ use crate::packages;
 use crate::process::{Process, Signal};
 use crate::wait::{PATIENCE, free_port};
 
-/// How a [`Postgres`] is started.
+/// Options of a [`Postgres`] server.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// Whether commits wait for the disk. Off unless set, which is faster and
-    /// still survives a killed server, though not a crashed machine.
+    /// Whether commits wait for the disk; false by default. Without it, commits are faster and
+    /// survive a killed server, but not a crashed machine.
     pub fsync: bool,
-    /// The address to listen on: loopback unless set. Pods reach the host at
+    /// The address to listen on; loopback by default. Pods reach the host at
     /// the address of the node's bridge, [`crate::BRIDGE_ADDRESS`].
     pub address: IpAddr,
 }
@@ -31,7 +31,7 @@ impl Default for PostgresOptions {
     }
 }
 
-/// A PostgreSQL server with one database. It ends, and its data goes, when dropped.
+/// A PostgreSQL server with one database. When dropped, it stops and its data is deleted.
 #[derive(Debug)]
 pub struct Postgres {
     process: Option<Process>,
@@ -50,15 +50,15 @@ impl Postgres {
     /// Starts a server on loopback that writes its log below `directory`.
     ///
     /// # Errors
-    /// When PostgreSQL is missing and cannot be installed, or does not start.
+    /// If PostgreSQL is missing and cannot be installed, or does not start.
     pub async fn start(directory: &Path) -> Result<Self> {
         Self::start_with(directory, PostgresOptions::default()).await
     }
 
-    /// Starts a server.
+    /// Starts a server with these options.
     ///
     /// # Errors
-    /// When PostgreSQL is missing and cannot be installed, or does not start.
+    /// If PostgreSQL is missing and cannot be installed, or does not start.
     pub async fn start_with(directory: &Path, options: PostgresOptions) -> Result<Self> {
         let programs = find_programs().await?;
         let root = rustix::process::geteuid().is_root();
@@ -78,7 +78,7 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Where the database is, for `DATABASE_URL`.
+    /// The URL of the database, for `DATABASE_URL`.
     pub fn url(&self) -> String {
         self.url_of(DATABASE)
     }
@@ -87,24 +87,24 @@ impl Postgres {
         format!("postgres://orders@{}:{}/{database}", self.options.address, self.port)
     }
 
-    /// Makes another, empty database in the same server and gives its URL.
+    /// Creates another, empty database in the same server and returns its URL.
     ///
     /// # Errors
-    /// When the name is taken or the server does not run.
+    /// If the name is taken or the server does not run.
     pub fn database(&self, name: &str) -> Result<String> {
         self.psql("postgres", &format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\"")))?;
         Ok(self.url_of(name))
     }
 
-    /// Runs an SQL statement and gives its output, columns separated by `|`.
+    /// Runs an SQL statement and returns its output, with columns separated by `|`.
     ///
     /// # Errors
-    /// When the statement fails.
+    /// If the statement fails.
     pub fn query(&self, sql: &str) -> Result<String> {
         self.psql(DATABASE, sql)
     }
 
-    /// How many transactions have written so far, by the numbers that the server has given out.
+    /// The number of transactions that have written so far, from the transaction ids that the server has assigned.
     ///
     /// # Errors
     /// As [`Self::query`].
@@ -112,10 +112,10 @@ impl Postgres {
         Ok(self.query("SELECT pg_snapshot_xmax(pg_current_snapshot())")?.trim().parse()?)
     }
 
-    /// A program that comes with the server, such as `pgbench`.
+    /// The path of a program in the server's package, such as `pgbench`.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If the program is not installed.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         let program = self.programs.join(name);
         if !program.is_file() {
@@ -127,18 +127,18 @@ impl Postgres {
         Ok(program)
     }
 
-    /// The server's process, to freeze it for example.
+    /// The server's process, for example to freeze it.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// If it is stopped.
     pub fn process(&self) -> Result<&Process> {
         self.process.as_ref().context("PostgreSQL is stopped")
     }
 
-    /// Stops the server at once, breaking all connections; the data stays.
+    /// Stops the server immediately, which breaks all connections. Its data is kept.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not end.
     pub async fn stop(&mut self) -> Result<()> {
         if let Some(process) = self.process.take() {
             process.signal(Signal::QUIT)?;
@@ -147,15 +147,15 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts the server again on the same port, with the same data.
+    /// Restarts the server on the same port, with the same data.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         self.stop().await?;
         let fsync = if self.options.fsync { "on" } else { "off" };
         let mut builder = Process::builder("postgres", self.programs.join("postgres"), &self.log_directory)
-            // Kills the children too, and gives the shared memory back.
+            // SIGQUIT also kills the child processes, and releases the shared memory.
             .last_signal(Signal::QUIT)
             .directory(&self.data)
             .arg("-D")
@@ -181,7 +181,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Makes the data directory: a copy of the one that `initdb` made the first time on this machine.
+    /// Creates the data directory, as a copy of the directory that `initdb` created the first time on this machine.
     async fn initialize(&self) -> Result<()> {
         let cache = Cache::locate()?;
         let template = cache.path("postgres").join(self.version()?);
@@ -224,7 +224,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Gives the data directory to the user that the server runs as.
+    /// Changes the owner of the data directory to the user that runs the server.
     fn give_to_user(&self) -> Result<()> {
         let Some(user) = self.user else { return Ok(()) };
         let owned = Command::new("chown").arg("-R").arg(user).arg(&self.data).status()?;
@@ -277,8 +277,8 @@ impl Drop for Postgres {
     }
 }
 
-/// The directory with the newest server's programs; Debian keeps them off the
-/// `PATH`, one directory a version.
+/// The directory with the programs of the newest server. On Debian they are not on the
+/// `PATH`; each version has its own directory.
 async fn find_programs() -> Result<PathBuf> {
     if newest_programs().is_none() {
         packages::ensure(&[packages::POSTGRES]).await?;

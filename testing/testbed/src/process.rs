@@ -1,4 +1,4 @@
-//! Processes that tests start, watch, freeze and kill.
+//! Processes that tests start, monitor, freeze and kill.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ pub use rustix::process::Signal;
 
 use crate::identity::Identity;
 
-/// How a process is started. Made by [`Process::builder`].
+/// A builder for a process. [`Process::builder`] creates it.
 #[derive(Debug)]
 pub struct Builder {
     name: String,
@@ -28,11 +28,11 @@ pub struct Builder {
     record: Option<PathBuf>,
 }
 
-/// A process with its output in a log file.
+/// A process that writes its output to a log file.
 ///
-/// It ends with its owner: it is killed when this value is dropped, and by the
-/// kernel when the test's process dies. (Except one that was [`recorded`]:
-/// that outlives both and is ended by `testbed down`.)
+/// The process is killed when this value is dropped, and by the
+/// kernel when the test's process dies. A [`recorded`] process is an exception:
+/// it outlives both, and `testbed down` stops it.
 ///
 /// [`recorded`]: Builder::recorded
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts to describe a process. Its output goes to `<name>.log` in `log_directory`,
-    /// after what earlier processes of this name wrote there.
+    /// Returns a builder for a process. The process appends its output to `<name>.log` in
+    /// `log_directory`.
     pub fn builder(name: impl Into<String>, program: impl Into<PathBuf>, log_directory: &Path) -> Builder {
         let name = name.into();
         Builder {
@@ -68,7 +68,7 @@ impl Process {
         self.identity.pid
     }
 
-    /// The file with the process's output.
+    /// The log file of the process.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -78,17 +78,17 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// How the process ended; `None` while it runs.
+    /// The exit status of the process; `None` while it runs.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         child.try_wait().ok().flatten()
     }
 
-    /// Sends a signal, for example [`Signal::STOP`] to make the process hang
-    /// and [`Signal::CONT`] to let it go on.
+    /// Sends a signal, for example [`Signal::STOP`] to freeze the process
+    /// and [`Signal::CONT`] to resume it.
     ///
     /// # Errors
-    /// When the signal may not be sent.
+    /// If the signal may not be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.exit_status().is_none() {
             self.identity.signal(signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))?;
@@ -96,10 +96,10 @@ impl Process {
         Ok(())
     }
 
-    /// Kills the process (SIGKILL) and waits for its end.
+    /// Kills the process (SIGKILL) and waits until it has exited.
     ///
     /// # Errors
-    /// When it cannot be killed.
+    /// If it cannot be killed.
     pub fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
         let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -107,29 +107,29 @@ impl Process {
         Ok(())
     }
 
-    /// Asks the process to end (SIGTERM) and waits for it.
+    /// Terminates the process (SIGTERM) and waits until it has exited.
     ///
     /// # Errors
-    /// When it has not ended within `limit`; it keeps running then.
+    /// If it has not exited within `limit`. It then keeps running.
     pub async fn terminate(&self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(limit).await
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process has exited.
     ///
     /// # Errors
-    /// When it has not ended within `limit`.
+    /// If it has not exited within `limit`.
     pub async fn wait(&self, limit: Duration) -> Result<ExitStatus> {
         crate::wait_for(&format!("{} to end", self.name), limit, || async { self.exit_status() })
             .await
             .map_err(|error| self.explain(error))
     }
 
-    /// Waits until the URL (plain HTTP) answers 200.
+    /// Waits until a GET of the URL (plain HTTP) returns 200.
     ///
     /// # Errors
-    /// When it does not within `limit` or the process ends first; the error
+    /// If it does not within `limit` or the process ends first; the error
     /// ends with the last lines of the log.
     pub async fn wait_http(&self, url: &str, limit: Duration) -> Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
@@ -140,10 +140,10 @@ impl Process {
         .await
     }
 
-    /// Waits until `attempt` gives a value.
+    /// Waits until `attempt` returns a value.
     ///
     /// # Errors
-    /// When it does not within `limit` or the process ends first; the error
+    /// If it does not within `limit` or the process ends first; the error
     /// ends with the last lines of the log.
     pub async fn wait_until<T, F, Fut>(&self, what: &str, limit: Duration, mut attempt: F) -> Result<T>
     where
@@ -180,7 +180,7 @@ impl Drop for Process {
         }
         let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if matches!(child.try_wait(), Ok(None)) {
-            // A stopped process handles no signal but KILL before it goes on.
+            // A stopped process handles no signal except KILL until it continues.
             let _ = self.identity.signal_group(self.last_signal);
             let _ = self.identity.signal_group(Signal::CONT);
             for _ in 0..100 {
@@ -210,7 +210,7 @@ impl Builder {
         self
     }
 
-    /// Sets an environment variable; the others are the test's own.
+    /// Sets an environment variable. The process inherits the others from the test.
     #[must_use]
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.envs.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
@@ -240,15 +240,15 @@ impl Builder {
         self
     }
 
-    /// The signal that ends the process when its [`Process`] is dropped or the
-    /// test dies; SIGKILL unless set.
+    /// Sets the signal that is sent to the process when its [`Process`] is dropped or the
+    /// test dies; SIGKILL by default.
     #[must_use]
     pub fn last_signal(mut self, signal: Signal) -> Self {
         self.last_signal = signal;
         self
     }
 
-    /// Lets the process outlive this one and records
+    /// Lets the process outlive this process, and records
     /// it in `<name>.pid` of that directory for a later `testbed down`.
     #[must_use]
     pub fn recorded(mut self, directory: &Path) -> Self {
@@ -259,7 +259,7 @@ impl Builder {
     /// Starts the process.
     ///
     /// # Errors
-    /// When the program or its log cannot be opened.
+    /// If the program or its log cannot be opened.
     pub fn spawn(self) -> Result<Process> {
         if !self.program.exists() && self.program.components().count() > 1 {
             bail!("{} does not exist", self.program.display());
@@ -287,8 +287,9 @@ impl Builder {
         })
     }
 
-    /// setpriv(1) makes the process end with us, and changes the user without
-    /// staying in between as runuser(1) does: the pid is the program's own.
+    /// The command, run through setpriv(1). setpriv(1) sets the signal for the death of this process,
+    /// and changes the user. Unlike runuser(1), it does not remain as a parent process: the pid is that of
+    /// the program.
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         if self.record.is_none() {
@@ -318,8 +319,8 @@ fn open_log(path: &Path) -> Result<File> {
 }
 
 /// Starts a child from a thread that lives as long as this process. The kernel
-/// sends the "parent died" signal when the *thread* that forked ends, which
-/// would be the end of whichever test happened to start a shared process.
+/// sends the "parent died" signal when the *thread* that forked exits. That could be the thread of
+/// a single test that started a shared process.
 fn spawn(command: Command) -> io::Result<Child> {
     type Request = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
@@ -337,7 +338,7 @@ fn spawn(command: Command) -> io::Result<Child> {
     answer.recv().map_err(io::Error::other)?
 }
 
-/// The last lines of a file, or why it cannot be read.
+/// The last lines of a file, or the error if it cannot be read.
 pub fn tail(path: &Path, lines: usize) -> String {
     match fs::read(path) {
         Ok(bytes) => {
@@ -349,14 +350,14 @@ pub fn tail(path: &Path, lines: usize) -> String {
     }
 }
 
-/// The path of one of the workspace's programs, built beside the running test
+/// The path of one of the workspace's programs, in the target directory of the running test
 /// (or program).
 ///
 /// # Errors
-/// When it has not been built.
+/// If the program has not been built.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find the running program's path")?;
-    // Tests run from target/<profile>/deps, programs from target/<profile>.
+    // Tests are in target/<profile>/deps, programs in target/<profile>.
     let path = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
     match path {
         Some(path) => Ok(path),

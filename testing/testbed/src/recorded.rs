@@ -1,4 +1,4 @@
-//! Processes that outlive the program that started them, recorded in files.
+//! Processes that outlive the program that started them. Files record their identity.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) struct Recorded {
     file: PathBuf,
 }
 
-/// The recorded processes of a directory, the last started first.
+/// The recorded processes of a directory, latest start first.
 pub(crate) fn list(directory: &Path) -> Result<Vec<Recorded>> {
     let mut all = Vec::new();
     let Ok(entries) = fs::read_dir(directory) else { return Ok(all) };
@@ -33,14 +33,14 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<Recorded>> {
     Ok(all)
 }
 
-/// Whether something is recorded and all of it runs.
+/// Whether processes are recorded in the directory and all of them run.
 pub(crate) fn all_alive(directory: &Path) -> bool {
     list(directory).is_ok_and(|all| !all.is_empty() && all.iter().all(|one| one.identity.is_alive()))
 }
 
 impl Recorded {
-    /// Ends the process and waits for it, then forgets it. One that has not
-    /// ended after `patience` is killed.
+    /// Terminates the process, waits until it has exited, and deletes its record. If it has not
+    /// exited after `patience`, it is killed.
     pub async fn stop(&self, patience: Duration) -> Result<()> {
         if !patience.is_zero() {
             self.identity.signal(Signal::TERM)?;
@@ -67,7 +67,7 @@ impl Recorded {
     }
 }
 
-/// Ends all recorded processes of a directory at once; their state is not kept.
+/// Kills all recorded processes of a directory immediately. Their state is not kept.
 pub(crate) async fn stop_all(directory: &Path) -> Result<usize> {
     let all = list(directory)?;
     let alive = all.iter().filter(|one| one.identity.is_alive()).count();

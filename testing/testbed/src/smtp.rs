@@ -1,9 +1,9 @@
-//! The program `orders-inbox`: SMTP in, JSON and a page out.
+//! The implementation of `orders-inbox`: a server that accepts messages over SMTP and serves them as
+//! JSON and as a web page.
 //!
-//! The protocol is the crate `mailin`'s. A server of its own rather than
-//! `mailtutan`, which runs two messages of one connection together and panics
-//! on a sender without a name, and rather than `mailcrab`, which brings a
-//! second TLS provider into the workspace.
+//! The crate `mailin` implements the protocol. Existing servers do not fit: `mailtutan` joins
+//! two messages of one connection and panics on a sender without a name, and `mailcrab` would add a
+//! second TLS provider to the workspace.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +26,7 @@ use crate::inbox::Message;
 /// The largest message that is accepted, in bytes.
 const LARGEST_MESSAGE: usize = 10 * 1024 * 1024;
 
-/// The messages, the oldest first.
+/// The messages, oldest first.
 #[derive(Debug)]
 struct Store {
     messages: VecDeque<Message>,
@@ -34,7 +34,7 @@ struct Store {
     limit: usize,
 }
 
-/// What a client has to log in with.
+/// The credentials with which a client must log in.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// The user's name.
@@ -54,11 +54,11 @@ impl std::str::FromStr for Credentials {
 
 type Shared = Arc<Mutex<Store>>;
 
-/// Accepts mail at `smtp` and serves the inbox at `http` until one of them fails.
+/// Accepts mail at `smtp` and serves the inbox at `http`, until one of the two servers fails.
 /// Keeps the last `limit` messages.
 ///
 /// # Errors
-/// When a port is taken.
+/// If a port is in use.
 pub async fn serve(smtp: SocketAddr, http: SocketAddr, limit: usize, credentials: Option<Credentials>) -> Result<()> {
     let store = Arc::new(Mutex::new(Store { messages: VecDeque::new(), last_id: 0, limit }));
     let smtp_listener = TcpListener::bind(smtp).await.with_context(|| format!("cannot listen on {smtp}"))?;
@@ -74,7 +74,7 @@ pub async fn serve(smtp: SocketAddr, http: SocketAddr, limit: usize, credentials
 async fn accept(listener: TcpListener, store: Shared, credentials: Option<Credentials>) -> Result<()> {
     let mut sessions = SessionBuilder::new("inbox");
     if credentials.is_some() {
-        // From here on mailin takes no mail from clients that did not log in.
+        // From here on, mailin accepts no mail from clients that did not log in.
         sessions.enable_auth(AuthMechanism::Plain);
         sessions.enable_auth(AuthMechanism::Login);
         sessions.insecure_enable_plaintext_auth();
@@ -110,7 +110,7 @@ async fn converse(stream: TcpStream, mut session: Session<Envelope>) -> std::io:
     Ok(())
 }
 
-/// One message on its way in.
+/// A message that is being received.
 struct Envelope {
     store: Shared,
     credentials: Option<Credentials>,

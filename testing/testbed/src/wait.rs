@@ -1,4 +1,4 @@
-//! Waiting with a limit, and ports nobody listens on.
+//! Waiting with a time limit, and free ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long the harnesses wait for anything that ought to happen. Nothing takes so long: the bound is there so that
-/// a wait ends at all, on a machine of any speed. Where a rule is about time, its own limits count and not this one.
+/// How long the test harnesses wait for an expected result. No result takes this long: the limit only ensures that every
+/// wait ends, on a machine of any speed. Tests of timing requirements use their own limits, not this one.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Calls `attempt` until it gives a value, and fails when `limit` has passed.
-/// A call that hangs counts against the limit too.
+/// Calls `attempt` until it returns a value, and fails when `limit` has passed.
+/// The limit also applies to a call that hangs.
 ///
 /// ```no_run
 /// # async fn example() -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 /// ```
 ///
 /// # Errors
-/// When the limit has passed; the error names `what` was awaited.
+/// If the limit has passed. The error contains `what` was expected.
 pub async fn wait_for<T, F, Fut>(what: &str, limit: Duration, mut attempt: F) -> Result<T>
 where
     F: FnMut() -> Fut,
@@ -41,11 +41,11 @@ where
     }
 }
 
-/// The same for an `attempt` that says how things stand while there is no value yet: the
-/// last of that is in the error.
+/// Like [`wait_for`], but `attempt` returns the current state while there is no value yet. The
+/// error contains the last state.
 ///
 /// # Errors
-/// When the limit has passed; the error names `what` was awaited and the last state.
+/// If the limit has passed. The error contains `what` was expected and the last state.
 pub async fn wait_until<T, F, Fut>(what: &str, limit: Duration, mut attempt: F) -> Result<T>
 where
     F: FnMut() -> Fut,
@@ -66,18 +66,18 @@ where
     }
 }
 
-/// Between two attempts.
+/// The pause between two attempts.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 const FIRST_PORT: u32 = 12_000;
 const PORTS: u32 = 17_000;
 
-/// A TCP port of 127.0.0.1 that nobody listens on. The same process is never
-/// given the same port twice, and the range lies below those that Linux takes
-/// for outgoing connections and that Kubernetes takes for node ports.
+/// Returns a TCP port of 127.0.0.1 on which no process listens. Within one process, it never returns
+/// the same port twice. Its range is below the ports that Linux uses
+/// for outgoing connections and that Kubernetes uses for node ports.
 ///
 /// # Panics
-/// When a thousand ports in a row are taken.
+/// If a thousand consecutive ports are in use.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let offset = std::process::id().wrapping_mul(7919);
@@ -91,7 +91,7 @@ pub fn free_port() -> u16 {
     panic!("no free TCP port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
 }
 
-/// Whether nobody listens on this port of this address, nor on all addresses.
+/// Whether no process listens on this port, neither on this address nor on all addresses.
 pub fn port_is_free(address: Ipv4Addr, port: u16) -> bool {
     TcpListener::bind((address, port)).is_ok()
 }

@@ -1,5 +1,5 @@
-//! Billing's accounts, over HTTP in every style of interaction: the styles are
-//! about orders, and an account is opened once.
+//! The client of billing's accounts. It uses HTTP in every style of interaction: the styles concern
+//! orders, and an account is opened only once.
 
 use orders_contracts::{IDEMPOTENCY_KEY, billing::OpenAccount};
 use orders_crds::Login;
@@ -9,25 +9,25 @@ use reqwest::Method;
 use super::billing;
 use crate::ports::NoAnswer;
 
-/// Billing's accounts.
+/// The client of billing's accounts.
 #[derive(Clone, Debug)]
 pub struct Accounts(Peer);
 
 impl Accounts {
-    /// The service at this URL, shown this token.
+    /// Creates a client of the service at this URL, which authenticates with this token.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
         billing::peer(url, token).map(Accounts)
     }
 
-    /// Opens an account with this login unless there is one, for the customer with this UID.
+    /// Opens an account with this login for the customer with this UID, unless the account exists.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which it is unknown whether there is one.
+    /// [`NoAnswer`], after which it is unknown whether the account exists.
     pub async fn open(&self, login: &Login, uid: &str) -> Result<OpenAccount, NoAnswer> {
-        // A login is safe in a path as it is.
+        // A login needs no escaping in a path.
         let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
         read(&billing::ask(&self.0, request).await?, login)
     }

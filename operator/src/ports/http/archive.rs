@@ -1,4 +1,4 @@
-//! The archive over HTTP.
+//! The client of the archive over HTTP.
 
 use std::time::Duration;
 
@@ -11,37 +11,37 @@ use super::billing::excerpt;
 /// How long one batch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Larger than any right answer, in bytes.
+/// The largest answer that is read, in bytes. Every correct answer is smaller.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Orders in a batch, at most: with the longest history each has about 10 KiB.
+/// The maximum number of orders in a batch. An order with the longest history has about 10 KiB.
 pub const BATCH: usize = 200;
 
-/// The archive's HTTP API.
+/// The client of the archive's HTTP API.
 #[derive(Clone, Debug)]
 pub struct Archive(Peer);
 
-/// Why the archive does not have a batch.
+/// Why the archive has not stored a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotArchived {
-    /// Not now, or not known: repeat it.
+    /// The archive is unavailable, or it is unknown whether it stored the batch. Repeat the request.
     #[error("{0}")]
     Unavailable(String),
-    /// Not as it is.
+    /// The archive refuses the batch as it is.
     #[error("{0}")]
     Refused(String),
 }
 
 impl Archive {
-    /// The service at this URL, shown this token.
+    /// Creates a client of the service at this URL, which authenticates with this token.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
         Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER).map(Archive)
     }
 
-    /// Puts orders into the archive, all or none. Of each it keeps the latest version.
+    /// Stores orders in the archive, all or none. The archive keeps the latest version of each order.
     ///
     /// # Errors
     /// [`NotArchived`].

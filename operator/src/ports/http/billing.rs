@@ -1,4 +1,4 @@
-//! Billing over HTTP.
+//! The client of billing over HTTP.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::ports::{Billing, NoAnswer, Payment, Purchase, is_of};
 
-/// How long one call may take. Beyond it the charge is unknown and asked for again.
+/// How long one call may take. After that the charge is unknown, and the request is repeated.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Larger than any right answer, in bytes.
+/// The largest answer that is read, in bytes. Every correct answer is smaller.
 const MAX_ANSWER: usize = 4096;
 
-/// Billing's HTTP API.
+/// The client of billing's HTTP API.
 #[derive(Clone, Debug)]
 pub struct HttpBilling(Peer);
 
 impl HttpBilling {
-    /// The service at this URL, shown this token.
+    /// Creates a client of the service at this URL, which authenticates with this token.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
         peer(url, token).map(HttpBilling)
     }
@@ -38,12 +38,12 @@ impl HttpBilling {
     }
 }
 
-/// The service at this URL, shown this token.
+/// Creates the HTTP client of the service at this URL, which authenticates with this token.
 pub(super) fn peer(url: &str, token: TokenFile) -> Result<Peer, reqwest::Error> {
     Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER)
 }
 
-/// The body of a definite answer.
+/// Sends the request, and returns the body of a definite answer.
 pub(super) async fn ask(billing: &Peer, request: RequestBuilder) -> Result<Vec<u8>, NoAnswer> {
     let (status, body) = billing.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
     if status != StatusCode::OK {
@@ -61,7 +61,7 @@ impl Billing for HttpBilling {
 
     async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
         let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount };
-        // A key is a UID with a number at most: safe in a path as it is.
+        // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
         let path = format!("/billing/charges/{}/close", purchase.key);
         read_charge(&self.call(&path, &purchase.key, &body).await?, purchase)
     }
@@ -88,7 +88,7 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
     serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))
 }
 
-/// The start of an answer that was not expected, for the log and the status.
+/// The start of an unexpected answer, for the log and the status.
 pub(super) fn excerpt(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect()
 }
@@ -138,7 +138,7 @@ mod tests {
         for body in [
             "",
             "{",
-            // A newer version's.
+            // An outcome of a newer version.
             r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"AccountFrozen"}"#,
             r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"Refunded"}"#,
             r#"{"login":"a","balance":5.0,"key":"other","amount":10.0,"outcome":"Charged"}"#,

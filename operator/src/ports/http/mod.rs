@@ -1,4 +1,4 @@
-//! Billing, notify and the archive over HTTP.
+//! Clients of billing, notify and the archive over HTTP.
 
 pub mod accounts;
 pub mod archive;

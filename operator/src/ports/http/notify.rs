@@ -1,4 +1,4 @@
-//! Notify over HTTP.
+//! The client of notify over HTTP.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use serde::Deserialize;
 use super::billing::excerpt;
 use crate::ports::{Delivery, NoAnswer, Notice, Notify, Purchase};
 
-/// How long one call may take: more than notify waits for the mail server, and
-/// less than a second together with a charge, so that the outcome shows by then.
+/// How long one call may take. This is more than notify waits for the mail server. Together with a
+/// charge it is less than a second, so that the status shows the outcome within a second.
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Larger than any right answer, in bytes.
+/// The largest answer that is read, in bytes. Every correct answer is smaller.
 const MAX_ANSWER: usize = 16 * 1024;
 
-/// Notify's HTTP API.
+/// The client of notify's HTTP API.
 #[derive(Clone, Debug)]
 pub struct HttpNotify(Peer);
 
@@ -37,10 +37,10 @@ struct Refusal {
 }
 
 impl HttpNotify {
-    /// The service at this URL, shown this token.
+    /// Creates a client of the service at this URL, which authenticates with this token.
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
         Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER).map(HttpNotify)
     }
@@ -67,7 +67,7 @@ impl Notify for HttpNotify {
     }
 }
 
-/// An answer counts only if it speaks of this very message.
+/// Parses notify's answer. The answer counts only if it is about this message.
 fn read(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, NoAnswer> {
     let unexpected = || NoAnswer(format!("notify answered {status}: {}", excerpt(body)));
     match status {
@@ -82,7 +82,7 @@ fn read(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, NoA
                 (false, false) => Delivery::Underway { last_error: answer.last_error },
             })
         }
-        // Only a refusal of the address or the text is about the message itself.
+        // Only a refusal of the address or of the text concerns the message itself.
         StatusCode::UNPROCESSABLE_ENTITY => match serde_json::from_slice(body) {
             Ok(Refusal { detail, field }) if field == "email" || field == "text" => Ok(Delivery::Refused { why: detail }),
             _ => Err(unexpected()),
@@ -99,7 +99,7 @@ mod tests {
         read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k")
     }
 
-    /// An answer about a message with these fields besides.
+    /// An answer about a message, with these additional fields.
     fn body(rest: &str) -> String {
         format!(r#"{{"id":1,"login":"a","email":"a@b.cd","dtime":"2025-01-27T06:01:27.018191","text":"t","attempts":0,{rest}}}"#)
     }

@@ -1,6 +1,6 @@
-//! Billing and notify over the broker: said over one subject, answered over
-//! another. An answer that nobody waits for any more is kept for a while; one
-//! that was lost is asked for again, under the same key.
+//! The clients of billing and notify over the broker. A request is published on one subject, and its
+//! reply arrives on another. A reply that no caller waits for is kept for a while. If a reply is
+//! lost, the request is repeated under the same key.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use orders_contracts::{
     events::{
         CloseRequested, Decided, Event, NotificationChanged, NotificationState, PaymentRequested, RefundRequested, Refunded,
     },
+    texts,
     topology::{
         CLOSE_REQUESTED, DECIDED, OPERATOR_NOTIFICATIONS, OPERATOR_OUTCOMES, PAYMENT_REFUNDED, PAYMENT_REQUESTED,
         REFUND_REQUESTED,
@@ -22,14 +23,15 @@ use uuid::Uuid;
 
 use super::{Billing, Delivery, LateReply, NoAnswer, Notice, Notify, Payment, Purchase, is_of};
 
-/// How long billing may take to tell the outcome. Beyond it the charge is unknown and asked for again.
+/// How long billing may take to reply with the outcome. After that the charge is unknown, and the
+/// request is repeated.
 const PAYMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long notify may take to tell how a message stands, as over HTTP. Beyond it
-/// the message is under way: the broker has it, or will be given it again.
+/// How long notify may take to report the state of a message, the same as over HTTP. After that the
+/// message counts as not delivered yet: the broker has it, or it is published again.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// What came from billing and notify, by order.
+/// The replies of billing and notify, by key.
 #[derive(Clone, Debug)]
 struct Heard {
     outcomes: Arc<ReplyTable<Decided>>,
@@ -40,14 +42,14 @@ struct Heard {
 impl Heard {
     fn nothing_yet() -> Self {
         Heard {
-            outcomes: Arc::new(ReplyTable::new(|_| true)),
+            outcomes: Arc::new(ReplyTable::new(is_known)),
             refunds: Arc::new(ReplyTable::new(|_| true)),
             notifications: Arc::new(ReplyTable::new(is_final)),
         }
     }
 }
 
-/// Hears what billing and notify say.
+/// Receives the replies of billing and notify.
 #[derive(Clone, Debug)]
 pub struct Listener {
     broker: Broker,
@@ -55,14 +57,14 @@ pub struct Listener {
     hears_billing: bool,
 }
 
-/// Billing, over the broker.
+/// The client of billing over the broker.
 #[derive(Clone, Debug)]
 pub struct BrokerBilling {
     broker: Broker,
     heard: Heard,
 }
 
-/// Notify, over the broker.
+/// The client of notify over the broker.
 #[derive(Clone, Debug)]
 pub struct BrokerNotify {
     broker: Broker,
@@ -70,14 +72,15 @@ pub struct BrokerNotify {
     hears_billing: bool,
 }
 
-/// Notify over the broker, told each outcome by the operator.
+/// Creates the client of notify over the broker. The operator publishes each outcome to notify.
 pub fn notify_only(broker: Broker) -> (BrokerNotify, Listener) {
     let heard = Heard::nothing_yet();
     let notify = BrokerNotify { broker: broker.clone(), heard: heard.clone(), hears_billing: false };
     (notify, Listener { broker, heard, hears_billing: false })
 }
 
-/// Billing and notify over the broker; notify hears the outcome from billing.
+/// Creates the clients of billing and notify over the broker. Billing publishes the outcomes of
+/// charges to notify.
 pub fn everything(broker: Broker) -> (BrokerBilling, BrokerNotify, Listener) {
     let heard = Heard::nothing_yet();
     let billing = BrokerBilling { broker: broker.clone(), heard: heard.clone() };
@@ -86,7 +89,8 @@ pub fn everything(broker: Broker) -> (BrokerBilling, BrokerNotify, Listener) {
 }
 
 impl Listener {
-    /// Hears until it is dropped. What it heard and nobody used before a crash is asked for again.
+    /// Receives replies until it is dropped. After a crash, the requests whose replies were received
+    /// but not used are repeated.
     pub async fn run(&self) {
         let heard = self.heard.clone();
         let hear_outcomes = async {
@@ -161,13 +165,15 @@ impl Billing for BrokerBilling {
 }
 
 impl BrokerBilling {
-    /// What came already under the request's key, or comes when it is asked for.
+    /// Returns the reply that already arrived under the request's key, or publishes the request and
+    /// waits for the reply.
     async fn ask<A>(&self, answers: &ReplyTable<A>, subject: &'static str, request: impl Event) -> Result<A, NoAnswer> {
         let mut news = answers.receive(request.key());
         if let Ok(answer) = news.try_recv() {
             return Ok(answer);
         }
-        // An id of its own for each time that it is asked: a repeat has to reach billing, which answers it again.
+        // Each publication has its own message ID, so that the broker does not drop a repeat as a
+        // duplicate: it must reach billing, which answers it again.
         let published = self.broker.publish(subject, Uuid::new_v4().to_string(), request).await;
         published.map_err(|error| NoAnswer(error.to_string()))?;
         match timeout(PAYMENT_TIMEOUT, news).await {
@@ -185,6 +191,9 @@ fn read(decided: &Decided, purchase: &Purchase) -> Result<Payment, NoAnswer> {
 #[async_trait]
 impl Notify for BrokerNotify {
     async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer> {
+        if texts::for_outcome(notice.outcome, &purchase.login, purchase.amount, notice.balance).is_none() {
+            return Err(NoAnswer("there is no message for this outcome".to_owned()));
+        }
         let key = message_key(&purchase.key, notice.outcome);
         let decided = Decided {
             key: key.clone(),
@@ -195,7 +204,8 @@ impl Notify for BrokerNotify {
             balance: notice.balance,
             resends: notice.resends,
         };
-        // Of what billing decided notify hears from billing as well, and will say so; it is told only if it does not.
+        // Notify also receives billing's decisions from billing, and then reports the state of the
+        // message. The operator publishes the outcome only if this report does not arrive.
         if self.hears_billing
             && is_billings(&decided)
             && let Some(delivery) = self.lately(&key).await.and_then(|changed| stands(changed, notice.resends))
@@ -236,9 +246,7 @@ fn is_billings(decided: &Decided) -> bool {
     decided.resends == 0
         && match decided.outcome {
             Outcome::Paid | Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound) => true,
-            Outcome::Refused(
-                Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder,
-            )
+            Outcome::Refused(Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder)
             | Outcome::Undecided
             | Outcome::Unknown => false,
         }
@@ -250,7 +258,13 @@ impl BrokerNotify {
     }
 }
 
-/// Whether notify tries the message no more.
+/// Whether this version knows the outcome. An unknown outcome is not final: the request to billing
+/// is repeated.
+fn is_known(decided: &Decided) -> bool {
+    decided.outcome != Outcome::Unknown
+}
+
+/// Whether notify no longer tries to deliver the message.
 fn is_final(changed: &NotificationChanged) -> bool {
     match changed.state {
         NotificationState::Sent | NotificationState::Undeliverable | NotificationState::DeadLettered => true,
@@ -258,8 +272,8 @@ fn is_final(changed: &NotificationChanged) -> bool {
     }
 }
 
-/// How the message stands that was asked to be sent again so often; `None` if this
-/// is older news.
+/// The state of a message that was resent `resends` times; `None` if the report is older than the
+/// latest resend.
 fn stands(changed: NotificationChanged, resends: i32) -> Option<Delivery> {
     Some(match changed.state {
         NotificationState::Sent => Delivery::Sent,
@@ -267,9 +281,9 @@ fn stands(changed: NotificationChanged, resends: i32) -> Option<Delivery> {
         NotificationState::Undeliverable => Delivery::Refused { why: changed.error.unwrap_or_default() },
         NotificationState::DeadLettered if changed.resends < resends => return None,
         NotificationState::DeadLettered => Delivery::DeadLettered { why: changed.error.unwrap_or_default() },
-        NotificationState::Unknown => {
-            Delivery::Underway { last_error: Some("notify sent a state that this version of the operator does not know".to_owned()) }
-        }
+        NotificationState::Unknown => Delivery::Underway {
+            last_error: Some("notify sent a state that this version of the operator does not know".to_owned()),
+        },
     })
 }
 
@@ -295,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_said_when_nobody_waited_any_more_is_taken_without_asking() {
-        // Nobody listens there, so whoever asks has no answer.
+        // No broker listens at this address, so a published request gets no reply.
         let broker = Broker::connect("nats://127.0.0.1:1", None, orders_contracts::topology::Service::Operator).await.unwrap();
         let (billing, notify, listener) = everything(broker);
         let (heard, purchase) = (listener.heard, purchase());

@@ -1,4 +1,4 @@
-//! Queries of the archive by its size.
+//! The latency of archive queries, for several sizes of the archive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,26 +17,26 @@ use crate::bench::{Bench, say};
 use crate::load;
 use crate::site::{Site, Wanted};
 
-/// Rows that are written in one statement: the log stays small, and others get their turn.
+/// The number of rows that one statement writes. It is limited to keep the log small and to let other statements run.
 const AT_ONCE: u64 = 20_000;
 
-/// How long each query is asked, one after the other.
+/// The duration for which each query is repeated. Its requests run one after the other.
 const ASKED_FOR: Duration = Duration::from_secs(2);
 
-/// When the first row's order was created, in microseconds since 1970; the next ones a second apart.
+/// The creation time of the first row's order, in microseconds since 1970. Each further order is one second later.
 const BEGINNING: u64 = 1_700_000_000_000_000;
 
-/// Logins that the rows belong to: a thousand orders each, of a million.
+/// The number of logins. With a million rows, each has a thousand orders.
 const LOGINS: u64 = 1000;
 
-/// Rows like those that the archive writes: one in twenty refused.
+/// Inserts rows like those of the archive. One order in twenty is refused.
 const POSTGRES: &str = "INSERT INTO orders
     SELECT gen_random_uuid()::text, $1, 'archived-' || n, n, 'customer-' || (n % 1000), 100,
         CASE WHEN n % 20 = 0 THEN 'InsufficientFunds' ELSE 'Paid' END,
         1700000000000000 + n * 1000000, n, 1700000000000000 + n * 1000000, $2
     FROM generate_series($3::bigint, $4::bigint) n";
 
-/// The same for SQLite.
+/// The statement for SQLite.
 const SQLITE: &str = "WITH RECURSIVE numbers(n) AS (SELECT $3 UNION ALL SELECT n + 1 FROM numbers WHERE n < $4)
     INSERT INTO orders
     SELECT lower(hex(randomblob(16))), $1, 'archived-' || n, n, 'customer-' || (n % 1000), 100,
@@ -44,10 +44,10 @@ const SQLITE: &str = "WITH RECURSIVE numbers(n) AS (SELECT $3 UNION ALL SELECT n
         1700000000000000 + n * 1000000, n, 1700000000000000 + n * 1000000, $2
     FROM numbers";
 
-/// One site for each database, filled more and more; the queries are repeated in rounds.
+/// Runs the section. It starts one site for each database, adds rows step by step, and repeats the queries in rounds.
 ///
 /// # Errors
-/// When something does not start or answer.
+/// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     for database in bench.options.databases.clone() {
         let name = format!("archive-{database}");
@@ -68,7 +68,7 @@ async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<(
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(&url).await?;
     let resource = finished_order(site).await?;
-    // The warm-up's orders are there, too; they are a hundred, and newer.
+    // The archive also has the hundred orders of the warm-up, which are newer.
     let mut rows = 0;
     for wanted in bench.options.rows.clone() {
         let started = Instant::now();
@@ -80,7 +80,7 @@ async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<(
             rows = last;
         }
         if database == Database::Postgres {
-            // The server does it by itself after a while. SQLite's figures are part of the archive's schema.
+            // PostgreSQL runs ANALYZE automatically after a while. For SQLite, the statistics are part of the archive's schema.
             sqlx::query("ANALYZE orders").execute(&mut connection).await?;
         }
         say(&format!("{table}: {rows} rows, the last of them in {:.0} s", started.elapsed().as_secs_f64()));
@@ -98,17 +98,17 @@ async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<(
     Ok(())
 }
 
-/// The archive's database on the same server, by the URL of another.
+/// The URL of the archive's database, from the URL of another database on the same server.
 fn archive_of(url: &str) -> String {
     let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
     format!("{server}/archive")
 }
 
-/// Asks one query again and again, each time about another order, and takes the times.
+/// Repeats one query, each time for another order, and measures its times.
 async fn ask(site: &Site, path: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Result<load::Load> {
     let token = std::fs::read_to_string(site.stack.directory.join("api-server-archive.token"))?;
     let (http, url, bearer) = (site.http.clone(), site.stack.archive.url.clone(), format!("Bearer {}", token.trim()));
-    // Steps of a large prime reach all over the rows.
+    // Steps of a large prime cover all parts of the table.
     let next = Arc::new(AtomicU64::new(0));
     let work = move |_| {
         let number = next.fetch_add(7_919_777, Ordering::Relaxed);
@@ -124,7 +124,7 @@ async fn ask(site: &Site, path: impl Fn(u64) -> String + Send + Sync + Clone + '
 
 type Query = (&'static str, Box<dyn Fn(u64) -> String + Send + Sync>);
 
-/// The queries by what they ask, of so many rows in this namespace.
+/// The queries by their description, for an archive with this number of rows in this namespace.
 fn queries(namespace: &str, rows: u64) -> Vec<(&'static str, impl Fn(u64) -> String + Send + Sync + Clone + 'static)> {
     let list = format!("/archive/orders?namespace={namespace}");
     let (by_login, by_state, from_middle, between) = (list.clone(), list.clone(), list.clone(), list.clone());
@@ -151,7 +151,7 @@ fn queries(namespace: &str, rows: u64) -> Vec<(&'static str, impl Fn(u64) -> Str
     all.into_iter().map(shared).collect()
 }
 
-/// A finished order as the archive keeps it.
+/// A finished order in the archive's format.
 async fn finished_order(site: &Site) -> Result<String> {
     let orders: Api<Order> = Api::namespaced(site.client.clone(), &site.stack.namespace);
     let order = orders.list(&ListParams::default().limit(1)).await?.items.into_iter().next().context("there is no order")?;

@@ -1,4 +1,4 @@
-//! An operator that starts with many unfinished orders.
+//! Measures an operator that starts with many unfinished orders.
 
 use std::time::Instant;
 
@@ -14,13 +14,13 @@ use crate::site::{Site, Wanted};
 /// The table.
 pub const TABLE: &str = "backlog";
 
-/// How many write the orders that are left lying.
+/// The number of clients that write the unfinished orders.
 const WRITERS: u32 = 32;
 
-/// Each round on a control plane of its own.
+/// Runs the section. Each round uses a new control plane.
 ///
 /// # Errors
-/// When something does not start or answer, or the orders are not finished in time.
+/// If a process does not start or respond, or the orders are not finished in time.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     for round in 1..=bench.options.rounds {
         let name = format!("backlog-{round}");

@@ -1,4 +1,4 @@
-//! Charges a second, beside what PostgreSQL does at most.
+//! Measures billing's charges per second, in comparison to the maximum rate of PostgreSQL.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -31,23 +31,23 @@ pub const MANY: &str = "1000 accounts";
 /// The column of one account.
 pub const HOT: &str = "one account";
 
-/// Clients on both sides.
+/// The number of clients of billing and of pgbench.
 const CLIENTS: u32 = 32;
 
-/// Accounts on both sides.
+/// The number of accounts of billing and of pgbench.
 const ACCOUNTS: u64 = 1000;
 
-/// How long pgbench may take beyond what it was told: to connect, and for its last transactions.
+/// The time that pgbench may take in addition to its duration: to connect, and for its last transactions.
 const SPARE: Duration = Duration::from_secs(30);
 
-/// As billing's table, without what makes it billing: one statement a transaction.
+/// A table like billing's, without the rules of billing: each transaction has one statement.
 const SETUP: &str = "CREATE TABLE accounts (login TEXT PRIMARY KEY, balance BIGINT NOT NULL CHECK (balance >= 0));
     INSERT INTO accounts SELECT 'account-' || lpad(n::text, 4, '0'), 10000000000 FROM generate_series(0, 999) n;";
 
-/// Each round on a server of its own; the two sides alternate.
+/// Runs the section. Each round uses a new server; billing and pgbench alternate.
 ///
 /// # Errors
-/// When something does not start or answer, or pgbench is missing.
+/// If a process does not start or respond, or pgbench is missing.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     for round in 1..=bench.options.rounds {
         let name = format!("billing-{round}");
@@ -66,7 +66,7 @@ async fn rates(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
     let token = std::fs::read_to_string(site.stack.directory.join("operator-billing.token"))?;
     let seconds = bench.options.seconds;
     for (column, accounts) in [(MANY, ACCOUNTS), (HOT, 1)] {
-        // Whoever comes second finds a larger log, or a checkpoint under way: so it is not always the same.
+        // The second side runs with a larger log or during a checkpoint, so the order alternates.
         let (charges, updates) = if round % 2 == 1 {
             let charges = charges(bench, site, &token, column, accounts).await?;
             (charges, updates(&pgbench, postgres, &site.stack.directory, accounts, seconds).await?)
@@ -81,7 +81,7 @@ async fn rates(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
     Ok(())
 }
 
-/// Charges a second, asked for as the operator does.
+/// Measures charges per second, with the operator's requests.
 async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, accounts: u64) -> Result<f64> {
     let (url, bearer) = (format!("{}/billing/withdraw", site.stack.billing.url), format!("Bearer {}", token.trim()));
     let (http, next) = (site.http.clone(), Arc::new(AtomicU64::new(0)));
@@ -96,7 +96,7 @@ async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, acco
             Ok(started.elapsed())
         }
     };
-    // Nothing is left to do after the last answer: no order is placed.
+    // No work remains after the last response, since no order is placed.
     let measured = measured(site, Side::Raw, load::closed(CLIENTS, bench.options.duration(), work)).await?;
     let row = |name: &str| format!("billing: {name}");
     bench.report.add(TABLE, &row("charges a second"), column, measured.load.rate());
@@ -111,12 +111,12 @@ async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, acco
     Ok(measured.load.rate())
 }
 
-/// Single-statement updates a second, by pgbench.
+/// Measures single-statement updates per second with pgbench.
 async fn updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts: u64, seconds: u64) -> Result<f64> {
     let script = directory.join(format!("update-{accounts}.sql"));
     std::fs::write(&script, update_script(accounts))?;
     let mut command = Command::new(pgbench);
-    // Prepared, as billing's statements are. Without vacuum: these are not pgbench's own tables.
+    // The statements are prepared, as billing's are. There is no vacuum, since these are not pgbench's own tables.
     command.args(["-n", "-M", "prepared", "-j", "2", "-c", &CLIENTS.to_string(), "-T", &seconds.to_string(), "-f"]);
     command.arg(&script).arg(postgres.url()).stdin(Stdio::null()).kill_on_drop(true);
     let before = balances(postgres)?;
@@ -125,7 +125,7 @@ async fn updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts
         bail!("pgbench: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let output = String::from_utf8_lossy(&output.stdout);
-    // An update that finds no account is faster, and nothing.
+    // An update that finds no account would be faster, but it changes nothing.
     let (updated, done) = (before - balances(postgres)?, said(&output, "number of transactions actually processed: ")?);
     ensure!(updated == done as i64, "pgbench made {done} transactions, which updated {updated} rows");
     said(&output, "tps = ")
@@ -143,7 +143,7 @@ fn update_script(accounts: u64) -> String {
     )
 }
 
-/// The number that pgbench says after these words.
+/// The number after these words in pgbench's output.
 fn said(output: &str, words: &str) -> Result<f64> {
     let number = output.lines().find_map(|line| line.strip_prefix(words)?.split_whitespace().next()?.parse().ok());
     number.with_context(|| format!("pgbench does not say \"{words}\": {output}"))

@@ -1,4 +1,4 @@
-//! The same figures with finished orders present, and in several namespaces.
+//! Measures costs and memory with finished orders present, and with several namespaces.
 
 use std::time::Instant;
 
@@ -16,24 +16,24 @@ pub const FINISHED: &str = "growth, finished orders";
 /// The table by namespaces.
 pub const NAMESPACES: &str = "growth, namespaces";
 
-/// The row with the cost an order over that with the fewest finished orders.
+/// The row with the ratio of the cost of an order to the cost with the fewest finished orders.
 pub const COST_RATIO: &str = "CPU an order over that with the fewest finished orders";
 
-/// The row with the operator's peak memory over what it may have.
+/// The row with the ratio of the operator's peak memory to its limit.
 pub const MEMORY_OVER_LIMIT: &str = "operator's peak memory over its limit";
 
-/// Clients of all these measurements, and how many write the orders that are to be present.
+/// The number of clients of all measurements, and of the clients that write the orders in advance.
 const CLIENTS: u32 = 32;
 
-/// Peak memory in MiB over 30 MiB and 4 KiB for each live order.
+/// The ratio of the peak memory in MiB to its limit: 30 MiB, and 4 KiB for each live order.
 pub fn over_limit(peak: f64, live: f64) -> f64 {
     peak / (30.0 + live * 4.0 / 1024.0)
 }
 
-/// Each round on control planes of its own.
+/// Runs the section. Each round uses new control planes.
 ///
 /// # Errors
-/// When something does not start or answer.
+/// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let options = bench.options.clone();
     for round in 1..=options.rounds {
@@ -59,7 +59,7 @@ async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewe
     let column = format!("{finished} finished");
     let present = site.live().await? as usize;
     if finished > present {
-        // Or it would take them for new ones before their status is written.
+        // A running operator would process these orders as new ones before their status is written.
         site.stop_operator().await?;
         let writer = site.writer.within(&site.stack.namespace);
         let written = load::all(CLIENTS, finished - present, move |worker| {
@@ -90,7 +90,8 @@ async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewe
     Ok(())
 }
 
-/// An api-server for each namespace, since one has one; one operator for all of them.
+/// Measures with several namespaces. Each has its own api-server, since an api-server serves one namespace; one operator
+/// processes all of them.
 async fn with_namespaces(bench: &mut Bench, site: &Site, namespaces: u32) -> Result<()> {
     let column = format!("{namespaces} namespace{}", if namespaces == 1 { "" } else { "s" });
     let placed = placed(site, CLIENTS, bench.options.duration()).await?;

@@ -1,4 +1,4 @@
-//! One client, raw and through the services; then orders at fixed rates.
+//! Measures the latency of one client, raw and through the services; then orders at fixed rates.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::site::{Site, Wanted};
 /// The table of one client.
 pub const TABLE: &str = "latency, one client";
 
-/// Its column.
+/// The column of that table.
 pub const ONE: &str = "1 client";
 
 /// The row with the ratio of the medians.
@@ -25,19 +25,19 @@ pub const RATIO_P99: &str = "POST to answer over a raw pair: p99";
 /// The table of fixed rates.
 pub const OPEN: &str = "latency, open loop";
 
-/// The row with the answers a second.
+/// The row with the responses per second.
 pub const ANSWERED: &str = "answered a second";
 
-/// How long each side goes on before it is the other's turn: a machine that is slow for a while is so for both.
+/// The time after which the two sides alternate, so that a period in which the machine is slow affects both.
 const TURN: Duration = Duration::from_secs(1);
 
-/// An open loop whose answers fall behind by more than this is saturated, and faster ones say nothing new.
+/// The minimum ratio of responses to requests. Below it the open loop is saturated, and higher rates give no new information.
 const KEEPS_UP: f64 = 0.95;
 
-/// Each round on a control plane of its own.
+/// Runs the section. Each round uses a new control plane.
 ///
 /// # Errors
-/// When something does not start or answer.
+/// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let options = bench.options.clone();
     for round in 1..=options.rounds {

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The sections of the benchmark, each of which is one measurement.
 
 pub mod archive;
 pub mod backlog;
@@ -17,10 +17,10 @@ use crate::load::{self, Load};
 use crate::options::Section;
 use crate::site::Site;
 
-/// Measures one section, or all.
+/// Measures one section, or all sections.
 ///
 /// # Errors
-/// Those of the section. Of all, each is tried, and the first error comes in the end.
+/// If the section fails. With all sections, each one runs, and the first error is returned at the end.
 pub async fn run(bench: &mut Bench, section: Section) -> Result<()> {
     match section {
         Section::Throughput => throughput::run(bench).await,
@@ -44,8 +44,8 @@ pub async fn run(bench: &mut Bench, section: Section) -> Result<()> {
     }
 }
 
-/// The raw client's writes in a closed loop. What is timed of each is the pair of writes that
-/// a customer waits for.
+/// Runs the raw client in a closed loop. The recorded time is that of the two writes for which
+/// a customer waits.
 async fn raw_loop(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Load> {
     let mut writer = site.writer.clone();
     (writer.events, writer.removal) = (events, removal);
@@ -56,7 +56,7 @@ async fn raw_loop(site: &Site, clients: u32, duration: Duration, events: bool, r
     load::closed(clients, duration, work).await
 }
 
-/// Orders over HTTP in a closed loop.
+/// Places orders over HTTP in a closed loop.
 async fn placed_loop(site: &Site, clients: u32, duration: Duration) -> Result<Load> {
     let customers = site.customers.clone();
     let work = move |client| {
@@ -66,12 +66,12 @@ async fn placed_loop(site: &Site, clients: u32, duration: Duration) -> Result<Lo
     load::closed(clients, duration, work).await
 }
 
-/// The raw loop and what it costs.
+/// Runs the raw loop and measures its costs.
 async fn raw(site: &Site, clients: u32, duration: Duration, events: bool, removal: bool) -> Result<Measured> {
     measured(site, Side::Raw, raw_loop(site, clients, duration, events, removal)).await
 }
 
-/// The loop of orders and what it costs.
+/// Runs the loop of orders over HTTP and measures its costs.
 async fn placed(site: &Site, clients: u32, duration: Duration) -> Result<Measured> {
     measured(site, Side::Services, placed_loop(site, clients, duration)).await
 }

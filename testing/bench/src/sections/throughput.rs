@@ -1,4 +1,4 @@
-//! The same writes, raw and through the services, at several numbers of clients.
+//! Measures the throughput of the same writes, raw and through the services, with several numbers of clients.
 
 use anyhow::{Context, Result};
 
@@ -15,15 +15,15 @@ pub fn table(database: &str) -> String {
     format!("throughput, {database}")
 }
 
-/// The column of so many clients.
+/// The column of this number of clients.
 pub fn column(clients: u32) -> String {
     format!("{clients} client{}", if clients == 1 { "" } else { "s" })
 }
 
-/// Each round on a control plane of its own; the two sides alternate, and who begins does, too.
+/// Runs the section. Each round uses a new control plane. The two sides alternate, and so does the side that starts.
 ///
 /// # Errors
-/// When something does not start or answer.
+/// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let options = bench.options.clone();
     let wanted = Wanted { removal: options.removal, ..Wanted::default() };
@@ -51,7 +51,8 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
                     }
                     rates[usize::from(side == Side::Services)] = rate;
                 }
-                // The operator removes orders long after their answers: of the rates, one has it in it and the other not.
+                // The operator deletes orders long after their responses. The raw rate includes deletion and the other does not,
+                // so the rates are not comparable.
                 if !options.removal {
                     bench.report.add(&table, RATIO, &column, rates[1] / rates[0]);
                 }

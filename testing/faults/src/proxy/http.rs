@@ -1,4 +1,4 @@
-//! Between a part and an HTTP service or the Kubernetes API.
+//! The proxy between a component and an HTTP service or the Kubernetes API.
 
 use std::{
     convert::Infallible,
@@ -26,17 +26,17 @@ use crate::{effect::Channel, switchboard::Watches};
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 
-/// Where requests go on to.
+/// The server to which requests are forwarded.
 #[derive(Clone)]
 pub enum Upstream {
     /// The Kubernetes API, as an administrator.
     Kube(kube::Client),
-    /// A service; its `host:port` is known once it runs.
+    /// A service. Its `host:port` is known as soon as it runs.
     Service(Arc<OnceLock<String>>, Client<HttpConnector, Full<Bytes>>),
 }
 
 impl Upstream {
-    /// The service whose `host:port` will be set.
+    /// A service whose `host:port` is set later.
     pub fn service(address: Arc<OnceLock<String>>) -> Self {
         Upstream::Service(address, Client::builder(TokioExecutor::new()).build_http())
     }
@@ -44,7 +44,7 @@ impl Upstream {
     async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>> {
         match self {
             Upstream::Kube(client) => {
-                // The administrator's own credentials and address instead.
+                // The administrator's credentials and the API server's address replace those of the request.
                 request.headers_mut().remove("authorization");
                 request.headers_mut().remove("host");
                 let response = client.send(request.map(kube::client::Body::from)).await?;
@@ -61,16 +61,16 @@ impl Upstream {
     }
 }
 
-/// Serves on a free port, which is returned.
+/// Serves on a free port, and returns the port.
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is available.
 pub async fn serve(door: Door, upstream: Upstream) -> Result<u16> {
     listen(move |stream| {
         let (door, upstream) = (door.clone(), upstream.clone());
         async move {
             let answer = service_fn(move |request| {
-                // A task of its own: what was begun takes effect even if the actor does not wait for it.
+                // A separate task handles the request, so that its effect takes place even if the actor does not wait for it.
                 let answering = tokio::spawn(answer(door.clone(), upstream.clone(), request));
                 async move { answering.await? }
             });
@@ -80,7 +80,7 @@ pub async fn serve(door: Door, upstream: Upstream) -> Result<u16> {
     .await
 }
 
-/// An error breaks the connection without an answer.
+/// Handles a request. An error breaks the connection without a response.
 async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> Result<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     parts.uri = parts.uri.path_and_query().map_or("/", |path| path.as_str()).parse()?;
@@ -97,7 +97,7 @@ async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> R
     }
     let response = upstream.send(request).await?;
     let (parts, body) = response.into_parts();
-    // The effect has happened once the answer is complete.
+    // The effect has taken place when the response is complete.
     let body = body.collect().await?.to_bytes();
     match door.after(fault).await {
         true => Ok(Response::from_parts(parts, whole(body))),
@@ -105,10 +105,11 @@ async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> R
     }
 }
 
-/// What a request changes, or asks of the archive; `None` if nothing that counts: leases are renewed by the clock.
+/// The operation of a request that changes something or reads the archive. `None` for requests that do not count as
+/// effects. Renewals of the Lease do not count, since they depend on the clock.
 fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
     if channel == Channel::ApiServerToArchive {
-        // It only reads, and what it reads decides whether an order is new.
+        // These requests only read, but their result decides whether an order is new.
         let what = if path.contains("/namespaces/") { "orders/NAME" } else { "orders" };
         return Some(format!("{method} {what}"));
     }
@@ -116,7 +117,7 @@ fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
         return None;
     }
     if !matches!(channel, Channel::ApiServerToKube | Channel::OperatorToKube) {
-        // A key is another one in each run.
+        // Keys differ between runs.
         let segments: Vec<&str> = path.split('/').map(|segment| if segment.len() > 30 { "KEY" } else { segment }).collect();
         return Some(format!("{method} {}", segments.join("/")));
     }
@@ -131,7 +132,7 @@ fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
     }
 }
 
-/// A request that changes nothing.
+/// Forwards a request that changes nothing.
 async fn look(door: &Door, upstream: &Upstream, request: Request<Bytes>) -> Result<Response<Body>> {
     let query = request.uri().query().unwrap_or_default();
     let of_orders = door.channel == Channel::OperatorToKube && request.uri().path().ends_with("/orders");
@@ -146,7 +147,7 @@ async fn look(door: &Door, upstream: &Upstream, request: Request<Bytes>) -> Resu
     Ok(if of_orders && is_watch { response.map(|body| gated(body, door)) } else { response })
 }
 
-/// A watch whose events come as the switchboard says.
+/// The body of a watch, whose events pass or stop according to the switchboard.
 fn gated(body: Body, door: &Door) -> Body {
     let watches = door.board.watches();
     let frames = stream::unfold(Some((body, watches)), |state| async {

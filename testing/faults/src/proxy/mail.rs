@@ -1,5 +1,5 @@
-//! Between notify and the mail server (RFC 5321, without extensions that change
-//! the conversation).
+//! The proxy between notify and the mail server (RFC 5321, without extensions that change
+//! the sequence of commands).
 
 use anyhow::{Result, bail};
 use tokio::{
@@ -9,10 +9,10 @@ use tokio::{
 
 use super::{Door, Refusal, listen};
 
-/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+/// Serves on a free port, and returns the port. Connections are forwarded to `upstream` (`host:port`).
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is available.
 pub async fn serve(door: Door, upstream: String) -> Result<u16> {
     listen(move |client| {
         let (door, upstream) = (door.clone(), upstream.clone());
@@ -42,7 +42,7 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
                 Some(Refusal::Cut) => return Ok(()),
                 Some(Refusal::Answer(code)) => {
                     client.write_all(format!("{code} a planned fault\r\n").as_bytes()).await?;
-                    // The server was not told; a new conversation is simpler than a repaired one.
+                    // The server did not receive the command, so the two sides differ. A new connection is simpler than a repair.
                     return client.shutdown().await.map_err(Into::into);
                 }
                 None => {}
@@ -56,7 +56,7 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
             if !(is_data && name == "DATA" && answer.starts_with(b"354")) {
                 break;
             }
-            // The message as a whole is the effect, not its lines.
+            // The effect is the message as a whole, not its lines.
             request = message(&mut client).await?;
             operation = Some("message");
         }
@@ -81,7 +81,7 @@ async fn line(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-/// A reply of one line or several.
+/// Reads a reply of one or several lines.
 async fn reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut reply = Vec::new();
     loop {
@@ -93,7 +93,7 @@ async fn reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     }
 }
 
-/// A message with the line that ends it.
+/// Reads a message, including the line that ends it.
 async fn message(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut message = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! What stands between the parts: passes everything on, reports each effect and
-//! does to it what the switchboard says.
+//! The proxies between the components. They forward all traffic, report each effect to the
+//! switchboard, and inject the fault that the switchboard returns.
 
 pub mod http;
 pub mod mail;
@@ -21,22 +21,22 @@ use crate::{
     switchboard::Switchboard,
 };
 
-/// One side of a connection between two parts, as its proxy sees it.
+/// The client's side of a proxy: its channel and its component.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// Between whom.
+    /// The channel of the proxy.
     pub channel: Channel,
-    /// Whose connections come in here.
+    /// The component that connects to the proxy.
     pub by: Part,
-    /// What to report to.
+    /// The switchboard to which effects are reported.
     pub board: Arc<Switchboard>,
-    /// What faults happen to; set once they run.
+    /// The processes into which faults are injected; set as soon as they run.
     pub actors: Arc<OnceLock<Actors>>,
 }
 
 impl Door {
-    /// Does the part of a fault that happens before the effect does, if any.
-    /// `Some` if the effect is not to happen at all.
+    /// Injects the part of a fault that precedes the effect, if any.
+    /// Returns `Some` if the effect must not take place.
     async fn before(&self, fault: Option<Fault>) -> Option<Refusal> {
         match fault? {
             Fault::KillBefore => {
@@ -57,7 +57,7 @@ impl Door {
         }
     }
 
-    /// Does the part of a fault that happens after the effect did. Whether the actor gets its reply.
+    /// Injects the part of a fault that follows the effect. Returns whether the actor gets its reply.
     async fn after(&self, fault: Option<Fault>) -> bool {
         match fault {
             Some(Fault::KillAfter) => self.crash().await,
@@ -89,12 +89,12 @@ impl Door {
     }
 }
 
-/// Why an effect does not happen.
+/// The reason why an effect does not take place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     /// The connection breaks.
     Cut,
-    /// It is answered with this code.
+    /// The request is refused with this code.
     Answer(u16),
 }
 
@@ -109,7 +109,7 @@ where
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            // How a connection ends is the business of its two sides.
+            // Both ends handle the end of a connection themselves.
             tokio::spawn(serve(stream));
         }
     });

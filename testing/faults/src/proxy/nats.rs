@@ -1,6 +1,6 @@
-//! Between a service and the broker: reads the client protocol of NATS (its
-//! documentation's chapter "Client Protocol") as far as is needed to know what
-//! is published and acknowledged when.
+//! The proxy between a service and the broker. It parses the client protocol of NATS (the
+//! chapter "Client Protocol" of its documentation) as far as necessary to detect when
+//! messages are published and acknowledged.
 
 use std::collections::HashMap;
 
@@ -17,13 +17,13 @@ use tokio::{
 use super::{Door, Refusal, listen};
 use crate::{fault::Fault, switchboard::UnderWay};
 
-/// The largest message that is passed on, in bytes.
+/// The largest message that is forwarded, in bytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 
-/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+/// Serves on a free port, and returns the port. Connections are forwarded to `upstream` (`host:port`).
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is available.
 pub async fn serve(door: Door, upstream: String) -> Result<u16> {
     listen(move |client| {
         let (door, upstream) = (door.clone(), upstream.clone());
@@ -37,13 +37,13 @@ pub async fn serve(door: Door, upstream: String) -> Result<u16> {
     .await
 }
 
-/// A line of the protocol, with the payload that follows it, if one does.
+/// A line of the protocol, with the payload that follows it, if any.
 struct Frame {
     line: String,
     bytes: Vec<u8>,
 }
 
-/// The frames of one side, read apart from what is done about them.
+/// Reads the frames of one side in a separate task from their handling.
 fn frames(stream: OwnedReadHalf) -> mpsc::Receiver<Frame> {
     let (sender, frames) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -83,7 +83,7 @@ async fn converse(
     mut from_server: mpsc::Receiver<Frame>,
     mut to_server: OwnedWriteHalf,
 ) -> Result<()> {
-    // Published and not confirmed yet, by the subject of the confirmation.
+    // Messages that are published and not confirmed yet, by the subject of the confirmation.
     let mut pending: HashMap<String, (Option<Fault>, UnderWay<'_>)> = HashMap::new();
     loop {
         tokio::select! {
@@ -122,11 +122,11 @@ async fn converse(
 #[derive(Debug, PartialEq, Eq)]
 struct Effect {
     operation: String,
-    /// The subject over which the broker confirms it, if it does.
+    /// The subject on which the broker confirms the effect, if it does.
     confirmed_over: Option<String>,
 }
 
-/// What a client's line changes; `None` if nothing that counts.
+/// The effect of a client's line; `None` if the line does not count as an effect.
 fn effect(line: &str) -> Option<Effect> {
     let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
     let (subject, sizes) = match words.as_slice() {
@@ -135,7 +135,7 @@ fn effect(line: &str) -> Option<Effect> {
         _ => return None,
     };
     if let Some(rest) = subject.strip_prefix("$JS.ACK.") {
-        // The stream's place depends on the version of the subject.
+        // The position of the stream's name depends on the version of the subject format.
         let stream = rest.split('.').find(|token| token.starts_with("ORDERS-"))?;
         return Some(Effect { operation: format!("ack {stream}"), confirmed_over: None });
     }

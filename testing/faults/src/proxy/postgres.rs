@@ -1,6 +1,6 @@
-//! Between a service and PostgreSQL: reads the frontend's messages (protocol
+//! The proxy between a service and PostgreSQL. It parses the frontend's messages (protocol
 //! version 3.0, PostgreSQL documentation chapter "Frontend/Backend Protocol")
-//! as far as is needed to know which statement is executed when.
+//! as far as necessary to detect when each statement is executed.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use tokio::{
 use super::{Door, Refusal, listen};
 use crate::{fault::Fault, switchboard::UnderWay};
 
-/// The largest message that is passed on, in bytes.
+/// The largest message that is forwarded, in bytes.
 const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
 
-/// Serves on a free port, which is returned; connections go on to `upstream` (`host:port`).
+/// Serves on a free port, and returns the port. Connections are forwarded to `upstream` (`host:port`).
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is available.
 pub async fn serve(door: Door, upstream: String) -> Result<u16> {
     listen(move |client| {
         let (door, upstream) = (door.clone(), upstream.clone());
@@ -33,7 +33,7 @@ pub async fn serve(door: Door, upstream: String) -> Result<u16> {
     .await
 }
 
-/// A message with its type; the start-up message has none.
+/// A message with its type. The startup message has no type.
 struct Message {
     kind: u8,
     bytes: Vec<u8>,
@@ -82,7 +82,7 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
                 let Some(message) = message else { return Ok(()) };
                 match message.kind {
                     b'K' => session = i32::from_be_bytes(message.bytes[5..9].try_into()?),
-                    // The statement is done, for good or ill.
+                    // The statement has finished, successfully or not.
                     b'Z' => if let Some((fault, _under_way)) = pending.take() && !door.after(fault).await { return Ok(()) },
                     _ => {}
                 }
@@ -92,7 +92,7 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
     }
 }
 
-/// Passes on what comes before messages have types. Encryption is declined.
+/// Forwards the startup messages, which have no type. Declines encryption.
 async fn start_up(
     from_client: &mut (impl AsyncRead + Unpin),
     to_client: &mut (impl AsyncWrite + Unpin),
@@ -117,8 +117,8 @@ async fn start_up(
     }
 }
 
-/// The messages of one side, read apart from what is done about them: reading
-/// must not be given up half-way through one.
+/// Reads the messages of one side in a separate task from their handling, since reading
+/// must not be cancelled in the middle of a message.
 fn messages(mut stream: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Message> {
     let (sender, messages) = mpsc::channel(16);
     tokio::spawn(async move {
@@ -146,7 +146,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Message> {
     Ok(Message { kind, bytes })
 }
 
-/// A text that ends with a zero byte, and what comes after it.
+/// Splits off a text that ends with a zero byte. Returns the text and the remaining bytes.
 fn text(bytes: &[u8]) -> Result<(String, &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0).context("a text ends with a zero byte")?;
     Ok((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..]))
@@ -157,13 +157,13 @@ fn two_texts(bytes: &[u8]) -> Result<(String, String)> {
     Ok((first, text(rest)?.0))
 }
 
-/// What a statement changes, such as `INSERT INTO postings`; `None` if nothing.
-/// Looking for messages that are due happens by the clock and does not count.
+/// The operation of a statement that changes data, such as `INSERT INTO postings`; `None` for other statements.
+/// Queries for due messages depend on the clock and do not count.
 fn effect(sql: &str) -> Option<String> {
     let words: Vec<&str> = sql.split_whitespace().collect();
     match words.as_slice() {
         ["COMMIT", ..] => Some("COMMIT".to_owned()),
-        // Several changes in one statement, which is a transaction of its own.
+        // One statement with several changes, which is a separate transaction.
         ["WITH", name, "AS", ..] => Some(format!("WITH {name}")),
         ["DELETE", "FROM", table, ..] => Some(format!("DELETE FROM {table}")),
         ["INSERT", "INTO", table, ..] => Some(format!("INSERT INTO {table}")),

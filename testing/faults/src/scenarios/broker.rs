@@ -1,12 +1,12 @@
-//! The broker's own faults.
+//! Scenarios in which the broker fails.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use orders_contracts::topology::{NOTIFY, Stream};
-use orders_service::broker::streams::stream_config;
 use orders_crds::Outcome;
+use orders_service::broker::streams::stream_config;
 use orders_testbed::wait_for;
 
 use super::same;
@@ -18,13 +18,13 @@ use crate::{
 
 const LOGIN: &str = "listener";
 
-/// Orders at a time.
+/// The number of orders that are placed concurrently.
 const ORDERS: usize = 10;
 
-/// How long the broker is away.
+/// How long the broker is unavailable.
 const AWAY: Duration = Duration::from_secs(60);
 
-/// How long one service does not reach it.
+/// How long one service cannot reach the broker.
 const PARTED: Duration = Duration::from_secs(20);
 
 async fn open(shop: &Shop) -> Result<()> {
@@ -42,7 +42,7 @@ async fn place(shop: &Shop, from: usize, to: usize) -> Result<Vec<i64>> {
     Ok(ids)
 }
 
-/// The fault does happen: not all of these orders are done while it lasts.
+/// Asserts that the fault has an effect: while it lasts, not all of these orders are settled.
 async fn held_up(shop: &Shop, ids: &[i64]) -> Result<()> {
     for id in ids {
         let order = shop.orders().get(&format!("order-{id}")).await?;
@@ -53,7 +53,7 @@ async fn held_up(shop: &Shop, ids: &[i64]) -> Result<()> {
     bail!("the fault held nothing up")
 }
 
-/// All are paid once, and their customers told once each.
+/// Asserts that each order is paid once and its customer notified once.
 async fn all_paid(shop: &Shop, ids: &[i64]) -> Result<()> {
     for id in ids {
         let order = settled(shop, &format!("order-{id}")).await?;
@@ -63,7 +63,7 @@ async fn all_paid(shop: &Shop, ids: &[i64]) -> Result<()> {
     customer::assert_balance(shop, LOGIN, 1000 - 10 * ids.len()).await
 }
 
-/// The broker is killed with orders under way, stays away for a minute, and comes back with what it had.
+/// The broker is killed while orders are processed, is unavailable for a minute, and restarts with its data.
 pub(super) async fn away(shop: &Shop) -> Result<()> {
     open(shop).await?;
     let mut nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
@@ -77,7 +77,7 @@ pub(super) async fn away(shop: &Shop) -> Result<()> {
     all_paid(shop, &ids).await
 }
 
-/// The broker stands still (SIGSTOP): connections stay, and nothing answers.
+/// The broker is frozen (SIGSTOP): connections stay open, but it does not respond.
 pub(super) async fn stands_still(shop: &Shop) -> Result<()> {
     open(shop).await?;
     let nats = shop.nats.as_ref().context("this style has no broker")?.lock().await;
@@ -90,8 +90,8 @@ pub(super) async fn stands_still(shop: &Shop) -> Result<()> {
     all_paid(shop, &ids).await
 }
 
-/// One service after the other does not reach the broker for a while, and does not notice at once:
-/// what it sends is held, and what is sent to it.
+/// One service after the other cannot reach the broker for a while. The service does not notice immediately, since
+/// messages in both directions are held, not lost.
 pub(super) async fn parted(shop: &Shop, services: &[crate::effect::Channel]) -> Result<()> {
     open(shop).await?;
     let mut ids = Vec::new();
@@ -106,7 +106,7 @@ pub(super) async fn parted(shop: &Shop, services: &[crate::effect::Channel]) -> 
     all_paid(shop, &ids).await
 }
 
-/// The streams are full and take nothing; later there is room again.
+/// The streams are full and accept no messages. Later they have space again.
 pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     open(shop).await?;
     let first = place(shop, 0, 1).await?;
@@ -129,7 +129,7 @@ pub(super) async fn full_stream(shop: &Shop) -> Result<()> {
     all_paid(shop, &ids).await
 }
 
-/// What no service understands becomes a dead letter, and each goes on.
+/// Messages that no service can parse become dead letters, and every service continues.
 pub(super) async fn garbage(shop: &Shop) -> Result<()> {
     open(shop).await?;
     let jetstream = shop.jetstream().await?.context("this style has no broker")?;
@@ -142,7 +142,7 @@ pub(super) async fn garbage(shop: &Shop) -> Result<()> {
         r#"{"specversion":"1.0","id":"1","source":"/","type":"homework.arch.orders.decided.v1","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{"key":"k","login":"a","email":"a@b.cd","amount":"1.00","outcome":"AccountFrozen","balance":"0.00"}}"#,
         r#"{"specversion":"1.0","id":"1","source":"/","type":"unknown.v7","subject":"k","time":"2026-01-01T00:00:00Z","datacontenttype":"application/json","data":{}}"#,
     ];
-    // What is said while nobody listens is kept for nobody.
+    // A message that is published while there is no consumer is not kept for a consumer.
     let outcomes = jetstream.get_stream(Stream::Outcomes.name()).await?;
     let listens = || async { outcomes.consumer_info(NOTIFY.service.name()).await.ok().map(drop) };
     wait_for("notify to listen", SETTLE_LIMIT, listens).await?;

@@ -1,4 +1,4 @@
-//! Orders on their way out: deleted while they are being charged, archived and removed.
+//! Scenarios about the deletion of orders: while they are charged, and after they are archived.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ use crate::{
 const LOGIN: &str = "leaver";
 const ORDERS: usize = 20;
 
-/// Longer than the operator waits for billing, so that some charges are unknown.
+/// How long billing is held: longer than the operator waits for it, so that the state of some charges is unknown.
 const HELD: Duration = Duration::from_secs(7);
 
-/// How long finished orders take to be archived and removed, with the operator killed every few seconds.
+/// The time limit for finished orders to be archived and deleted, while the operator is killed every few seconds.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
-/// Orders are deleted while billing's database stands still: each is charged and
-/// known to the archive as paid, or not charged in the end.
+/// Orders are deleted while billing's database is held. In the end, each order is either charged and
+/// archived as paid, or not charged.
 pub(super) async fn deleted_while_charged(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
     customer::register(shop, LOGIN, ORDERS * 10).await?;
@@ -48,8 +48,8 @@ pub(super) async fn deleted_while_charged(shop: &Shop) -> Result<()> {
     customer::assert_balance(shop, LOGIN, (ORDERS - paid) * 10).await
 }
 
-/// The operators and the archive are killed again and again while orders are
-/// charged, archived and removed: each is in the archive once in the end, as paid.
+/// The operators and the archive are killed repeatedly while orders are
+/// charged, archived and deleted. In the end, each order is in the archive once, as paid.
 pub(super) async fn removed_under_kills(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
     customer::register(shop, LOGIN, ORDERS * 10).await?;
@@ -89,7 +89,7 @@ async fn all_gone(shop: &Shop, limit: Duration) -> Result<()> {
     .await
 }
 
-/// What the public API lists of the customer's orders.
+/// The customer's orders, as the public API lists them.
 async fn listed(shop: &Shop) -> Result<Vec<Value>> {
     let url = format!("{}/orders?login={LOGIN}&limit=100", shop.url);
     wait_for("the list of orders", SETTLE_LIMIT, || async {

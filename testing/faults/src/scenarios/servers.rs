@@ -1,4 +1,4 @@
-//! Databases that run out of something.
+//! Scenarios in which a database runs out of a resource.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,11 +21,11 @@ use crate::{
 
 const LOGIN: &str = "waiter";
 
-/// More than billing has connections to its database.
+/// The number of concurrent requests: more than billing has connections to its database.
 const REQUESTS: usize = 60;
 
-/// While billing's connections all wait for the database, it says 503 and when
-/// to come again; and each refill happens once in the end.
+/// While all of billing's connections wait for the database, billing returns 503 with a time for the
+/// retry. In the end, each refill has taken place once.
 pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
     customer::register(shop, LOGIN, 1).await?;
@@ -52,7 +52,7 @@ pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
     customer::assert_balance(shop, LOGIN, REQUESTS + 1).await
 }
 
-/// While the disk is full nothing is charged and nothing is lost.
+/// While the disk is full, no order is charged and no data is lost.
 pub(super) async fn full_disk(shop: &Shop, disk: &SmallDisk) -> Result<()> {
     shop.board.begin(Vec::new());
     customer::register(shop, LOGIN, 100).await?;
@@ -99,7 +99,7 @@ impl SmallDisk {
         self.path().join("ballast")
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk, so that no byte is free.
     fn fill(&self) -> Result<()> {
         use std::io::Write;
         let mut ballast = std::fs::File::create(self.ballast())?;

@@ -1,4 +1,4 @@
-//! Many faults at once.
+//! Scenarios with many random faults at the same time.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const LOGIN: &str = "stormy";
 const ORDERS: usize = 40;
 const ONE_IN: u32 = 6;
 
-/// Orders at once on one account that has enough for all but ten of them. Half of
-/// them are cancelled, whatever they have come to, while the storm goes on.
+/// Places concurrent orders on one account, whose balance suffices for all but ten of them. Half of
+/// the orders are cancelled, in any state, while random faults continue.
 pub(super) async fn storm(shop: &Shop, seed: u64) -> Result<()> {
     shop.board.begin(Vec::new());
     let balance = (ORDERS - 10) * 10;
@@ -37,7 +37,7 @@ pub(super) async fn storm(shop: &Shop, seed: u64) -> Result<()> {
 
     let mut orders = Vec::new();
     for (number, (_, id)) in placed.iter().enumerate() {
-        // What was refused before it was cancelled stays refused: 409.
+        // The cancellation of an order that is already refused returns 409, and the order stays refused.
         let is_cancelled = number % 2 == 0 && cancelled[number / 2] != 409;
         orders.push(if is_cancelled { unpaid(shop, *id).await? } else { settled(shop, &format!("order-{id}")).await? });
     }
@@ -54,7 +54,7 @@ pub(super) async fn storm(shop: &Shop, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The order once its cancellation is done.
+/// Waits until the cancellation is complete, and returns the order.
 async fn unpaid(shop: &Shop, id: i64) -> Result<Order> {
     let what = format!("order-{id} to be cancelled and its customer told");
     crate::workload::settled_if(shop, &format!("order-{id}"), &what, |order| matches!(order.outcome(), Outcome::Refused(_))).await

@@ -1,4 +1,4 @@
-//! What the operator sees of the orders, and when.
+//! Scenarios in which the operator's view of the orders is incomplete or outdated.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ use crate::{
 const LOGIN: &str = "viewer";
 const NAME: &str = "order-of-viewer";
 
-/// Longer than the operator takes for an order that it sees, and than it takes
-/// what it sees for the truth.
+/// Longer than the operator needs for an order that it sees, and longer than it relies on
+/// its view without reading the order again.
 const LONG_ENOUGH: Duration = Duration::from_secs(4);
 
 async fn open(shop: &Shop) -> Result<()> {
     shop.board.begin(Vec::new());
     customer::register(shop, LOGIN, 100).await?;
-    // Until then an operator would list the orders rather than watch them.
+    // Until an operator watches the orders, it would list them instead.
     wait_for("the operator to watch", SETTLE_LIMIT, || async { shop.board.is_watched().then_some(()) }).await
 }
 
-/// As `kubectl create` would.
+/// Creates an order as `kubectl create` does.
 async fn create(shop: &Shop, amount: &str) -> Result<Order> {
     let email = format!("{LOGIN}@example.com");
     let spec = OrderSpec { login: LOGIN.to_owned(), email, cart_id: 0, amount: amount.to_owned(), ..OrderSpec::default() };
@@ -48,7 +48,7 @@ async fn delete(shop: &Shop) -> Result<()> {
         .await
 }
 
-/// How often the operator asked for a charge.
+/// The number of charges that the operator requested.
 fn charges_asked_for(shop: &Shop) -> usize {
     let is_one = |operation: &str| matches!(operation, "POST /billing/withdraw" | "publish orders.payment.requested");
     shop.board.seen().iter().filter(|effect| is_one(&effect.operation)).count()
@@ -75,7 +75,8 @@ pub(super) async fn unseen_change(shop: &Shop) -> Result<()> {
     tokio::time::sleep(LONG_ENOUGH).await;
     same("charges of an order that was not seen", charges_asked_for(shop), 0)?;
     shop.board.set_watches(Watches::Open);
-    // It may be asked for twice, as the first status is of the order before the change; it is made once.
+    // The operator may request the charge twice, since the first status belongs to the order before the change. Billing
+    // charges once.
     paid_once(shop, 70).await
 }
 
@@ -130,7 +131,7 @@ pub(super) async fn expired_watch(shop: &Shop) -> Result<()> {
     create(shop, "30.00").await?;
     shop.board.set_watches(Watches::Expired);
     wait_for("the watch to end", SETTLE_LIMIT, || async { (!shop.board.is_watched()).then_some(()) }).await?;
-    // The next list alone shows the order: what is watched from then on brings nothing.
+    // Only the next list shows the order: the watch that follows delivers no event for it.
     shop.board.set_watches(Watches::Paused);
     paid_once(shop, 70).await?;
     shop.board.set_watches(Watches::Open);
@@ -153,13 +154,13 @@ pub(super) async fn stale_restart(shop: &Shop) -> Result<()> {
     }
     wait_for("an operator to list the orders", SETTLE_LIMIT, || async { shop.board.has_listed().then_some(()) }).await?;
     tokio::time::sleep(LONG_ENOUGH).await;
-    // An order that looks two seconds old or older is looked up instead, which a slow restart comes to.
+    // If an order appears two seconds old or older, the operator looks it up instead. That happens after a slow restart.
     println!("  charges asked for again from an older view: {}", charges_asked_for(shop) - asked);
     shop.board.set_watches(Watches::Open);
     paid_once(shop, 70).await
 }
 
-/// The orders, byte for byte as the API server lists them.
+/// The list of orders, byte for byte as the API server returns it.
 async fn list(shop: &Shop) -> Result<Bytes> {
     let path = format!("/apis/arch.homework/v1/namespaces/{}/orders", shop.namespace);
     let request = hyper::Request::get(path).body(kube::client::Body::empty())?;

@@ -1,4 +1,4 @@
-//! An order that is archived and removed, and asked for afterwards.
+//! The workload `Removal`: an order that is archived and deleted, and requested afterwards.
 
 use anyhow::{Context, Result};
 use kube::ResourceExt;
@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{Ending, SETTLE_LIMIT, look, texts};
 use crate::{customer, shop::Shop};
 
-/// One order under a key. Once it is gone it is placed again under its key, shown and listed.
+/// Places one order with an idempotency key. After the order is deleted, places it again with the same key, reads it and
+/// lists it.
 pub(super) async fn run(shop: &Shop, login: &str) -> Result<Ending> {
     customer::register(shop, login, 100).await?;
     let place = || customer::place(shop, login, 0, 30, "");
@@ -50,7 +51,7 @@ async fn gone(shop: &Shop, name: &str) -> Result<()> {
     .await
 }
 
-/// What the public API says of the order, or that there is none.
+/// The order as the public API returns it, or that it does not exist.
 async fn shown(shop: &Shop, id: i64) -> Result<String> {
     let url = format!("{}/orders/{id}", shop.url);
     wait_for("an answer about a removed order", SETTLE_LIMIT, || async {
@@ -64,9 +65,9 @@ async fn shown(shop: &Shop, id: i64) -> Result<String> {
     .await
 }
 
-/// How an order stands, in one line.
+/// Describes the state of an order in one line.
 fn describe(order: &Value) -> String {
-    // How often something was tried in between is not the same each time.
+    // The number of attempts differs between runs.
     let history = order["history"].as_array().into_iter().flatten();
     let charges = history.filter(|entry| entry["action"] == "Charge" && entry["reason"] == "Paid").count();
     format!(

@@ -1,5 +1,5 @@
-//! `orders-dev`, the inner loop of development: the services on this machine, the cluster's control
-//! plane beside them, until Ctrl-C. `INTERACTION` names the style in which they talk.
+//! `orders-dev`, for development: runs the services on this machine with the cluster's control
+//! plane, until Ctrl-C. `INTERACTION` selects the style of interaction.
 
 use std::fs;
 
@@ -12,16 +12,16 @@ use orders_testbed::{Cache, Cluster, Inbox, Nats};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the public API answers.
+/// The port of the public API.
 const PORT: u16 = 8080;
 
-/// Where the orders are.
+/// The namespace of the orders.
 const NAMESPACE: &str = "shop";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let cache = Cache::locate()?;
-    // From here on, so that an early Ctrl-C ends what was started, too.
+    // The handler is installed first, so that an early Ctrl-C also stops everything that was started.
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         result = run(&cache) => result?,
@@ -32,7 +32,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Starts the services and says where they are. Databases and logs are kept in the cache's `run/dev`.
+/// Starts the services and prints their URLs. Databases and logs are in the cache's directory `run/dev`.
 async fn run(cache: &Cache) -> Result<()> {
     let directory = cache.run("dev");
     fs::create_dir_all(&directory)?;
@@ -58,6 +58,6 @@ async fn run(cache: &Cache) -> Result<()> {
     println!("logs     {}/*.log", directory.display());
     println!("kubectl  export KUBECONFIG={}; kubectl get orders -n {NAMESPACE}", cluster.kubeconfig.display());
     println!("Ctrl-C ends the services; the control plane stays (testbed down)");
-    // They run as long as these values live.
+    // The services run as long as these values live.
     std::future::pending().await
 }

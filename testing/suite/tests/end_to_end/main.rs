@@ -1,7 +1,7 @@
-//! The chart on a real node, by the commands that the README gives to users.
+//! Tests of the chart on a real node, with the commands of the README.
 //!
-//! Run by `make test-e2e`, which brings up the node and loads the images. Each
-//! test installs the chart if it is not there, and leaves it so.
+//! `make test-e2e` starts the node, loads the images and runs these tests. Each
+//! test installs the chart if necessary, and does not uninstall it.
 
 mod release;
 mod templates;
@@ -35,7 +35,7 @@ async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
 async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
     let release = Release::installed().await?;
     release.customer("kubectl-user", 900).await?;
-    // Made with kubectl alone, and so without an id.
+    // The order is created with kubectl only, and therefore has no id.
     let file = tempfile::NamedTempFile::new()?;
     let order = |name: &str, login: &str, amount: &str| {
         json!({"apiVersion": "arch.homework/v1", "kind": "Order", "metadata": {"name": name, "namespace": "shop"},
@@ -112,7 +112,7 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
     ] {
         assert_eq!(release.can(account, verb, resource), allowed, "{account} {verb} {resource}");
     }
-    // What the services take from each other has no way in from outside.
+    // The internal APIs of the services are not reachable from outside.
     release.customer("outsider", 100).await?;
     let (status, _) = release.call(Method::POST, "/billing/withdraw", Some(json!({"login": "outsider", "balance": 50}))).await?;
     assert!([401, 403, 404].contains(&status), "{status}");
@@ -188,7 +188,7 @@ async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
     assert_eq!(release.order_surely("audited", 60, "audited-1").await?, 200);
     assert_eq!(release.order_surely("audited", 60, "audited-2").await?, 400);
     release.settled("audited").await?;
-    // Orders that other tests deleted after they were paid are in the archive, so that their charges are not without an order.
+    // Paid orders that other tests deleted are in the archive, so that each charge has an order.
     let audited = release.kubectl_orders(&["audit", "-n", "shop"])?;
     println!("{audited:?}");
     assert_eq!(audited.exit_code, Some(0), "{audited:?}");
@@ -218,7 +218,7 @@ async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
     Ok(())
 }
 
-/// Without `kubectl orders`, as the chart's notes say.
+/// Runs the audit without `kubectl orders`, with the commands of the chart's notes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_runs_on_demand_by_kubectl_alone() -> Result<()> {
     let release = Release::installed().await?;

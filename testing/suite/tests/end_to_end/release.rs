@@ -1,4 +1,4 @@
-//! The chart installed on the node, as a user would, and the user's commands.
+//! A release of the chart on the node, and the commands of a user.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,13 +13,13 @@ use orders_testbed::{Cache, Cluster, binary, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// How long a rollout or a settling may take on two busy cores.
+/// The time limit for a rollout, and for orders to settle, on two busy cores.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
-/// Where the README has the service answer.
+/// The URL of the service in the README.
 pub const BASE_URL: &str = "http://arch.homework";
 
-/// A release of the chart in the namespace that the README names.
+/// A release of the chart in the namespace of the README.
 pub struct Release {
     pub client: Client,
     pub http: reqwest::Client,
@@ -32,7 +32,7 @@ pub fn repository() -> &'static Path {
 }
 
 impl Release {
-    /// The node's, whatever is installed there.
+    /// The release on the node, in whatever state it is.
     pub async fn on_the_node() -> Result<Self> {
         let cluster = Cluster::node().await.context("the node is not up: run `make test-e2e`")?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
@@ -44,7 +44,7 @@ impl Release {
         })
     }
 
-    /// Installs or upgrades to the chart of this checkout and waits until it answers.
+    /// Installs the chart of this checkout, or upgrades to it, and waits until the service responds.
     pub async fn installed() -> Result<Self> {
         let release = Self::on_the_node().await?;
         release.upgrade(&[])?;
@@ -52,17 +52,17 @@ impl Release {
         Ok(release)
     }
 
-    /// Does what `make demo` does, too: the name and port of the README, passed on to the Service.
+    /// Forwards the host name and port of the README to the Service, as `make demo` does.
     pub fn expose(&self) -> Result<()> {
         run(Command::new(binary("testbed")?).args(["expose", "--namespace", "shop"])).map(drop)
     }
 
-    /// `helm upgrade --install` of this checkout's chart with these further arguments.
+    /// Runs `helm upgrade --install` with this checkout's chart and these additional arguments.
     pub fn upgrade(&self, arguments: &[&str]) -> Result<String> {
         self.upgrade_to(repository(), "testbed", arguments)
     }
 
-    /// The same of another checkout's chart, with the images of this tag.
+    /// Runs `helm upgrade --install` with another checkout's chart and the images with this tag.
     pub fn upgrade_to(&self, checkout: &Path, tag: &str, arguments: &[&str]) -> Result<String> {
         let mut helm = self.command("helm");
         helm.args(["upgrade", "--install", "orders"]).arg(checkout.join("helm/orders"));
@@ -74,7 +74,7 @@ impl Release {
         run(helm.args(["--wait", "--timeout", "5m"]).args(arguments)).inspect_err(|_| self.explain())
     }
 
-    /// Prints what a person would look at, for the log of a failed run.
+    /// Prints diagnostic information for the log of a failed run.
     fn explain(&self) {
         for arguments in [
             &["get", "pods,pvc,events", "-n", "shop"][..],
@@ -87,7 +87,7 @@ impl Release {
         }
     }
 
-    /// A program of the cluster's own version, for this cluster.
+    /// A command that runs a program of the cluster's version with this cluster's kubeconfig.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
         command.env("KUBECONFIG", &self.kubeconfig);
@@ -98,14 +98,14 @@ impl Release {
         run(self.command("kubectl").args(arguments))
     }
 
-    /// `kubectl orders`, however it ends.
+    /// Runs `kubectl orders`, and returns its result even if it fails.
     pub fn kubectl_orders(&self, arguments: &[&str]) -> Result<Ran> {
         let output = Command::new(binary("kubectl-orders")?).args(arguments).env("KUBECONFIG", &self.kubeconfig).output()?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
     }
 
-    /// Whether the service account may do this; the answer of `kubectl auth can-i`.
+    /// Whether the service account has this permission, according to `kubectl auth can-i`.
     pub fn can(&self, account: &str, verb: &str, resource: &str) -> bool {
         let user = format!("--as=system:serviceaccount:shop:orders-{account}");
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
@@ -121,8 +121,8 @@ impl Release {
         Ok((response.status().as_u16(), response.json().await.unwrap_or(Value::Null)))
     }
 
-    /// Opens an account with money in it. Each call has a key and is repeated while the answer is 503, as that
-    /// says: right after an installation the node's network may not know the new pods yet.
+    /// Opens an account and pays money in. Each call has a key and is repeated while the response is 503, as
+    /// that status requires: right after an installation, the node's network may not know the new pods yet.
     pub async fn customer(&self, login: &str, balance: i64) -> Result<()> {
         let register = self.http.post(format!("{BASE_URL}/billing/register?login={login}"));
         let refill = self.http.post(format!("{BASE_URL}/billing/refill")).json(&json!({"login": login, "balance": balance}));
@@ -138,8 +138,8 @@ impl Release {
         Ok(())
     }
 
-    /// Places an order under a key, again and again until there is a definite
-    /// answer: what a careful client does when pods go away under it.
+    /// Places an order with a key, and repeats the request until the response is
+    /// definite, as a careful client does when pods are deleted.
     pub async fn order_surely(&self, login: &str, amount: i64, key: &str) -> Result<u16> {
         let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 1, "amount": amount});
         wait_for(&format!("an outcome of order {key}"), LIMIT, || async {
@@ -163,7 +163,7 @@ impl Release {
         Ok(orders.list(&ListParams::default().fields(&format!("spec.login={login}"))).await?.items)
     }
 
-    /// Waits until each of the customer's orders is decided and told.
+    /// Waits until each of the customer's orders is decided and the customer is notified.
     pub async fn settled(&self, login: &str) -> Result<Vec<Order>> {
         wait_for(&format!("all orders of {login} to be decided and told"), LIMIT, || async {
             let orders = self.orders_of(login).await.ok()?;
@@ -175,7 +175,7 @@ impl Release {
     }
 }
 
-/// What a run of a program came to.
+/// The result of a run of a program.
 #[derive(Debug)]
 pub struct Ran {
     pub exit_code: Option<i32>,
@@ -183,7 +183,7 @@ pub struct Ran {
     pub error: String,
 }
 
-/// Runs a command to its end; its output, or an error with all of it.
+/// Runs a command to completion. Returns its output, or an error with its complete output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -1,5 +1,5 @@
-//! The chart's templates: what its values may be, and what must hold in every
-//! rendering.
+//! Tests of the chart's templates: which values they accept, and which properties every rendering must
+//! have.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::release::repository;
 
-/// Renders the chart with these arguments, separated by spaces, or gives helm's error.
+/// Renders the chart with these arguments, separated by spaces. Returns the rendering or helm's error.
 fn render(arguments: &str) -> Result<Result<String, String>> {
     render_with(arguments.split_whitespace())
 }
@@ -49,7 +49,7 @@ fn values_that_make_sense_render() -> Result<()> {
         "--set interaction=broker --set networkPolicy.enabled=false --set nats.server.persistence.enabled=false",
         "--set interaction=broker --set nats.existingSecret=mine --set nats.server.persistence.existingClaim=n",
         "--set interaction=broker --set nats.url=tls://nats.example.com:4222 --set nats.existingSecret=mine",
-        // Not read, so not judged.
+        // The chart ignores nats.url in this style, so it does not validate it.
         "--set nats.url=nats://nats.example.com",
     ] {
         assert!(render(arguments)?.is_ok(), "{arguments}: {:?}", render(arguments)?);
@@ -90,7 +90,7 @@ fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
     Ok(())
 }
 
-/// Every object of a rendering.
+/// The objects of a rendering.
 fn objects(rendered: &str) -> Vec<Value> {
     let documents = rendered.split("\n---\n").filter(|text| text.contains("kind:"));
     documents.map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))).collect()
@@ -182,7 +182,7 @@ fn the_audit_runs_on_demand_and_by_itself_only_with_a_schedule() -> Result<()> {
         let spec = &cron_job["spec"];
         assert_eq!((&spec["suspend"], &spec["schedule"]), (&suspend.into(), &schedule.into()), "{value}");
         assert_eq!(spec["concurrencyPolicy"], "Forbid");
-        // By which `kubectl orders audit` finds it, and knows what is in it.
+        // `kubectl orders audit` finds the CronJob by these labels, and relies on its contents.
         let labels = &cron_job["metadata"]["labels"];
         assert_eq!(
             (&labels["app.kubernetes.io/part-of"], &labels["app.kubernetes.io/component"]),
@@ -199,7 +199,7 @@ fn the_audit_runs_on_demand_and_by_itself_only_with_a_schedule() -> Result<()> {
     Ok(())
 }
 
-/// The names of the environment variables about the broker that a Deployment's container has.
+/// The names of the environment variables about the broker in a Deployment's container.
 fn broker_variables<'a>(objects: &'a [Value], component: &str) -> Vec<&'a str> {
     let name = format!("orders-{component}");
     let deployment = of_kind(objects, "Deployment").find(|object| object["metadata"]["name"] == *name);
@@ -208,7 +208,7 @@ fn broker_variables<'a>(objects: &'a [Value], component: &str) -> Vec<&'a str> {
     names.filter(|name| name.starts_with("NATS_") || *name == "INTERACTION").collect()
 }
 
-/// The kinds of what belongs to the chart's own server.
+/// The kinds of the objects of the chart's own server.
 fn broker_kinds(objects: &[Value]) -> Vec<&str> {
     let own = objects.iter().filter(|object| object["metadata"]["name"] == "orders-nats");
     let mut kinds: Vec<&str> = own.filter_map(|object| object["kind"].as_str()).collect();
@@ -237,7 +237,7 @@ fn a_broker_comes_with_the_chart_and_those_who_use_it_hear_of_it() -> Result<()>
         assert_eq!(broker_variables(&objects, "billing"), billing, "{interaction}");
         assert_eq!(broker_variables(&objects, "notify"), own, "{interaction}");
         assert_eq!(broker_variables(&objects, "api-server"), Vec::<&str>::new(), "{interaction}");
-        // Who hears of it is let in, and nobody else.
+        // The policy admits only the services that use the broker.
         let policy = of_kind(&objects, "NetworkPolicy").find(|policy| policy["metadata"]["name"] == "orders-nats");
         let rule = &policy.expect("a policy")["spec"]["ingress"][0];
         let peers = rule["from"].as_array().map_or(0, Vec::len);
@@ -254,7 +254,7 @@ fn passwords_of_the_broker_begin_with_a_letter() -> Result<()> {
     let data = secret["data"].as_object().expect("data");
     assert_eq!(data.len(), 4, "{data:?}");
     for (user, password) in data {
-        // The letter is p, which becomes c in Base64.
+        // The letter is p, which is encoded as c in Base64.
         let password = password.as_str().unwrap_or_default();
         assert!(password.starts_with('c') && password.len() > 40, "{user}: {password}");
     }

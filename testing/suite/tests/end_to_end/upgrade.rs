@@ -1,7 +1,7 @@
-//! From the commit before this one to this one, with orders in each state.
+//! Tests the upgrade from the previous commit to this one, with orders in each state.
 //!
-//! `make test-e2e` puts that commit's checkout and images in place. It is the last
-//! of these tests, since it begins with an empty cluster.
+//! `make test-upgrade` provides the previous commit's checkout and images. This test begins with an
+//! empty cluster, so it runs separately from the others.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::release::{LIMIT, Release, run};
 const LOGIN: &str = "upgraded";
 
 impl Release {
-    /// Removes the release with everything that it and its users made.
+    /// Removes the release, with all objects that it and its users created.
     fn remove(&self) -> Result<()> {
         run(self.command("helm").args(["uninstall", "orders", "-n", "shop", "--ignore-not-found", "--wait", "--timeout", "3m"]))?;
         self.kubectl(&["delete", "namespace", "shop", "--ignore-not-found", "--wait", "--timeout=3m"])?;
@@ -27,7 +27,7 @@ impl Release {
         Ok(())
     }
 
-    /// Has so many pods of a service, and waits until it is so.
+    /// Scales a service to this number of pods, and waits until they run.
     async fn scale(&self, component: &str, replicas: u32) -> Result<()> {
         let name = format!("deployment/orders-{component}");
         self.kubectl(&["scale", "-n", "shop", &name, &format!("--replicas={replicas}")])?;
@@ -72,7 +72,7 @@ impl Release {
     }
 }
 
-/// The checkout of the commit before this one; `None` where there is no history.
+/// The checkout of the previous commit; `None` if there is no history.
 fn previous() -> Result<Option<PathBuf>> {
     let checkout = orders_testbed::Cache::locate()?.path("previous/checkout");
     Ok(checkout.join("helm/orders/Chart.yaml").exists().then_some(checkout))
@@ -103,7 +103,7 @@ async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Res
         before.push(release.shown(id).await?);
     }
 
-    // Nobody takes mail, then billing is away, then the operator is.
+    // First the mail server is unavailable, then billing, then the operator.
     release.scale("inbox", 0).await?;
     let untold = release.post_order(10, 10).await?;
     release.reason(untold, ConditionType::Notified, Reason::Delivering).await?;
@@ -121,7 +121,7 @@ async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Res
     let untouched_cancelled = release.post_order(45, 0).await?;
     release.cancel(untouched_cancelled).await?;
 
-    // What was scaled by hand is the chart's again.
+    // The chart takes back the ownership of the fields that were scaled by hand.
     release.upgrade(&["--force-conflicts"])?;
     release.expose()?;
     let expected = [

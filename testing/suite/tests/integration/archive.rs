@@ -1,4 +1,4 @@
-//! The archive: what Kubernetes has of an order, kept and found again.
+//! Tests of the archive: finished orders are stored in it, deleted from Kubernetes, and found again.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{
     shop::{Answer, SOON, Shop, name},
 };
 
-/// Longer than the operator takes to archive an order, to wait until nobody counts on the resource, and to remove it.
+/// Longer than the operator needs to archive an order, to wait until no reader relies on the resource, and to delete it.
 const REMOVAL: Duration = SOON;
 
-/// A shop whose orders are removed as soon as they are finished and archived.
+/// A shop whose orders are deleted as soon as they are finished and archived.
 async fn hurried(change: impl FnOnce(&mut Vec<(&'static str, &'static str, String)>)) -> Result<Shop> {
     Shop::open_with(&Cluster::control_plane().await?, |mut options| {
         options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", "0".to_owned()));
@@ -27,7 +27,7 @@ async fn hurried(change: impl FnOnce(&mut Vec<(&'static str, &'static str, Strin
 }
 
 impl Shop {
-    /// A call of the archive with the token that this service has for it.
+    /// Calls the archive with this service's token for it.
     async fn archive(&self, account: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
         let token = std::fs::read_to_string(self.directory.path().join(format!("{account}-archive.token")))?;
         let request: RequestBuilder = self.http.request(method, format!("{}{path}", self.stack.archive.url));
@@ -87,7 +87,7 @@ async fn an_order_that_left_for_the_archive_is_answered_as_before() -> Result<()
             shop.send(shop.request(Method::POST, &format!("/orders/{id}/{what}"))).await?.assert_problem(409);
         }
     }
-    // One list of live and archived orders, whatever the pages, newest first.
+    // The list contains live and archived orders, newest first, with any page size.
     let live = shop.order("lena", json!(1)).await?.id();
     for limit in [1, 2, 100] {
         let mut listed = shop.listed("lena", limit).await?;
@@ -101,7 +101,7 @@ async fn an_order_that_left_for_the_archive_is_answered_as_before() -> Result<()
     assert_eq!(paid_only["items"].as_array().map(Vec::len), Some(2), "{paid_only}");
     let none = shop.get("/orders?login=lena&to=2020-01-01T00:00:00Z").await?.json();
     assert_eq!(none, json!({"items": [], "next_cursor": null}));
-    // One that changes meanwhile is not counted.
+    // An order that changes in the meantime is not counted.
     shop.settled().await?;
     let audited = audit(&shop, &[]).await?;
     assert_eq!(audited.exit_code, Some(0), "{}", audited.output);
@@ -124,11 +124,11 @@ async fn nothing_is_removed_while_the_archive_is_away_and_too_much_is_not_taken_
     .await?;
     refused.assert_problem(503);
     assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
-    // Whether it was placed before only the archive could say, and half a list is none.
+    // Only the archive knows whether the order was placed before, and an incomplete list would be wrong.
     shop.send(shop.order_request("arno", json!(10)).header("idempotency-key", "k")).await?.assert_problem(503);
     shop.get("/orders").await?.assert_problem(503);
 
-    // Orders whose time is up, and the operator has looked through them several times since.
+    // The TTL of these orders has passed, and the operator has checked them several times since.
     shop.settled().await?;
     let looks = || shop.stack.operators[0].process.output().matches("not archived; trying again").count();
     let before = looks();

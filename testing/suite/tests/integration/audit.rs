@@ -1,5 +1,5 @@
-//! `orders-audit` passes on what the services did, and finds what was done to
-//! their databases by hand.
+//! Tests of `orders-audit`: it succeeds after normal work of the services, and detects manual changes in
+//! their databases.
 
 use anyhow::{Context, Result};
 use orders_shop::{Audited, Database};
@@ -14,7 +14,7 @@ pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
     shop.stack.audit(&cluster).run(arguments, SOON).await
 }
 
-/// Does something to a service's database that the service never would.
+/// Changes a service's database as the service itself never would.
 async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
     sqlx::any::install_default_drivers();
     let chosen = if service == "billing" { &shop.options.billing_database } else { &shop.options.notify_database };
@@ -23,7 +23,10 @@ async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
     let pool = AnyPool::connect(&url).await?;
     for statement in statements {
         let done = sqlx::query(AssertSqlSafe(*statement)).execute(&pool).await.with_context(|| (*statement).to_owned())?;
-        assert!(statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0, "{statement} changed nothing");
+        assert!(
+            statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0,
+            "{statement} changed nothing"
+        );
     }
     pool.close().await;
     Ok(())
@@ -56,25 +59,14 @@ async fn the_audit_passes_on_a_sound_shop_and_names_what_was_tampered_with() -> 
     tamper(&shop, "billing", &["UPDATE accounts SET balance = balance - 1"]).await?;
     assert_eq!(audit(&shop, &[]).await?.exit_code, Some(0), "and passes once it is put right");
 
-    // Somebody takes a charge out of the books altogether, and a message out of the log.
+    // A charge is deleted from the ledger, and a message from the log.
     let of_charge = format!("DELETE FROM postings WHERE transaction_id = (SELECT id FROM transactions WHERE key = '{uid}')");
     let charge = format!("DELETE FROM transactions WHERE key = '{uid}'");
     let unguarded = match database() {
         Database::Sqlite => ["DROP TRIGGER postings_no_delete", "DROP TRIGGER transactions_no_delete"],
         Database::Postgres => ["ALTER TABLE postings DISABLE TRIGGER USER", "ALTER TABLE transactions DISABLE TRIGGER USER"],
     };
-    tamper(
-        &shop,
-        "billing",
-        &[
-            unguarded[0],
-            unguarded[1],
-            &of_charge,
-            &charge,
-            "UPDATE accounts SET balance = 100000",
-        ],
-    )
-    .await?;
+    tamper(&shop, "billing", &[unguarded[0], unguarded[1], &of_charge, &charge, "UPDATE accounts SET balance = 100000"]).await?;
     tamper(&shop, "notify", &["DELETE FROM messages WHERE text LIKE 'Недостаточно%'"]).await?;
     let report: Value = serde_json::from_str(&audit(&shop, &["--output", "json"]).await?.output)?;
     let named = |rule: &str| {
@@ -85,7 +77,7 @@ async fn the_audit_passes_on_a_sound_shop_and_names_what_was_tampered_with() -> 
     assert_eq!(named("PaidOrderHasOneCharge"), [order(paid)], "{report}");
     assert_eq!(named("OrderHasOneMessage"), [order(refused)], "{report}");
 
-    // Half a look is no audit.
+    // An audit that cannot read all services must not succeed.
     shop.stack.billing.kill()?;
     let failed = audit(&shop, &[]).await?;
     assert_eq!(failed.exit_code, Some(2), "{}", failed.output);

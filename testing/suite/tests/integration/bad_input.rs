@@ -1,4 +1,4 @@
-//! Bad input: a clear problem, nothing charged, nothing stored, and the services go on.
+//! Tests of invalid input: the response is a clear problem, nothing is charged or stored, and the services keep running.
 
 use anyhow::Result;
 use kube::{
@@ -16,12 +16,12 @@ use crate::{
     shop::{Answer, SOON, Shop, name, reasons},
 };
 
-/// Ten kilobytes of a letter.
+/// A string of ten kilobytes.
 fn long() -> String {
     "a".repeat(10_000)
 }
 
-/// All that bad input could have changed: the customers' balances, the orders,
+/// The state that invalid input could have changed: the customers' balances, the orders,
 /// the messages, the mail.
 async fn state(shop: &Shop, logins: &[&str]) -> Result<(Vec<String>, Vec<String>, usize)> {
     let mut accounts = Vec::new();
@@ -34,7 +34,7 @@ async fn state(shop: &Shop, logins: &[&str]) -> Result<(Vec<String>, Vec<String>
 }
 
 impl Answer {
-    /// Asserts a problem that names the field and does not send back what it was sent.
+    /// Asserts that the response is a problem that names the field and does not repeat the input.
     #[track_caller]
     fn assert_problem_with(&self, status: u16, field: Option<&str>, case: &str) {
         assert_eq!(self.status, status, "{case}: {self:?}");
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Amounts that are none, as they stand in a body, with the status they get.
+/// Invalid amounts, as they appear in a body, with the expected status.
 fn bad_amounts() -> Vec<(String, u16)> {
     let invalid = [
         "-1",
@@ -143,7 +143,7 @@ async fn an_order_with_a_bad_field_is_refused_with_its_name_and_nothing_is_charg
         shop.send(request).await?.assert_problem_with(status, field, &case);
         assert_eq!(state(&shop, &["rosa"]).await?, before, "{case}");
     }
-    // A name that is unknown and long is not sent back at length either.
+    // The response does not repeat a long unknown field name in full either.
     let extra = shop.request(Method::POST, "/orders/").header("content-type", "application/json").body(with(&long(), json!(1)));
     let extra = shop.send(extra).await?;
     extra.assert_problem(422);
@@ -185,7 +185,7 @@ async fn bad_refills_and_registrations_leave_every_balance_as_it_was() -> Result
         "nobody",
     );
     shop.get("/billing/account/nobody").await?.assert_problem_with(404, Some("login"), "a refill opens no account");
-    // Each amount is allowed, their sum is not.
+    // Each amount is allowed, but their sum is not.
     shop.post("/billing/refill", json!({"login": "sven", "balance": 999_999_999_999.99})).await?.assert_problem_with(
         422,
         Some("balance"),
@@ -264,7 +264,7 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
             answer.assert_problem_with(422, None, &format!("{path} {body}"));
             assert_eq!(state(&shop, &["uwe"]).await?, before, "{path} {body}");
         }
-        // A client that is still sending must get to see the refusal, each time.
+        // A client that is still sending must receive the refusal, each time.
         for size in [17_000, 2_000_000].into_iter().flat_map(|size| [size; 10]) {
             let padded = [good, &b" ".repeat(size)].concat();
             let answer = shop.send(post().header("content-type", "application/json").body(padded)).await?;
@@ -295,7 +295,7 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
         assert_eq!(state(&shop, &["uwe"]).await?, before, "{path}");
     }
 
-    // A body where none is wanted does no harm.
+    // An unexpected body does no harm.
     let register = shop.request(Method::POST, "/billing/register?login=uwe").body(vec![b'x'; 2_000_000]);
     let register = shop.send(register).await?;
     assert!([409, 413].contains(&register.status), "{register:?}");
@@ -387,7 +387,7 @@ async fn an_order_of_an_unknown_login_is_not_found_and_charges_nobody() -> Resul
     Ok(())
 }
 
-/// Makes an order as `kubectl create` and a first `kubectl apply` do.
+/// Creates an order as `kubectl create` and a first `kubectl apply` do.
 async fn apply(shop: &Shop, name: &str, spec: Value) -> Result<DynamicObject, kube::Error> {
     let order = DynamicObject::new(name, &ApiResource::erase::<Order>(&())).data(json!({ "spec": spec }));
     let body = serde_json::to_vec(&order).expect("a JSON value");
@@ -397,7 +397,7 @@ async fn apply(shop: &Shop, name: &str, spec: Value) -> Result<DynamicObject, ku
     shop.client.request(request).await
 }
 
-/// What kubectl would print.
+/// The error that kubectl would print.
 #[track_caller]
 fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>, case: &str) -> String {
     match result {
@@ -475,7 +475,7 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
     }
     assert_eq!(state(&shop, &["wim"]).await?, before, "nothing was stored");
 
-    // Without an id, and as if it were paid already: it is charged like any other.
+    // The order has no id and claims to be paid already. It is charged like any other order.
     let resource = ApiResource::erase::<Order>(&());
     let raw: Api<DynamicObject> = Api::namespaced_with(shop.client.clone(), &shop.stack.namespace, &resource);
     let forged = json!({"conditions": [{"type": "Succeeded", "status": "True", "reason": "Paid", "message": "", "lastTransitionTime": "2025-01-27T06:01:27Z"}]});
@@ -516,7 +516,7 @@ async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Resul
     let mut shop = Shop::open().await?;
     shop.customer("xenia", json!(500)).await?;
 
-    // Nobody works on it: the answer comes as soon as it is deleted, and so before that about one that stays.
+    // No operator runs. The response comes as soon as the order is deleted, earlier than that for an order that remains.
     shop.stack.operators[0].kill()?;
     let wait = |amount: i64| shop.order_request("xenia", json!(amount)).header("prefer", "wait=60").send();
     let staying = tokio::spawn(wait(1));
@@ -538,7 +538,7 @@ async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Resul
     assert_eq!(name(id), placed.name_any());
     shop.get(&format!("/orders/{id}")).await?.assert_problem(404);
     shop.stack.operators[0].start_again().await?;
-    // The operator has seen all there is once a later order is paid.
+    // When a later order is paid, the operator has seen all earlier ones.
     assert_eq!(shop.order("xenia", json!(1)).await?.status, 200);
     shop.settled().await?;
     assert_eq!(shop.balance("xenia").await?, "498.0");

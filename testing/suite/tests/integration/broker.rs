@@ -1,5 +1,5 @@
-//! What goes over the broker: as its AsyncAPI documents say, read by whoever may,
-//! never lost and never obeyed twice, also when the style of interaction changes.
+//! Tests of the messages over the broker: they match the AsyncAPI documents, only authorized services read them,
+//! and none is lost or processed twice, even if the style of interaction changes.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 
 use crate::shop::{SOON, Shop, interaction, name, was_told_slowly};
 
-/// Where nobody but a test publishes: a message on it comes after all that was published before.
+/// A subject to which only tests publish. A message on it arrives after all messages that were published before.
 const END: &str = "orders.end-of-test";
 
 const STYLES: [Interaction; 2] = [Interaction::NotifyBroker, Interaction::Broker];
 
-/// Somebody who may hear and say everything.
+/// Connects as the administrator, who may publish and subscribe to all subjects.
 async fn admin(nats: &Nats) -> Result<async_nats::Client> {
     let options = ConnectOptions::with_user_and_password("admin".to_owned(), nats.password("admin").to_owned());
     Ok(options.connect(nats.url()).await?)
 }
 
-/// The schema of what goes over a subject, by a style's AsyncAPI document.
+/// The schema of the messages on a subject, from a style's AsyncAPI document.
 fn schema(document: &Value, subject: &str) -> Result<Value> {
     let channels = document["channels"].as_object().context("channels")?;
     let channel = channels.values().find(|channel| channel["address"] == subject);
@@ -44,7 +44,7 @@ async fn every_message_is_as_the_documents_say() -> Result<()> {
         let shop = Shop::open_as(style, &Cluster::control_plane().await?, |options| options).await?;
         let nats = shop.nats.as_ref().context("a broker")?;
         shop.customer("nora", json!(500)).await?;
-        // By then everybody hears what is for him: what was said before is said again.
+        // After this order is paid, every service is subscribed, and earlier messages have been repeated.
         assert_eq!(shop.order("nora", json!(100)).await?.status, 200);
         let warm = shop.settled().await?.len();
         let client = admin(nats).await?;
@@ -59,7 +59,7 @@ async fn every_message_is_as_the_documents_say() -> Result<()> {
         client.publish(END, "".into()).await?;
         let mut messages = Vec::new();
         loop {
-            let message = heard.next().await.context("the subscription ended")?;
+            let message = tokio::time::timeout(SOON, heard.next()).await?.context("the subscription ended")?;
             if *message.subject == *END {
                 break;
             }
@@ -70,7 +70,7 @@ async fn every_message_is_as_the_documents_say() -> Result<()> {
             }
             messages.push((message.subject.to_string(), payload["data"]["key"].to_string()));
         }
-        // What took its time is asked for again.
+        // Slow requests are repeated, so there are more messages.
         if settled.iter().any(was_told_slowly) {
             messages.sort();
             messages.dedup();
@@ -150,7 +150,7 @@ async fn what_nobody_understands_can_be_looked_at_and_replayed() -> Result<()> {
     assert_eq!(shop.balance("dina").await?, "500.0", "nothing was charged");
     assert_eq!(shop.order("dina", json!(100)).await?.status, 200, "and billing goes on");
 
-    // Replayed, it is dealt with as any other: still garbage, and once more a dead letter.
+    // A replayed message is handled like any other. This one is still invalid, so it becomes a dead letter again.
     letters.replay(&dead[0]).await?;
     let again = wait_for("it to be a dead letter again", SOON, || async {
         letters.list().await.ok().filter(|letters| letters.len() == bad.len())
@@ -175,7 +175,7 @@ async fn the_style_can_be_changed_with_orders_under_way() -> Result<()> {
             let order = order.header("idempotency-key", format!("{round}-{number}"));
             ids.push(shop.send(order).await?.id());
         }
-        // As an upgrade does: the old pods end, the new ones begin, with the same databases.
+        // As in an upgrade, the old processes stop and new ones start with the same databases.
         for service in [&shop.stack.billing, &shop.stack.notify, &shop.stack.api_server].into_iter().chain(&shop.stack.operators)
         {
             service.kill()?;
@@ -200,7 +200,7 @@ async fn an_order_goes_on_as_soon_as_notify_says_how_its_message_stands() -> Res
         shop.customer("lara", json!(5000)).await?;
         assert_eq!(shop.order("lara", json!(100)).await?.status, 200);
         shop.settled().await?;
-        // A machine that is too slow to have everything said within one pause has another try.
+        // On a slow machine, the messages may not arrive within one pause, so the test may retry.
         let mut tries = 0;
         while !goes_on_before_the_next_attempt(&shop).await? {
             tries += 1;
@@ -210,8 +210,8 @@ async fn an_order_goes_on_as_soon_as_notify_says_how_its_message_stands() -> Res
     Ok(())
 }
 
-/// Places an order while notify stands still, lets notify go on in a long pause between two attempts, and tells whether
-/// the order was settled in that pause.
+/// Places an order while notify is frozen, and resumes notify in a long pause between two attempts. Returns whether
+/// the order settled in that pause.
 async fn goes_on_before_the_next_attempt(shop: &Shop) -> Result<bool> {
     let client = admin(shop.nats.as_ref().context("a broker")?).await?;
     let mut heard = client.subscribe("orders.>").await?;
@@ -219,7 +219,7 @@ async fn goes_on_before_the_next_attempt(shop: &Shop) -> Result<bool> {
 
     shop.stack.notify.process.signal(Signal::STOP)?;
     let id = shop.send(shop.order_request("lara", json!(100)).header("prefer", "respond-async")).await?.id();
-    // By then the operator pauses for eight seconds before it asks once more.
+    // After this attempt, the operator pauses for eight seconds before the next request.
     let asked = 5;
     let retry = |order: &Order| order.status.as_ref().and_then(|status| status.retry.clone());
     let waiting = shop
@@ -229,14 +229,14 @@ async fn goes_on_before_the_next_attempt(shop: &Shop) -> Result<bool> {
     shop.settled().await?;
     let told = shop.orders().get(&name(id)).await?.status.context("a status")?;
     let told = conditions::find(&told.conditions, ConditionType::Notified).context("a condition")?.last_transition_time.0;
-    // Kubernetes keeps whole seconds.
+    // Kubernetes stores times in whole seconds.
     if told + Duration::from_secs(1) >= retry(&waiting).context("a retry")?.next_attempt_time.0 {
         return Ok(false);
     }
     client.publish(END, "".into()).await?;
     let mut said = 0;
     loop {
-        let message = heard.next().await.context("the subscription ended")?;
+        let message = tokio::time::timeout(SOON, heard.next()).await?.context("the subscription ended")?;
         match &*message.subject {
             END => break,
             topology::DECIDED => said += 1,

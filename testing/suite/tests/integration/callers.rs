@@ -1,4 +1,4 @@
-//! Who may have money moved and messages sent: nobody but the services, each its own calls.
+//! Tests of authorization: only the services may move money and send messages, and each service may make only its own calls.
 
 use anyhow::Result;
 use orders_testbed::service_account_token;
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::{raw, shop::Shop};
 
-/// The balance, the orders, the messages and the mails of the one customer there is.
+/// The balance, the orders, the messages and the mails of the only customer.
 async fn state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
     let (orders, messages) = (shop.all_orders().await?.len(), shop.messages("ida").await?.len());
     Ok((shop.balance("ida").await?, orders, messages, shop.inbox.messages().await?.len()))
 }
 
-/// A state-changing call of a service: where, and with what.
+/// The state-changing calls of the services: the service, the method, the URL and the body.
 fn calls(shop: &Shop) -> [(&'static str, Method, String, Value); 5] {
     let (billing, notify) = (&shop.stack.billing.url, &shop.stack.notify.url);
     [
@@ -63,7 +63,7 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
         }
         assert_eq!(state(&shop).await?, before, "{path}");
     }
-    // As no client library would send it.
+    // No client library would send this request.
     let body = withdrawal.to_string();
     for path in [
         "/billing/register/../withdraw",
@@ -79,7 +79,7 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
         assert_eq!(state(&shop).await?, before, "{path}");
     }
-    // What a stranger shows as a token is not what the service is shown.
+    // The public API does not forward the token of its client to a service.
     let refill = shop.request(Method::POST, "/billing/refill").bearer_auth("garbage").json(&withdrawal);
     shop.send(refill).await?.assert(200, r#"{"login":"ida","balance":600.0}"#);
     Ok(())
@@ -91,7 +91,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
     shop.customer("ida", json!(500)).await?;
     let before = state(&shop).await?;
 
-    // Without a token that holds: 401, whatever else is wrong with the call.
+    // Without a valid token the response is 401, whatever else is wrong with the call.
     let good = token(&shop, "orders-operator", "orders-billing").await?;
     let (head, signature) = good.rsplit_once('.').expect("a JWT");
     let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
@@ -149,7 +149,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
                 continue;
             }
             let expected = if known_to.contains(&call) { 403 } else { 401 };
-            // Twice: the second answer comes from the cache.
+            // The call is made twice, since the second result comes from the cache.
             for _ in 0..2 {
                 let answer = shop.send(shop.call(&method, &url, &body).bearer_auth(&token)).await?;
                 assert_eq!(answer.status, expected, "{call} by {account} for {audience}: {answer:?}");
@@ -170,7 +170,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
         shop.get(&format!("/billing/account/{nobody}")).await?.assert_problem(404);
     }
 
-    // None of these calls is refused for another reason: with the right token each has its effect.
+    // None of these calls is refused for another reason: with the right token, each takes effect.
     for (call, method, url, body) in calls(&shop) {
         let (account, audience) = match call {
             "open" | "withdraw" => ("orders-operator", "orders-billing"),
@@ -186,7 +186,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
     Ok(())
 }
 
-/// A token of an account in the shop's namespace, as the kubelet would ask for it.
+/// Requests a token of an account in the shop's namespace, as the kubelet would.
 async fn token(shop: &Shop, account: &str, audience: &str) -> Result<String> {
     let file = shop.directory.path().join("asked-for.token");
     service_account_token(&shop.client, &shop.stack.namespace, account, audience, &file).await?;

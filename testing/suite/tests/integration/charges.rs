@@ -1,5 +1,5 @@
-//! Closing a charge and giving it back over HTTP: what must not be done gets a
-//! clear problem and changes no balance.
+//! Tests of closing and refunding charges over HTTP: a forbidden request gets a clear problem and changes no
+//! balance.
 
 use anyhow::Result;
 use orders_testbed::service_account_token;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::shop::{Answer, Shop};
 
-/// Billing as its caller, the operator, sees it.
+/// A client of billing with the operator's credentials.
 struct Operator<'a> {
     shop: &'a Shop,
     token: String,
@@ -38,7 +38,7 @@ impl<'a> Operator<'a> {
         self.ask(Method::POST, &format!("/billing/charges/{key}/close"), None, &body).await
     }
 
-    /// The amount stands in the body as it is given here.
+    /// Requests a refund. The amount is inserted into the body without changes.
     async fn refund(&self, key: &str, charge: &str, login: &str, amount: &str) -> Result<Answer> {
         let body = format!(r#"{{"charge":"{charge}","login":"{login}","balance":{amount}}}"#);
         self.ask(Method::POST, "/billing/refund", Some(key), &body).await

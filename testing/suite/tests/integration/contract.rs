@@ -1,4 +1,4 @@
-//! The wire contract, byte for byte.
+//! Tests of the public API's responses, byte for byte.
 
 use anyhow::Result;
 use reqwest::Method;
@@ -27,7 +27,7 @@ async fn the_scenario_of_the_contract_has_these_very_bodies() -> Result<()> {
     assert!(is_utc_with_microseconds(dtime), "{dtime}");
     log.assert(200, &format!(r#"[{{"id":{id},"login":"Aurore56","email":"Gage_Lind@gmail.com","dtime":"{dtime}","text":"Заказ успешно оформлен","is_sended":true}}]"#));
 
-    // Without the trailing slash this time.
+    // This path has no trailing slash.
     let refused = shop.post("/orders", order(1000)).await?;
     refused.assert(400, &format!(r#"{{"id":{},"status":0}}"#, refused.id()));
     assert_ne!(refused.id(), first);

@@ -1,5 +1,5 @@
-//! What an order costs its databases and its customer, counted. Its writes to the Kubernetes API are counted in
-//! `resource`, its messages over the broker in `broker`.
+//! Tests of the costs of an order: its database transactions and the time for its customer. `resource` counts its writes
+//! to the Kubernetes API, and `broker` its messages.
 
 use anyhow::Result;
 use orders_shop::Interaction;
@@ -10,7 +10,7 @@ use crate::shop::{SOON, Shop};
 
 const ORDERS: u64 = 20;
 
-/// Nothing that orders do: PostgreSQL's own analysis of its tables has transactions, too.
+/// The transactions that do not belong to orders: PostgreSQL's automatic ANALYZE uses transactions, too.
 const OWN: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +29,7 @@ async fn an_order_is_three_transactions_that_write_and_one_mail() -> Result<()> 
         let answer = shop.order("cosima", json!(1)).await?;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    // A message that took longer than its order's answer is still to be noted as sent.
+    // A message that took longer than its order's response must still be recorded as sent.
     wait_for("all mails", SOON, || async { (shop.inbox.messages().await.ok()?.len() as u64 >= ORDERS).then_some(()) }).await?;
     wait_for("all messages to be sent", SOON, || async {
         let messages = shop.messages("cosima").await.ok()?;
@@ -37,7 +37,7 @@ async fn an_order_is_three_transactions_that_write_and_one_mail() -> Result<()> 
     })
     .await?;
     let transactions = postgres.written_transactions()? - before;
-    // Billing's charge; notify's message, and that it was sent.
+    // The transactions are billing's charge, notify's message, and the record that it was sent.
     assert!(transactions >= 3 * ORDERS, "{transactions} transactions: not all of them were counted");
     assert!(transactions <= 3 * ORDERS + OWN, "{ORDERS} orders took {transactions} transactions that write");
     assert_eq!(shop.inbox.messages().await?.len() as u64, ORDERS);

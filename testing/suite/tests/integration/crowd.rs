@@ -1,4 +1,4 @@
-//! Many orders at once: money is conserved.
+//! Tests that many concurrent orders conserve money.
 
 use anyhow::Result;
 use futures::{StreamExt, stream};
@@ -10,7 +10,7 @@ use crate::shop::Shop;
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_orders_of_eight_clients_on_one_account_conserve_money() -> Result<()> {
     let shop = Shop::open().await?;
-    // Enough for 150 of them.
+    // The balance suffices for 150 orders.
     shop.customer("crowd", json!(1500)).await?;
     let statuses: Vec<u16> = stream::iter(0..200)
         .map(|_| async {

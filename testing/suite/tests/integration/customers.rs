@@ -1,4 +1,4 @@
-//! Customers: made through REST or with kubectl, each with its billing account.
+//! Tests of customers that are created over REST or with kubectl, each with its billing account.
 
 use std::time::Instant;
 
@@ -21,14 +21,14 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.stack.namespace)
     }
 
-    /// Makes a customer as kubectl does.
+    /// Creates a customer as kubectl does.
     async fn apply_customer(&self, name: &str, login: &str) -> Result<()> {
         let spec = CustomerSpec { login: login.to_owned(), email: format!("{login}@example.com") };
         self.customers().create(&PostParams::default(), &Customer::new(name, spec)).await?;
         Ok(())
     }
 
-    /// The customer once its account is said to be so and its balance is this.
+    /// Waits until the customer's account has this reason and this balance.
     async fn shown(&self, name: &str, reason: &str, balance: &str) -> Result<Customer> {
         wait_for(&format!("customer {name} to be {reason} with {balance}"), SOON, || async {
             let customer = self.customers().get(name).await.ok()?;
@@ -60,7 +60,7 @@ async fn a_customer_made_through_rest_has_an_account_and_shows_its_balance() -> 
     assert_eq!(shop.balance("Aurore56").await?, "0.0", "there is an account");
     let name = made.json()["name"].as_str().context("a name")?.to_owned();
 
-    // One that was refilled and ordered from is written seldom, however many orders there are.
+    // A customer with refills and orders is written rarely, regardless of the number of orders.
     shop.post("/billing/refill", json!({"login": "Aurore56", "balance": 500}))
         .await?
         .assert(200, r#"{"login":"Aurore56","balance":500.0}"#);
@@ -70,14 +70,14 @@ async fn a_customer_made_through_rest_has_an_account_and_shows_its_balance() -> 
         assert_eq!(shop.order("Aurore56", json!(10)).await?.status, 200);
     }
     shop.shown(&name, "Opened", "200.00").await?;
-    // One in five seconds, and a few for the beginning and the end.
+    // One write every five seconds, and a few at the beginning and the end.
     let seldom = 4 + began.elapsed().as_secs() / 5;
-    // What the operator wrote until then: a customer made now ends the list.
+    // A new customer marks the end of the writes so far.
     shop.apply_customer("end-of-list", "End1").await?;
     let mut writes = shop.customers().watch(&WatchParams::default(), &start).await?.boxed();
     let mut count = 0;
     loop {
-        match writes.next().await.context("the watch ended")?? {
+        match tokio::time::timeout(SOON, writes.next()).await?.context("the watch ended")?? {
             WatchEvent::Added(_) => break,
             event => count += u64::from(matches!(event, WatchEvent::Modified(_))),
         }
@@ -116,7 +116,7 @@ async fn an_account_that_was_there_keeps_its_money_and_outlives_its_customer() -
     shop.apply_customer("by-hand", "emil").await?;
     shop.shown("by-hand", "AlreadyOpen", "70.00").await?;
     shop.make_user("emil", None).await?.assert_problem(409);
-    // Two who share a login share the account.
+    // Two customers with the same login share the account.
     shop.apply_customer("twin", "emil").await?;
     shop.shown("twin", "AlreadyOpen", "70.00").await?;
     assert_eq!(shop.order("emil", json!(20)).await?.status, 200);
@@ -162,7 +162,7 @@ async fn a_customer_made_while_billing_is_away_gets_the_account_once_it_is_back(
     said(&shop, "Opened").await?;
     assert_eq!(shop.balance("frida").await?, "0.0");
 
-    // What changed while nobody looked is seen at the next start.
+    // A change while the operator is stopped is detected at its next start.
     shop.post("/billing/refill", json!({"login": "frida", "balance": 5}))
         .await?
         .assert(200, r#"{"login":"frida","balance":5.0}"#);

@@ -1,4 +1,4 @@
-//! Sending a request again, not waiting for its outcome, and finding the orders afterwards.
+//! Tests of repeated requests, of requests that do not wait for the outcome, and of the list of orders.
 
 use std::{
     collections::BTreeSet,
@@ -39,7 +39,7 @@ async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Re
         shop.customer(login, json!(500)).await?;
     }
 
-    // At once.
+    // Concurrent requests with the same key.
     let answers = shop.send_all((0..20).map(|_| shop.order_request("alva", json!(100)).header(KEY, "at-once"))).await?;
     let id = answers[0].id();
     for answer in &answers {
@@ -51,7 +51,7 @@ async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Re
     assert_eq!(shop.inbox.messages_to("alva@example.com").await?.len(), 1);
     assert_eq!(shop.all_orders().await?.len(), 1);
 
-    // Again after the outcome, spelled another way, and after a restart: nothing was kept in memory.
+    // Repeats after the outcome, with another spelling, and after a restart: the key is not only in memory.
     let again = |key: &'static str, amount| shop.order_request("alva", amount).header(KEY, key);
     let same = [again("at-once", json!(100)), again("\"at-once\"", json!(100)), again("at-once", json!(100.0))];
     for answer in shop.send_all(same).await? {
@@ -63,7 +63,7 @@ async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Re
     shop.send(again("at-once", json!(100))).await?.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
     assert_eq!(shop.balance("alva").await?, "400.0");
 
-    // With another body, whichever field differs.
+    // The same key with another body, for each field that differs.
     let body = json!({"login": "alva", "e_mail": "alva@example.com", "id_cart": 0, "amount": 100});
     for (field, value) in
         [("e_mail", json!("eve@example.com")), ("id_cart", json!(1)), ("amount", json!(1)), ("amount", json!(1000))]
@@ -76,7 +76,7 @@ async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Re
     }
     assert_eq!((shop.balance("alva").await?.as_str(), shop.all_orders().await?.len()), ("400.0", 1));
 
-    // At once with two bodies: one of them wins, for all.
+    // Concurrent requests with two bodies: the same body wins for all of them.
     let amounts = (0..20).map(|number| if number % 2 == 0 { 10 } else { 20 });
     let answers = shop.send_all(amounts.clone().map(|amount| again("two-bodies", json!(amount)))).await?;
     let winner = amounts.clone().zip(&answers).find(|(_, answer)| answer.status == 200).expect("one wins").0;
@@ -86,7 +86,7 @@ async fn an_order_sent_many_times_with_one_key_is_one_order_charged_once() -> Re
     assert_eq!(shop.balance("alva").await?, format!("{}.0", 400 - winner));
     assert_eq!(shop.all_orders().await?.len(), 2);
 
-    // Another customer's key is another key; another key is another order; so is none at all.
+    // The same key of another customer is a different key. A different key, or no key, means a new order.
     let other = shop.send(shop.order_request("bo", json!(100)).header(KEY, "at-once")).await?;
     assert_eq!((other.status, other.id() != id), (200, true), "{other:?}");
     let other = shop.send(shop.order_request("bo", json!(100)).header(KEY, "at-once-2")).await?;
@@ -141,9 +141,9 @@ async fn a_refill_sent_many_times_with_one_key_adds_once() -> Result<()> {
     shop.send(shop.refill("egon", json!(7)).header(KEY, "salary")).await?.assert(200, r#"{"login":"egon","balance":7.0}"#);
     assert_eq!([shop.balance("dora").await?, shop.balance("egon").await?], ["101.5", "7.0"]);
 
-    // The key of a refill says nothing about an order's.
+    // Keys of refills and keys of orders are independent.
     assert_eq!(shop.send(shop.order_request("dora", json!(1.5)).header(KEY, "salary")).await?.status, 200);
-    // Without a key, two are two.
+    // Without a key, two requests are two refills.
     for answer in shop.send_all([shop.refill("dora", json!(1)), shop.refill("dora", json!(1))]).await? {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
@@ -167,7 +167,7 @@ async fn a_client_that_does_not_wait_finds_the_outcome_at_the_location() -> Resu
         let answer = shop.send(order(&shop, json!(amount), prefer)).await?;
         let id = answer.id();
         let location = format!("/orders/{id}");
-        // Who would wait and not for long is told the outcome if it is there already.
+        // A client with a short wait gets the outcome if it is already available.
         if prefer.starts_with("respond-async") || answer.status == 202 {
             answer.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
             assert_eq!(answer.headers["location"], *location);
@@ -190,9 +190,9 @@ async fn a_client_that_does_not_wait_finds_the_outcome_at_the_location() -> Resu
         assert_eq!(shop.send(order(&shop, json!(1), prefer)).await?.status, 200, "{prefer} is not understood, so ignored");
     }
 
-    // Nobody decides: the answer comes when the client's patience ends, and is not a refusal.
+    // No operator runs: the response comes at the end of the client's wait, and is not a refusal.
     shop.stack.operators[0].kill()?;
-    // One without a preference, which waits for ten seconds, begins before it.
+    // A request without a preference, which waits for ten seconds, starts first.
     let usual = tokio::spawn(shop.order_request("finn", json!(96)).header(KEY, "usual").send());
     wait_for("the order that is waited for as usual", SOON, || async {
         let placed = shop.all_orders().await.ok()?;
@@ -222,7 +222,7 @@ async fn orders_are_listed_page_by_page_newest_first() -> Result<()> {
     for login in ["gus", "hal"] {
         shop.customer(login, json!(500)).await?;
     }
-    // Kubernetes keeps creation times to the second: orders of one second have no order among them.
+    // Kubernetes stores creation times in whole seconds, so orders of the same second have no defined order.
     let mut groups: Vec<BTreeSet<i64>> = Vec::new();
     for _ in 0..3 {
         let mut group = BTreeSet::new();
@@ -249,7 +249,7 @@ async fn orders_are_listed_page_by_page_newest_first() -> Result<()> {
         let Some(cursor) = answer["next_cursor"].as_str() else { break };
         path = format!("/orders?login=gus&limit=1&cursor={cursor}");
         if page == 2 {
-            // It belongs before the pages that are still to come, so it does not shift them.
+            // The new order belongs before the remaining pages, so it does not shift them.
             shop.order("gus", json!(1)).await?;
         }
     }

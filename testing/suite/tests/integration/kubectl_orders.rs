@@ -1,4 +1,4 @@
-//! `kubectl orders`: what its user reads, and what it does to orders and money.
+//! Tests of `kubectl orders`: its output, and its effects on orders and money.
 
 use std::process::{Command, Stdio};
 
@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::shop::{SLOW_NOTIFY, SOON, Shop, name};
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug)]
 struct Ran {
     exit_code: Option<i32>,
@@ -41,12 +41,12 @@ impl Ran {
 
 fn command(shop: &Shop, line: &str) -> Result<Command> {
     let mut command = Command::new(binary("kubectl-orders")?);
-    // What it needs of a kubeconfig it must not need with a server.
+    // With --server, the program must not need a kubeconfig.
     command.args(line.split(' ')).args(["--server", &shop.stack.api_server.url]).env("KUBECONFIG", "/nowhere");
     Ok(command)
 }
 
-/// `kubectl orders LINE`.
+/// Runs `kubectl orders LINE`.
 fn orders(shop: &Shop, line: &str) -> Result<Ran> {
     let output = command(shop, line)?.output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -63,7 +63,7 @@ async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
     let (paid, refused) = (shop.order("vera", json!(100)).await?.id(), shop.order("vera", json!(99.95)).await?.id());
     let other = shop.order("nina", json!(10)).await?.id();
     shop.settled().await?;
-    // Lists show what was just placed after a moment.
+    // A list shows a new order after a short time.
     let listed = wait_for("three orders in the list", SOON, || async {
         orders(&shop, "list").ok().filter(|listed| listed.out.lines().count() == 4)
     })

@@ -1,5 +1,5 @@
-//! An order after it was placed: cancelled, given back, too late, charged again,
-//! deleted while nobody knows whether it was charged; its message given up and sent again.
+//! Tests of an order's life after it is placed: cancellation, refund, a deadline that passes before the charge, a retry,
+//! deletion while the state of the charge is unknown, and a message that is given up and sent again.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Shop {
         Ok(self.messages(login).await?.into_iter().map(|(text, _)| text).collect())
     }
 
-    /// The audit passes.
+    /// Asserts that the audit succeeds.
     async fn assert_sound(&self) -> Result<()> {
         let audited = audit(self, &[]).await?;
         assert_eq!(audited.exit_code, Some(0), "{}", audited.output);
@@ -40,7 +40,7 @@ impl Shop {
     }
 }
 
-/// What happened, without what a slow moment of notify adds.
+/// The actions in the history, without those that only a slow notify adds.
 fn actions(shown: &Value) -> Vec<String> {
     let history = shown["history"].as_array().cloned().unwrap_or_default();
     let actions = history.iter().map(|entry| format!("{} {}", entry["action"], entry["reason"]).replace('"', ""));
@@ -77,7 +77,7 @@ async fn a_paid_order_that_is_cancelled_ten_times_at_once_is_given_back_once() -
     shop.ask(id, "retry").await?.assert_problem(409);
     let taken_back = shop.patch_spec(id, json!({"cancelRequested": false})).await.expect_err("un-cancelling");
     assert!(taken_back.to_string().contains("cannot be taken back"), "{taken_back}");
-    // Deleting what is finished gives nothing back.
+    // The deletion of a finished order refunds nothing.
     shop.orders().delete(&name(id), &DeleteParams::default()).await?;
     assert_eq!(shop.order("carl", json!(1)).await?.status, 200);
     assert_eq!(shop.balance("carl").await?, "499.0");
@@ -92,7 +92,7 @@ async fn kubectl_patch_cancels_and_deleting_a_paid_order_does_not() -> Result<()
     shop.patch_spec(cancelled, json!({"cancelRequested": true})).await?;
     shop.wait_order(&name(cancelled), "given back", |order| is_refused_as(order, Refusal::Refunded)).await?;
     shop.orders().delete(&name(deleted), &DeleteParams::default()).await?;
-    // The operator has seen all there is once a later order is paid.
+    // When a later order is paid, the operator has seen all earlier ones.
     assert_eq!(shop.order("kate", json!(1)).await?.status, 200);
     assert_eq!(shop.balance("kate").await?, "449.0");
     Ok(())
@@ -142,7 +142,7 @@ async fn an_order_that_is_deleted_with_its_charge_unknown_is_cancelled_and_told_
     assert_eq!(shop.balance("xenia").await?, "500.0");
     assert!(shop.texts("xenia").await?.last().is_some_and(|text| text.starts_with("Заказ отменён")), "the customer is told");
     let archived = shop.archived(id).await?;
-    // With a broker the charge may have waited for billing, and have been made first.
+    // With a broker, the charge may have waited for billing, which then made it first.
     assert!(["Cancelled", "Refunded"].contains(&archived["reason"].as_str().unwrap_or_default()), "{archived}");
     assert_eq!(archived["message_state"], "Sent", "{archived}");
     shop.assert_sound().await
@@ -154,7 +154,7 @@ async fn a_refused_order_is_charged_again_after_a_refill_and_once() -> Result<()
     shop.customer("rita", json!(50)).await?;
     let id = shop.order("rita", json!(100)).await?.id();
     shop.ask(id, "cancel").await?.assert_problem(409);
-    // Each attempt is told before the next.
+    // The customer is notified of each attempt before the next one.
     shop.settled().await?;
     let again = shop.ask(id, "retry").await?;
     assert_eq!((again.status, &again.json()["status"], &again.json()["attempt"]), (200, &json!(0), &json!(2)), "{again:?}");
@@ -191,7 +191,8 @@ async fn what_a_pass_did_to_an_order_that_was_deleted_meanwhile_is_undone() -> R
     shop.settled().await?;
     assert_eq!(shop.balance("vera").await?, "120.0");
 
-    // Charged again, and deleted before that is written: notify holds the pass up, for less than a second.
+    // The order is charged again and deleted before the status is written: the frozen notify delays the reconciliation by
+    // less than a second.
     shop.stack.notify.process.signal(Signal::STOP)?;
     let retry = shop.request(Method::POST, &format!("/orders/{again}/retry")).header("prefer", "respond-async");
     shop.send(retry).await?;
@@ -202,7 +203,7 @@ async fn what_a_pass_did_to_an_order_that_was_deleted_meanwhile_is_undone() -> R
     shop.stack.notify.process.signal(Signal::CONT)?;
     wait_for("the refund", SOON, || async { (shop.balance("vera").await.ok()? == "120.0").then_some(()) }).await?;
 
-    // Cancelled, and deleted before it could be given back.
+    // The order is cancelled, and deleted before the refund.
     shop.stack.billing.kill()?;
     shop.patch_spec(back, json!({"cancelRequested": true})).await?;
     shop.orders().delete(&name(back), &DeleteParams::default()).await?;
@@ -273,7 +274,7 @@ async fn a_message_that_was_given_up_shows_and_is_sent_again_on_request() -> Res
     shop.assert_sound().await
 }
 
-/// What comes until the stream ends: the ids and the orders.
+/// Reads the event stream to its end, and returns the ids and the orders.
 async fn followed(shop: &Shop, id: i64, last: Option<&str>) -> Result<Vec<(String, Value)>> {
     let request = shop.request(Method::GET, &format!("/orders/{id}/events"));
     let answer = shop.send(last.into_iter().fold(request, |request, last| request.header("last-event-id", last))).await?;
@@ -316,7 +317,7 @@ async fn what_cannot_be_asked_of_an_order_is_refused_and_changes_nothing() -> Re
     }
     shop.ask(id, "retry").await?.assert_problem(409);
     shop.ask(id, "notifications/resend").await?.assert_problem(409);
-    // Numbers that nobody could have given ask for nothing.
+    // Invalid numbers request nothing.
     let annotations = json!({"metadata": {"annotations": {"arch.homework/attempt": "-7", "arch.homework/resend": "1e9"}}});
     shop.orders().patch(&name(id), &PatchParams::default(), &Patch::Merge(annotations)).await?;
     assert_eq!(shop.order("bert", json!(1)).await?.status, 200);

@@ -1,5 +1,5 @@
-//! A connection to a service on which answers get lost after the service has
-//! done what it was asked.
+//! A proxy to a service that loses responses after the service has
+//! processed the request.
 
 use std::sync::{
     Arc, OnceLock,
@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Passes connections on, and loses as many answers as it is told to.
+/// A proxy that forwards connections and loses a given number of responses.
 #[derive(Clone, Default)]
 pub struct Lossy {
     target: Arc<OnceLock<String>>,
@@ -20,7 +20,7 @@ pub struct Lossy {
 }
 
 impl Lossy {
-    /// Listens on a free port of this machine; returns it as well.
+    /// Listens on a free port of this machine. Returns the proxy and the port.
     pub async fn listen() -> Result<(Self, u16)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -29,24 +29,24 @@ impl Lossy {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let lossy = accepting.clone();
-                // Ends when either side does.
+                // The task ends when either side closes the connection.
                 tokio::spawn(async move { lossy.pass_on(client).await });
             }
         });
         Ok((lossy, port))
     }
 
-    /// Where to pass connections on to, as in `http://127.0.0.1:8080`.
+    /// Sets the URL to which connections are forwarded, such as `http://127.0.0.1:8080`.
     pub fn lead_to(&self, url: &str) {
         self.target.get_or_init(|| url.trim_start_matches("http://").to_owned());
     }
 
-    /// Loses the next answers, so many.
+    /// Loses the next responses, up to this number.
     pub fn lose(&self, answers: usize) {
         self.to_lose.store(answers, Ordering::SeqCst);
     }
 
-    /// How many answers are still to be lost.
+    /// The number of responses that are still to be lost.
     pub fn left_to_lose(&self) -> usize {
         self.to_lose.load(Ordering::SeqCst)
     }
@@ -59,7 +59,7 @@ impl Lossy {
         let answers = async {
             let mut answer = vec![0; 64 * 1024];
             loop {
-                // An answer of these services comes in one piece.
+                // A response of these services arrives in one read.
                 let length = from_service.read(&mut answer).await?;
                 let lose = |left: usize| left.checked_sub(1);
                 if length == 0 || self.to_lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {

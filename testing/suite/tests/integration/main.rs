@@ -1,5 +1,5 @@
-//! The services as processes, on a real API server, with real databases and a
-//! real mail server: what a user would notice.
+//! Integration tests: the services run as processes with a real API server, real databases and a
+//! real mail server. The tests check the behavior that a user can observe.
 
 mod archive;
 mod audit;

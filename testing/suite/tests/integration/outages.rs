@@ -1,5 +1,5 @@
-//! Each part down, hanging or killed at the moment of an order: the answer is
-//! honest, and when the part is back the order is charged once and told once.
+//! Tests of outages: each component is down, frozen or killed during an order. The response is
+//! correct, and after the component recovers, the order is charged once and its customer notified once.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> 
     let answer = shop.order("carl", json!(100)).await?;
     let id = answer.id();
     answer.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
-    // Over a broker the message is safe while notify is down, and on its way.
+    // With a broker, the message is stored while notify is down, and counts as in delivery.
     let shown = if shop.nats.is_none() { "NotifyUnavailable" } else { "Delivering" };
     shop.wait_order(&name(id), "shown as not notified", |order| reasons(order).contains(&shown)).await?;
 
@@ -89,7 +89,7 @@ async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> 
 async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answer() -> Result<()> {
     let shop = Shop::open().await?;
     shop.customer("dora", json!(500)).await?;
-    // How long an order takes on this machine while the mail server answers.
+    // The duration of an order on this machine while the mail server responds.
     let mut usual = Duration::ZERO;
     for _ in 0..5 {
         let asked = Instant::now();
@@ -103,8 +103,9 @@ async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answe
     let asked = Instant::now();
     let answer = shop.order("dora", json!(100)).await?;
     assert_eq!(answer.status, 200, "{answer:?}");
-    // The operator gives notify 0.8 s, the API the mail two; the mail server's own time-outs are no part of it.
-    let bound = Duration::from_millis(2800) + 20 * usual;
+    // The operator waits 0.8 s for notify, and the public API waits 2 s for the mail. The timeouts of the mail server do not
+    // count.
+    let bound = Duration::from_millis(2800) + 10 * usual;
     assert!(asked.elapsed() < bound, "the answer took {:?} where an order takes {usual:?}", asked.elapsed());
     assert_eq!(shop.messages("dora").await?, [(PAID.to_owned(), false), (PAID.to_owned(), false)], "stored, not sent");
     let order = shop.wait_order(&name(id), "shown as delivering", |order| reasons(order).contains(&"Delivering")).await?;
@@ -144,7 +145,7 @@ async fn orders_in_flight_survive_the_operator_being_killed() -> Result<()> {
             let answer = shop.send(shop.order_request("fred", json!(10)).header("prefer", "respond-async")).await?;
             assert_eq!(answer.status, 202);
         }
-        // Somewhere in the middle of them, another place each round.
+        // The kill is at a different point in the middle of the orders in each round.
         tokio::time::sleep(Duration::from_millis(20 * round)).await;
         shop.stack.operators[0].kill()?;
         shop.stack.operators[0].start_again().await?;
@@ -179,7 +180,7 @@ async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_
     Ok(())
 }
 
-/// Which operator holds the Lease.
+/// The index of the operator that holds the Lease.
 async fn leader(shop: &Shop) -> Result<usize> {
     use k8s_openapi::api::coordination::v1::Lease;
     let leases: kube::Api<Lease> = kube::Api::namespaced(shop.client.clone(), &shop.stack.namespace);
@@ -206,7 +207,7 @@ async fn an_api_server_that_is_away_gets_an_honest_503_and_the_same_key_then_the
     let promised = answer.id();
 
     cluster.start_api_server().await?;
-    // Every part's watch broke; each has to come back by itself.
+    // The watch of every component broke. Each one must recover by itself.
     let answer = shop.send(place().header("prefer", "wait=60")).await?;
     answer.assert(200, &format!(r#"{{"id":{promised},"status":1}}"#));
     assert_eq!(shop.balance("hans").await?, "300.0");

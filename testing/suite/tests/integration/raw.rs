@@ -1,4 +1,4 @@
-//! Requests byte for byte, which an HTTP client would refuse to send or tidy up.
+//! Sends requests byte for byte that an HTTP client would reject or normalize.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::{
 
 use crate::shop::Answer;
 
-/// How long the whole exchange may take.
+/// The time limit for the request and the response.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends these bytes to a base URL as they are, after which the sender says no
-/// more, and reads the answer. `Connection: close` has to be among them.
+/// Sends these bytes unchanged to a base URL, closes the sending side, and reads the response. The bytes must
+/// contain `Connection: close`.
 pub async fn send(base_url: &str, request: &[u8]) -> Result<Answer> {
     let address = base_url.trim_start_matches("http://");
     let exchange = async {

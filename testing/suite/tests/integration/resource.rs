@@ -1,4 +1,4 @@
-//! The Order as a Kubernetes resource: writes, events, columns, broken objects.
+//! Tests of the Order as a Kubernetes resource: writes, events, columns and invalid objects.
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
@@ -46,12 +46,12 @@ async fn a_happy_order_costs_one_create_one_status_write_and_two_events() -> Res
         assert!(amounts, "an event names the amounts: {told:?}");
     }
 
-    // Everything that happened to the orders since, until a later one is through.
+    // All events of the orders since then, until a later order is finished.
     let last = name(shop.order("ines", json!(1)).await?.id());
     let mut changes = orders.watch(&WatchParams::default(), &start).await?.boxed();
     let (mut added, mut modified) = (0, 0);
     loop {
-        match changes.next().await.context("the watch ended")?? {
+        match tokio::time::timeout(SOON, changes.next()).await?.context("the watch ended")?? {
             WatchEvent::Added(order) if order.name_any() == last => {}
             WatchEvent::Modified(order) if order.name_any() == last => break,
             WatchEvent::Added(_) => added += 1,
@@ -70,7 +70,7 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()>
     let shop = Shop::open_with(&cluster, |options| options).await?;
     shop.customer("jana", json!(500)).await?;
 
-    // As if it had been stored before the rules were made.
+    // The object is stored without the validation rules, as if it were older than they are.
     let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
     let loose = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": {"versions": [{
         "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
@@ -87,7 +87,7 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()>
             .await?;
     }
 
-    // All watches break when the schema changes, and come back one by one.
+    // A change of the schema breaks all watches, which recover one by one.
     let answer = shop.send(shop.order_request("jana", json!(100)).header("prefer", "wait=60")).await?;
     assert_eq!(answer.status, 200, "other orders go on: {answer:?}");
     let refused = shop.wait_order("worthless", "refused", |order| order.outcome() != Outcome::Undecided).await?;

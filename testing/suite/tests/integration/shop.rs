@@ -1,4 +1,4 @@
-//! What the tests share: a shop that runs, and its customer.
+//! The fixture of the tests: a shop, which is the running services with their servers, and its customers.
 
 use std::time::Duration;
 
@@ -13,38 +13,38 @@ use tempfile::TempDir;
 
 pub use orders_testbed::PATIENCE as SOON;
 
-/// The style that `INTERACTION` asks for, in which the services of all tests talk
-/// that do not choose one themselves.
+/// The style of interaction that the environment variable `INTERACTION` names. All tests use it unless they
+/// choose a style themselves.
 pub fn interaction() -> Interaction {
     Interaction::from_env().expect("a style of interaction")
 }
 
-/// The database that `DATABASE` asks for, in which the services of all tests keep their data that do not choose one
+/// The kind of database that the environment variable `DATABASE` names. All tests use it unless they choose one
 /// themselves.
 pub fn database() -> Database {
     Database::from_env().expect("a kind of database")
 }
 
-/// What a history has besides when notify or the mail server took its time.
+/// The additional entries of a history if notify or the mail server was slow.
 pub const SLOW_NOTIFY: [&str; 2] = ["Notify Delivering", "Notify NotifyUnavailable"];
 
-/// The four services with an inbox, in a namespace of their own.
+/// The running services with a mail server, in a separate namespace.
 pub struct Shop {
     pub stack: Stack,
     pub inbox: Inbox,
-    /// The broker, in the styles that have one.
+    /// The broker, if the style of interaction uses one.
     pub nats: Option<Nats>,
-    /// How the stack was started.
+    /// The options with which the stack was started.
     pub options: StackOptions,
-    // After the services, which need it to the last.
+    // This field is dropped after the services, which need the database until they stop.
     _postgres: Option<Postgres>,
     pub client: Client,
     pub http: reqwest::Client,
-    // Last, so that it is removed after the processes that write into it.
+    // This field is dropped last, so that the directory is deleted after the processes that write to it have stopped.
     pub directory: TempDir,
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -58,12 +58,12 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
 
-    /// The order's number in the answer.
+    /// The order's id in the response.
     pub fn id(&self) -> i64 {
         self.json()["id"].as_i64().unwrap_or_else(|| panic!("no id in {self:?}"))
     }
 
-    /// Asserts that this is a problem of RFC 9457 with this status.
+    /// Asserts that the response is a problem document (RFC 9457) with this status.
     #[track_caller]
     pub fn assert_problem(&self, status: u16) {
         assert_eq!((self.status, self.content_type.as_str()), (status, "application/problem+json"), "{self:?}");
@@ -85,12 +85,12 @@ impl Shop {
         Self::open_with(&Cluster::control_plane().await?, |options| options).await
     }
 
-    /// Opens a shop with other options.
+    /// Opens a shop with changed options.
     pub async fn open_with(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Self> {
         Self::open_as(interaction(), cluster, change).await
     }
 
-    /// Opens a shop whose services talk in this style.
+    /// Opens a shop with this style of interaction.
     pub async fn open_as(
         interaction: Interaction,
         cluster: &Cluster,
@@ -183,7 +183,7 @@ impl Shop {
         Ok(self.orders().list(&ListParams::default()).await?.items)
     }
 
-    /// Waits until the order with this resource name is as wanted.
+    /// Waits until the order with this resource name fulfills a condition.
     pub async fn wait_order(&self, name: &str, what: &str, wanted: impl Fn(&Order) -> bool) -> Result<Order> {
         let orders = self.orders();
         let found = wait_until(&format!("order {name} to be {what}"), SOON, || async {
@@ -194,7 +194,8 @@ impl Shop {
         found.with_context(|| self.stack.operators[0].process.output())
     }
 
-    /// A deleted order as the API shows it, once the archive has it: a moment after Kubernetes has it no more.
+    /// Waits until the archive has a deleted order, which is shortly after its deletion from Kubernetes, and returns the
+    /// order as the public API shows it.
     pub async fn archived(&self, id: i64) -> Result<Value> {
         wait_for("the order in the archive", SOON, || async {
             let answer = self.get(&format!("/orders/{id}")).await.ok()?;
@@ -218,13 +219,13 @@ impl Shop {
     }
 }
 
-/// Whether notify or the mail server took its time over this order, so that there was more to write and to tell.
+/// Whether notify or the mail server was slow for this order, so that there were more writes and messages.
 pub fn was_told_slowly(order: &Order) -> bool {
     let mut history = order.status.iter().flat_map(|status| &status.history);
     history.any(|entry| SLOW_NOTIFY.contains(&&*format!("{} {}", entry.action, entry.reason)))
 }
 
-/// Every reason of an order's conditions, in the conditions' order.
+/// The reasons of an order's conditions, in the conditions' order.
 pub fn reasons(order: &Order) -> Vec<&str> {
     order.status.iter().flat_map(|status| &status.conditions).map(|condition| &*condition.reason).collect()
 }

@@ -1,11 +1,11 @@
-//! Values of a newer version, as after a rollback: shown as unknown, asked for again, and never
-//! taken for a refusal. What comes over HTTP is tried in the operator's own tests.
+//! Tests of values from a newer version, as after a rollback: they are shown as unknown, requested again, and
+//! never treated as a refusal. The operator's own tests cover values over HTTP.
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use kube::{
     ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use orders_contracts::topology::{NOTIFICATION_CHANGED, PAYMENT_DECIDED, Stream};
 use orders_crds::Outcome;
@@ -17,7 +17,7 @@ use crate::shop::{SOON, Shop, name, reasons};
 
 const STYLES: [Interaction; 3] = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
 
-/// A CloudEvent of a service of a newer version.
+/// A CloudEvent from a newer version of a service.
 fn event(type_: &str, data: &Value) -> String {
     json!({"specversion": "1.0", "id": "from-the-future", "source": "/test", "type": format!("homework.arch.orders.{type_}.v1"),
         "subject": data["key"], "time": "2026-01-01T00:00:00Z", "datacontenttype": "application/json", "data": data})
@@ -47,7 +47,7 @@ async fn an_order_that_a_newer_version_refused_is_left_as_it_is_and_its_customer
         assert_eq!(patched.outcome(), Outcome::Unknown);
 
         shop.stack.operators[0].start_again().await?;
-        // The operator has seen it once a later order is paid.
+        // When a later order is paid, the operator has seen the event.
         assert_eq!(shop.order("nina", json!(1)).await?.status, 200, "{}", style.as_str());
         let shown = shop.get(&format!("/orders/{id}")).await?.json();
         assert_eq!((&shown["status"], &shown["reason"]), (&json!(2), &json!("AccountFrozen")), "{}", style.as_str());
@@ -57,6 +57,15 @@ async fn an_order_that_a_newer_version_refused_is_left_as_it_is_and_its_customer
         let uid = order.uid().context("a UID")?;
         assert_eq!(mails.iter().filter(|mail| mail.message_id.starts_with(&uid)).count(), 1, "that it was paid, and no other");
         shop.send(shop.request(reqwest::Method::POST, &format!("/orders/{id}/retry"))).await?.assert_problem(409);
+        assert!(order.finalizers().is_empty(), "nothing of it is open: {:?}", order.finalizers());
+        // Deleted, it is gone at once, and the archive has it.
+        shop.orders().delete(&name(id), &DeleteParams::default()).await?;
+        wait_for("the order to be archived", SOON, || async {
+            shop.orders().get_opt(&name(id)).await.ok()?.is_none().then_some(())?;
+            let archived = shop.get(&format!("/orders/{id}")).await.ok()?;
+            (archived.status == 200 && archived.json()["reason"] == "AccountFrozen").then_some(())
+        })
+        .await?;
     }
     Ok(())
 }
@@ -73,7 +82,8 @@ async fn an_outcome_of_a_newer_billing_is_no_outcome_and_no_mail() -> Result<()>
     let data = json!({"key": uid, "login": "nils", "email": "nils@example.com", "amount": "100.00", "outcome": "AccountFrozen"});
     let jetstream = publish(&shop, PAYMENT_DECIDED, event("decided", &data)).await?;
     let dead = jetstream.get_stream(Stream::DeadLetters.name()).await?;
-    wait_for("the dead letter of notify", SOON, || async { (dead.get_info().await.ok()?.state.messages == 1).then_some(()) }).await?;
+    wait_for("the dead letter of notify", SOON, || async { (dead.get_info().await.ok()?.state.messages == 1).then_some(()) })
+        .await?;
     let order = shop.wait_order(&name(id), "unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
     assert_eq!(order.outcome(), Outcome::Undecided);
 

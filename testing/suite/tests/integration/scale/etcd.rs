@@ -1,17 +1,17 @@
-//! What the API server's store holds, as etcd itself says.
+//! Reads the number of keys and the size of the API server's store from etcd.
 
 use anyhow::{Context, Result};
 use k8s_openapi::ByteString;
 use orders_testbed::Cluster;
 use serde_json::{Value, json};
 
-/// Where the API server keeps orders, of all namespaces.
+/// The key prefix of orders, in all namespaces.
 pub const ORDERS: &str = "/registry/arch.homework/orders/";
 
-/// Where it keeps Events.
+/// The key prefix of Events.
 pub const EVENTS: &str = "/registry/events/";
 
-/// Everything that it keeps.
+/// The key prefix of all objects.
 pub const ALL: &str = "/registry/";
 
 pub struct Etcd {
@@ -19,12 +19,12 @@ pub struct Etcd {
     http: reqwest::Client,
 }
 
-/// What the store takes, in bytes.
+/// The size of the store, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// What is in use.
+    /// The size in use.
     pub used: u64,
-    /// The file, with the room that compaction left in it. The quota counts this.
+    /// The size of the file, including space that compaction freed. etcd's quota applies to this size.
     pub file: u64,
 }
 
@@ -33,13 +33,13 @@ impl Etcd {
         Ok(Etcd { url: cluster.etcd_url()?, http: reqwest::Client::builder().no_proxy().build()? })
     }
 
-    /// How many keys begin so.
+    /// The number of keys with this prefix.
     pub async fn keys(&self, prefix: &str) -> Result<usize> {
         let range = self.range(prefix, json!({"count_only": true})).await?;
         Ok(count(&range))
     }
 
-    /// The bytes of a key and its value, on average over the first hundred that begin so.
+    /// The average size of a key and its value in bytes, over the first hundred keys with this prefix.
     pub async fn bytes_a_key(&self, prefix: &str) -> Result<usize> {
         let range = self.range(prefix, json!({"limit": 100})).await?;
         let keys = range["kvs"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -57,10 +57,10 @@ impl Etcd {
         Ok(Size { used: bytes("etcd_mvcc_db_total_size_in_use_in_bytes ")?, file: bytes("etcd_mvcc_db_total_size_in_bytes ")? })
     }
 
-    /// All keys from the prefix to the first that does not begin so, as the options have it.
+    /// Reads the range of keys with this prefix, with these options.
     async fn range(&self, prefix: &str, mut options: Value) -> Result<Value> {
         let mut end = prefix.as_bytes().to_vec();
-        // All of the prefixes end in a slash, which is no 0xff.
+        // All prefixes end in a slash and not in 0xff, so the last byte can be incremented.
         *end.last_mut().context("an empty prefix")? += 1;
         options["key"] = json!(ByteString(prefix.into()));
         options["range_end"] = json!(ByteString(end));
@@ -69,7 +69,7 @@ impl Etcd {
     }
 }
 
-/// A number of 64 bits is a text in the JSON of protocol buffers, and a zero is left out.
+/// The count of a range. In the JSON of protocol buffers, a 64-bit number is a string, and zero is omitted.
 fn count(range: &Value) -> usize {
     range["count"].as_str().and_then(|count| count.parse().ok()).unwrap_or_default()
 }

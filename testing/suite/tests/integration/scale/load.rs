@@ -1,5 +1,5 @@
-//! What both tests do with a shop: open it, order until it is answered, list
-//! everything, audit.
+//! Helpers of the scale tests: open a shop, place orders until there is a response, list
+//! all orders, run the audit.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use serde_json::Value;
 
 use crate::shop::{Answer, Shop};
 
-/// Within this time an order is answered, however often it has to be sent.
+/// The time limit for the response to an order, including repeated requests.
 const ANSWERED: Duration = PATIENCE;
 
-/// Within this time it is found out whether everything holds.
+/// The time limit for an audit.
 const AUDITED: Duration = Duration::from_secs(600);
 
-/// Opens a shop with the programs of the directory that `PROGRAMS` names, or else
-/// those beside the test.
+/// Opens a shop with the programs in the directory that the environment variable `PROGRAMS` names, or else with
+/// those in the test's target directory.
 pub async fn open(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Shop> {
     let programs = std::env::var_os("PROGRAMS").filter(|directory| !directory.is_empty()).map(PathBuf::from);
     Shop::open_as(Interaction::Http, cluster, |options| change(StackOptions { programs, ..options })).await
 }
 
-/// The number that `variable` holds, or else this one.
+/// The value of the environment variable `variable`, or else `otherwise`.
 pub fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Sends an order with its key, as `requests` has it the first, second … time, until
-/// it is answered otherwise than by 503 or a broken connection, as docs/reference/api.md tells clients to.
+/// Sends an order with its key until there is a response other than 503, as docs/reference/api.md requires of
+/// clients. `requests` returns the request for the first, second … attempt.
 pub async fn order_surely(shop: &Shop, key: &str, requests: impl Fn(usize) -> RequestBuilder) -> Result<Answer> {
     let attempts = async {
         for attempt in 0.. {
@@ -45,7 +45,7 @@ pub async fn order_surely(shop: &Shop, key: &str, requests: impl Fn(usize) -> Re
     tokio::time::timeout(ANSWERED, attempts).await.with_context(|| format!("no answer to the order with the key {key}"))
 }
 
-/// All orders of the list, page by page, and the cursor of each page but the first.
+/// All orders of the list, page by page, and the cursor of each page except the first.
 pub async fn everything(shop: &Shop) -> Result<(Vec<Value>, Vec<String>)> {
     let (mut orders, mut cursors) = (Vec::new(), Vec::new());
     loop {
@@ -61,7 +61,7 @@ pub async fn everything(shop: &Shop) -> Result<(Vec<Value>, Vec<String>)> {
     }
 }
 
-/// Asserts that `orders-audit` finds this many orders and nothing wrong with them.
+/// Asserts that `orders-audit` finds this number of orders and no violation.
 pub async fn audit(shop: &Shop, cluster: &Cluster, orders: usize) -> Result<()> {
     let audited = shop.stack.audit(cluster).run(&[], AUDITED).await?;
     assert_eq!(audited.exit_code, Some(0), "{audited:?}");

@@ -1,8 +1,8 @@
-//! Many orders, on a control plane of their own: nothing is lost, nothing is done
-//! twice, and nothing grows that ought not to.
+//! Scale tests: many orders on a private control plane. No order is lost or processed
+//! twice, and the size of the stores stays within bounds.
 //!
-//! Run by `make test-scale`, one test at a time: what they assert of time needs a
-//! machine that does nothing beside.
+//! `make test-scale` runs these tests one at a time: their assertions about time need an otherwise
+//! idle machine.
 
 mod etcd;
 mod load;

@@ -1,4 +1,4 @@
-//! More customers at once than a small shop has: none is passed over for those who come later.
+//! Tests fairness with more concurrent customers than the operator's concurrency: no order waits much longer than later ones.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use serde_json::json;
 
 use super::load::{audit, number, open};
 
-/// Customers at once, each with the next order when the last is answered.
+/// The number of concurrent customers. Each places its next order after the response to the last one.
 const CLIENTS: usize = 128;
 
-/// Orders worked on at once: so few that most of them wait.
+/// The operator's concurrency, which is so low that most orders wait.
 const CONCURRENCY: &str = "32";
 
-/// Orders in all: each client has its turn more than twenty times.
+/// The total number of orders: more than twenty for each client.
 const ORDERS: usize = 3_000;
 
-/// How much longer than the mean an order may wait. All of them wait behind a full queue, so that one whose turn comes in
-/// its order waits about as long as any other, on a machine of any speed.
+/// The maximum ratio of the wait of an order to the mean. All orders wait in a full queue, so with a fair queue each order
+/// waits about as long as any other, on a machine of any speed.
 const LONGEST_OVER_MEAN: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread")]

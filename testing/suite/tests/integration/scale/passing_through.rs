@@ -1,4 +1,4 @@
-//! Twenty thousand orders come, are decided, archived and removed.
+//! Tests that twenty thousand orders are placed, decided, archived and deleted.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,66 +15,66 @@ use super::etcd::{ALL, EVENTS, Etcd, ORDERS, Size};
 use super::load::{audit, everything, number, open, order_surely};
 use crate::shop::Shop;
 
-/// How many orders, unless `ORDERS` says otherwise.
+/// The number of orders, unless the environment variable `ORDERS` sets another one.
 const ORDERS_BY_DEFAULT: usize = 20_000;
 
-/// Clients, each of which waits for its answer before it places the next order. More
-/// than the operator works on at once, so that it is never idle.
+/// The number of clients, each of which places its next order after the response to the last one. It is
+/// larger than the operator's concurrency, so that the operator is never idle.
 const CLIENTS: usize = 48;
 
 const CUSTOMERS: usize = 20;
 
-/// What each customer has, more than anybody spends; in hundredths, as all money here.
+/// The balance of each customer, in hundredths, as all money here. No customer spends all of it.
 const REFILL: u64 = 1_000_000_000;
 
 /// The operator's `ttlSecondsAfterFinished`, shorter than [`OVERLAP`].
 const TTL: Duration = Duration::from_secs(2);
 
-/// How long the operator leaves a resource that the archive has. It passes beside the TTL.
+/// How long the operator keeps a resource after the archive has it. This time runs in parallel to the TTL.
 const OVERLAP: Duration = Duration::from_secs(15);
 
-/// How late a message may be: under load the operator gives up some of its calls of
-/// notify, and asks again half a second, one and two seconds later how it stands.
+/// The maximum delay of a message: under load, some of the operator's calls of
+/// notify time out, and the operator queries the state half a second, one and two seconds later.
 const LATE_MESSAGE: Duration = Duration::from_secs(5);
 
-/// Two looks of the operator at a second's distance, what they take to archive and to
-/// remove five hundred orders, and the rest for a slow machine.
+/// The time for two checks of the operator, one second apart, for archiving and
+/// deleting five hundred orders, and a reserve for a slow machine.
 const WORK: Duration = Duration::from_secs(30);
 
-/// Longer than any order is live, so that at any time no more are live than were
-/// placed within it. Most stay for 18 s.
+/// Longer than any order is live, so that the number of live orders never exceeds the number of orders
+/// placed within this time. Most orders are live for 18 s.
 const STAY: Duration = LATE_MESSAGE.saturating_add(OVERLAP).saturating_add(WORK);
 
-/// How often the control plane of this test compacts etcd. It compacts to where it
-/// was at the last time, so that a revision is kept for two intervals at most.
+/// The interval at which the control plane of this test compacts etcd. It compacts to the revision
+/// of the previous compaction, so a revision is kept for at most two intervals.
 const COMPACTION: Duration = Duration::from_secs(15);
 
-/// How long it keeps Events. (An hour, if not said otherwise.)
+/// The TTL of Events in this control plane. (The default is an hour.)
 const EVENT_TTL: Duration = Duration::from_secs(30);
 
-/// An order has an Event for its outcome and one for its message, and another one if
+/// The maximum number of Events of an order: one for its outcome, one for its message, and another one if
 /// the message had to wait.
 const EVENTS_AN_ORDER: usize = 3;
 
-/// Events that are not this load's: of the control plane itself, and of the orders before.
+/// The maximum number of other Events: those of the control plane itself, and of earlier orders.
 const EVENTS_OF_OTHERS: usize = 3000;
 
-/// What etcd may have in use at the end beyond what it had before any order: pages
+/// The maximum size that etcd may use at the end in addition to the size before any order: pages
 /// that are not full, the Leases and their history.
 const LEFT: u64 = 4 << 20;
 
-/// How much longer a page may take with all orders in the archive than with a
-/// twentieth of them. It is no longer in fact, and twenty times as long if it grew with them.
+/// The maximum ratio of the time for a page with all orders in the archive to that with a
+/// twentieth of them. The actual ratio is 1; it would be 20 if the time grew with the number of orders.
 const FLAT: f64 = 3.0;
 
-/// An order of the load, by its number: most are paid, one in ten is too dear, one in
-/// fifty is nobody's.
+/// An order of the load, by its number: most are paid, one in ten is too expensive, one in
+/// fifty belongs to an unknown customer.
 struct Planned {
     key: String,
     login: String,
     amount: u64,
     reason: &'static str,
-    /// The answer to it.
+    /// The expected status of the response.
     status: u16,
 }
 
@@ -91,17 +91,17 @@ impl Planned {
         Planned { key, login, amount, reason: "Paid", status: 200 }
     }
 
-    /// Amounts are compared as the numbers that JSON has, which are exact enough here.
+    /// The amount as a JSON number, for comparisons. It is exact enough here.
     fn json_amount(&self) -> Value {
         json!(self.amount as f64 / 100.0)
     }
 }
 
-/// What is known of the load while it lasts.
+/// The progress of the load.
 #[derive(Default)]
 struct Progress {
     placed: AtomicUsize,
-    /// The ids of the answered orders and their numbers in the plan.
+    /// The ids of the orders with a response, and their numbers in the plan.
     answered: Mutex<HashMap<i64, usize>>,
 }
 
@@ -111,14 +111,15 @@ impl Progress {
     }
 }
 
-/// What was seen of the store while orders passed through.
+/// Observations of the store during the load.
 #[derive(Debug, Default)]
 struct Seen {
     most_live: usize,
     most_events: usize,
     most_used: u64,
-    /// The file when half of the orders were answered, and at the end. It never shrinks.
+    /// The size of the file after half of the responses. The file never shrinks.
     file_at_half: u64,
+    /// The size of the file at the end.
     file: u64,
 }
 
@@ -144,9 +145,9 @@ async fn place_all(shop: &Shop, orders: usize, progress: &Progress) -> Result<()
     stream::iter(0..orders).map(|number| place(shop, number, progress)).buffer_unordered(CLIENTS).try_collect().await
 }
 
-/// Watches the store until the last order is answered and gone. At each moment no more
-/// orders may be live than were placed within [`STAY`], and no more Events be there than
-/// those of the orders of their time.
+/// Observes the store until the last order has a response and is deleted. At each moment, the number of live
+/// orders must not exceed the number of orders placed within [`STAY`], and the number of Events must not
+/// exceed that of the orders placed within the Events' TTL.
 async fn observe(shop: &Shop, etcd: &Etcd, orders: usize, progress: &Progress) -> Result<Seen> {
     let (began, mut seen, mut said) = (Instant::now(), Seen::default(), Instant::now());
     // When how many had been placed.
@@ -186,7 +187,7 @@ async fn observe(shop: &Shop, etcd: &Etcd, orders: usize, progress: &Progress) -
     }
 }
 
-/// The order that was placed first of those that are live, and what the operator says of it.
+/// The oldest live order, and the operator's log about it.
 async fn oldest(shop: &Shop) -> Result<String> {
     let order = shop.all_orders().await?.into_iter().min_by_key(|order| order.creation_timestamp().map(|time| time.0));
     let order = order.context("no order is live")?;
@@ -195,8 +196,8 @@ async fn oldest(shop: &Shop) -> Result<String> {
     Ok(format!("{}\n{}", serde_json::to_string_pretty(&order)?, said.join("\n")))
 }
 
-/// Lists everything while orders come and go: each once, and none that was answered
-/// before is missing.
+/// Lists all orders while orders are placed and deleted. Asserts that each order is listed once, and that no order with an
+/// earlier response is missing.
 async fn list_meanwhile(shop: &Shop, orders: usize, progress: &Progress) -> Result<()> {
     wait_for("half of the orders", Duration::from_secs(600), || async {
         (progress.answered().len() >= orders / 2).then_some(())
@@ -227,7 +228,7 @@ fn by_id(orders: &[Value]) -> Result<HashMap<i64, &Value>> {
     Ok(ids)
 }
 
-/// Asserts that the list has each order that was answered once, as it was planned, and no other.
+/// Asserts that the list has each order with a response once, with its planned result, and no other order.
 async fn assert_archived(shop: &Shop, progress: &Progress) -> Result<Vec<String>> {
     let (listed, cursors) = everything(shop).await?;
     let (listed, answered) = (by_id(&listed)?, progress.answered());
@@ -244,7 +245,7 @@ async fn assert_archived(shop: &Shop, progress: &Progress) -> Result<Vec<String>
     Ok(cursors)
 }
 
-/// Asserts that what the customers have is what they were given, less what they paid.
+/// Asserts that the customers' balances are their refills minus their payments.
 async fn assert_balances(shop: &Shop, orders: usize) -> Result<()> {
     let paid = |login: &str| -> u64 {
         let all = (0..orders).map(Planned::new);
@@ -258,20 +259,20 @@ async fn assert_balances(shop: &Shop, orders: usize) -> Result<()> {
     Ok(())
 }
 
-/// The value of a counter without labels, or the sum over all labels of one that has these.
+/// The value of a counter without labels, or the sum over all series with this label.
 async fn counted(shop: &Shop, url: &str, name: &str, label: &str) -> Result<f64> {
     let text = shop.http.get(url).send().await?.error_for_status()?.text().await?;
     let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
     lines.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?)).sum()
 }
 
-/// How often the archive was asked for a page.
+/// The number of page requests to the archive.
 async fn pages_of_the_archive(shop: &Shop) -> Result<f64> {
     let label = r#"endpoint="/archive/orders""#;
     counted(shop, &shop.stack.archive.metrics_url(), "axum_http_requests_total{", label).await
 }
 
-/// Pages of twenty: the first one, one in the middle, and a login's.
+/// Pages with twenty orders: the first page, one in the middle, and one of a login.
 fn pages(cursors: &[String]) -> [(&'static str, String); 3] {
     let middle = cursors.get(cursors.len() / 2).map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
     [
@@ -281,9 +282,9 @@ fn pages(cursors: &[String]) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Asserts that pages of a long list take no longer than those of a short one: one
-/// request to the archive each, and about the same time. They are asked for in turn,
-/// so that whatever else the machine does slows both.
+/// Asserts that a page of a long list takes no longer than one of a short list: each needs one
+/// request to the archive and about the same time. The requests alternate,
+/// so that other load on the machine affects both.
 async fn assert_flat(long: (&Shop, &[String]), short: (&Shop, &[String])) -> Result<()> {
     const TIMES: usize = 60;
     let before = pages_of_the_archive(long.0).await?;
@@ -316,7 +317,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Waits until etcd has no Event any more and nothing in use that is not there without orders.
+/// Waits until etcd has no Events, and uses no more keys and space than before the orders.
 async fn assert_store_is_as_before(etcd: &Etcd, (keys, size): (usize, Size)) -> Result<()> {
     let limit = EVENT_TTL * 2 + COMPACTION * 3;
     let shrunk = wait_for("etcd to be as small as before", limit, || async {
@@ -375,13 +376,13 @@ async fn twenty_thousand_orders_pass_through_and_leave_nothing_behind_but_what_t
     let last = began.elapsed() - took;
     println!("the last order was gone {last:.1?} after its answer; {seen:?}");
     assert!(last <= STAY, "the last order stayed for {last:?}");
-    // Rate × 18 s are live, of rate × time: less than a quarter, if the time is long enough.
-    // By the half everything goes as fast as it comes, and what compaction freed is room enough.
+    // The number of live orders is rate × 18 s, of rate × time: less than a quarter, if the time is long enough.
+    // After half of the time, orders are deleted as fast as they are placed, and the space that compaction freed suffices.
     if took > 2 * STAY {
         assert!(seen.most_live <= orders / 4, "{} of {orders} orders were live at once", seen.most_live);
         assert!(seen.file <= seen.file_at_half * 3 / 2, "etcd's file went on growing: {seen:?}");
     }
-    // Counted when the operator has Kubernetes' answer.
+    // The operator counts a deletion after the response of Kubernetes.
     let removed = wait_for("each removal to be counted", STAY, || async {
         let removed = counted(&shop, &shop.stack.operators[0].metrics_url(), "orders_removed_total ", "").await;
         removed.ok().filter(|removed| *removed >= orders as f64)

@@ -1,5 +1,5 @@
-//! Two servers of the public API and two operators, of which some die or stand
-//! still in the middle of the load.
+//! Tests failover under load: two servers of the public API and two operators, some of which are killed or
+//! frozen.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,25 +20,25 @@ use tokio::task::JoinHandle;
 use super::load::{audit, open, order_surely};
 use crate::shop::{SOON, Shop, name};
 
-/// Clients, each of which waits for its answer before it places the next order.
+/// The number of clients, each of which places its next order after the response to the last one.
 const CLIENTS: usize = 24;
 
 const CUSTOMERS: usize = 4;
 
-/// What each customer has. Each order costs 1.
+/// The balance of each customer. Each order costs 1.
 const REFILL: usize = 100_000;
 
-/// How long an operator that is gone keeps the Lease.
+/// How long the Lease of a dead operator remains valid.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// How much longer it may take until orders go on: up to a second in which the next leader lets others try, and the
-/// time to list all orders. A machine on which outcomes come seldom has more: twenty times its longest pause without any trouble.
+/// The additional time until outcomes continue: up to a second in which the next leader lets others try, and the
+/// time to list all orders. On a slow machine the limit is higher: twenty times the longest pause without failures.
 const SLACK: Duration = Duration::from_secs(4);
 
-/// Outcomes that show that the shop is at work.
+/// The number of outcomes that shows that the shop processes orders.
 const AT_WORK: usize = 150;
 
-/// What a watch saw of the orders: when each was first seen decided.
+/// The outcomes that a watch saw: the time at which each order was first seen as decided.
 struct Outcomes {
     times: Arc<Mutex<Vec<Instant>>>,
     watching: JoinHandle<()>,
@@ -66,7 +66,7 @@ impl Outcomes {
         self.times.lock().expect("nobody panics with it").len()
     }
 
-    /// Waits until this many more are seen.
+    /// Waits for this number of further outcomes.
     async fn more(&self, count: usize) -> Result<()> {
         let goal = self.count() + count;
         wait_for(&format!("{count} more orders to be decided"), SOON, || async { (self.count() >= goal).then_some(()) }).await
@@ -86,7 +86,7 @@ impl Drop for Outcomes {
     }
 }
 
-/// Where the servers of the public API answer; the same all the time.
+/// The URLs of the servers of the public API, which do not change.
 struct Doors(Vec<String>);
 
 impl Doors {
@@ -104,7 +104,7 @@ impl Doors {
     }
 }
 
-/// Orders until told to stop; one in four at both servers at once. The orders' numbers and ids.
+/// Places orders until `stop` is set, one in four at both servers concurrently. Returns the orders' numbers and ids.
 async fn load(shop: &Shop, doors: &Doors, stop: &AtomicBool) -> Result<Vec<(usize, i64)>> {
     let next = AtomicUsize::new(0);
     let client = async || {
@@ -124,19 +124,19 @@ async fn load(shop: &Shop, doors: &Doors, stop: &AtomicBool) -> Result<Vec<(usiz
     Ok(placed.into_iter().flatten().collect())
 }
 
-/// The Lease as it is, while somebody holds it.
+/// The Lease, if an operator holds it.
 async fn lease(shop: &Shop) -> Option<LeaseSpec> {
     let leases: Api<Lease> = Api::namespaced(shop.client.clone(), &shop.stack.namespace);
     let spec = leases.get("orders-operator").await.ok()?.spec?;
     spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty()).then_some(spec)
 }
 
-/// Which operator holds the Lease.
+/// The index of the operator that holds the Lease.
 async fn leader(shop: &Shop) -> Option<usize> {
     lease(shop).await?.holder_identity?.trim_start_matches("operator-").parse().ok()
 }
 
-/// Waits until the leader has renewed the Lease. If it dies now, the Lease lasts longest.
+/// Waits until the leader has renewed the Lease. If the leader dies at this moment, the Lease remains valid longest.
 async fn leader_that_just_renewed(shop: &Shop) -> Result<usize> {
     let before = wait_for("a leader", SOON, || lease(shop)).await?;
     wait_for("the leader to renew the Lease", SOON, || async {
@@ -152,7 +152,7 @@ async fn wait_for_leader(shop: &Shop, operator: usize) -> Result<()> {
     wait_for(&format!("operator {operator} to lead"), SOON, || async { (leader(shop).await? == operator).then_some(()) }).await
 }
 
-/// Asserts that orders went on as soon as they ought to have.
+/// Asserts that outcomes continued within the time limit.
 #[track_caller]
 fn assert_pause(what: &str, outcomes: &Outcomes, since: Instant, limit: Duration) {
     let pause = outcomes.longest_pause_since(since);
@@ -160,7 +160,7 @@ fn assert_pause(what: &str, outcomes: &Outcomes, since: Instant, limit: Duration
     assert!(pause <= limit, "{what}: no order was decided for {pause:?}");
 }
 
-/// Each key is one order, paid, at whichever server it was placed and how often.
+/// Asserts that each key has one order, which is paid, regardless of the server and the number of requests.
 fn assert_one_order_a_key(placed: &[(usize, i64)], orders: &[Order]) {
     let mut ids: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
     for (number, id) in placed {
@@ -176,8 +176,8 @@ fn assert_one_order_a_key(placed: &[(usize, i64)], orders: &[Order]) {
     assert!(unpaid.is_empty(), "{unpaid:?}");
 }
 
-/// Each customer paid for each order once, and has one mail about it: the mail server
-/// and notify were there all the time, so nothing excuses a second one.
+/// Asserts that each customer paid for each order once and has one mail about it. The mail server
+/// and notify were available all the time, so a second mail would be an error.
 async fn assert_charged_and_told_once(shop: &Shop, orders: &[Order]) -> Result<()> {
     let mails = shop.inbox.messages().await?;
     let different: HashSet<&str> = mails.iter().map(|mail| &*mail.message_id).collect();
@@ -193,8 +193,8 @@ async fn assert_charged_and_told_once(shop: &Shop, orders: &[Order]) -> Result<(
     Ok(())
 }
 
-/// Kills the leader; freezes the next one and lets it go on; kills a server of the
-/// public API and starts it again. Orders come in all the time.
+/// Kills the leader, freezes and resumes the next one, and kills and restarts a server of the
+/// public API, while orders are placed.
 async fn trouble(shop: &Shop, operators: &mut [Service], api_server: &mut Service, outcomes: &Outcomes) -> Result<()> {
     outcomes.more(AT_WORK).await?;
     let since = Instant::now();
@@ -215,7 +215,7 @@ async fn trouble(shop: &Shop, operators: &mut [Service], api_server: &mut Servic
     operators[frozen].process.signal(Signal::STOP)?;
     wait_for_leader(shop, killed).await?;
     outcomes.more(AT_WORK).await?;
-    // It wakes up with orders under way and takes itself for the leader.
+    // The resumed operator has orders in progress and assumes that it is still the leader.
     operators[frozen].process.signal(Signal::CONT)?;
     outcomes.more(AT_WORK).await?;
     assert_pause("the leader stood still and came back", outcomes, since, LEASE + slack);
@@ -242,7 +242,7 @@ async fn two_api_servers_and_two_operators_do_each_order_once_and_lose_no_more_t
     for customer in 0..CUSTOMERS {
         shop.customer(&format!("customer-{customer}"), json!(REFILL)).await?;
     }
-    // They are killed and started again while the shop is used.
+    // The operators are killed and restarted while the shop is in use.
     let mut operators = std::mem::take(&mut shop.stack.operators);
     let mut second = shop.stack.more_api_servers.pop().context("two servers of the public API")?;
     let doors = Doors(vec![shop.stack.api_server.url.clone(), second.url.clone()]);

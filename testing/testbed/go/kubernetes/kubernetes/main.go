@@ -1,6 +1,6 @@
-// kubernetes is every server-side Kubernetes component in one binary, chosen
-// by the name it is called by: one link step instead of five, and one file to
-// keep in the cache.
+// kubernetes contains every server-side Kubernetes component. The name by which
+// the binary is invoked selects the component. One binary needs one link step
+// instead of five, and one file in the cache.
 package main
 
 import (

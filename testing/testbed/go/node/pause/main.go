@@ -1,4 +1,4 @@
-// pause holds a pod's namespaces open: it waits until it is told to end.
+// pause holds a pod's namespaces open: it waits for a signal to terminate.
 package main
 
 import (
