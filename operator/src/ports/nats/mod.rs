@@ -308,6 +308,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_outcome_that_this_version_does_not_know_ends_no_wait() {
+        let broker = Broker::connect("nats://127.0.0.1:1", None, orders_contracts::topology::Service::Operator).await.unwrap();
+        let (billing, _, listener) = everything(broker);
+        let purchase = purchase();
+        let mut late = billing.late_reply(RetryStep::Payment, &purchase).unwrap();
+        let decided = |outcome| Decided {
+            key: purchase.key.clone(),
+            login: purchase.login.clone(),
+            email: purchase.email.clone(),
+            amount: purchase.amount,
+            outcome,
+            balance: None,
+            resends: 0,
+        };
+        listener.heard.outcomes.deliver(&purchase.key, decided(Outcome::Unknown));
+        assert_eq!((&mut late).now_or_never(), None);
+        listener.heard.outcomes.deliver(&purchase.key, decided(Outcome::Refused(Refusal::InsufficientFunds)));
+        assert!(late.await);
+    }
+
+    #[tokio::test]
     async fn what_was_said_when_nobody_waited_any_more_is_taken_without_asking() {
         // No broker listens at this address, so a published request gets no reply.
         let broker = Broker::connect("nats://127.0.0.1:1", None, orders_contracts::topology::Service::Operator).await.unwrap();
