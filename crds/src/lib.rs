@@ -19,12 +19,30 @@ pub use money::Money;
 pub use order::{Charge, HistoryEntry, Order, OrderSpec, OrderStatus, Retry, RetryStep};
 pub use outcome::{Outcome, Refusal};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 /// The definitions of all resources, for installation in a cluster.
 pub fn all() -> [CustomResourceDefinition; 2] {
-    [Order::crd(), Customer::crd()]
+    [Order::crd(), Customer::crd()].map(|mut definition| {
+        let versions = definition.spec.versions.iter_mut();
+        versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()).for_each(join_lines);
+        definition
+    })
+}
+
+/// Joins the lines of each paragraph of a description, as in Kubernetes' own types:
+/// `kubectl explain` keeps line breaks, and breaks long lines as well.
+fn join_lines(schema: &mut JSONSchemaProps) {
+    if let Some(text) = &mut schema.description {
+        *text = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(join_lines);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        join_lines(items);
+    }
 }
 
 #[cfg(test)]
@@ -38,7 +56,10 @@ mod tests {
                 let path = format!("{path}.{name}");
                 let is_root = ["apiVersion", "kind", "metadata"].contains(&name.as_str());
                 assert!(is_root || field["description"].as_str().is_some_and(|text| text.len() > 8), "{path} has no description");
+                let text = field["description"].as_str().unwrap_or_default();
+                assert!(!text.replace("\n\n", "").contains('\n'), "{path}: a line break within a paragraph");
                 check(field, &path);
+                check(&field["items"], &format!("{path}[]"));
             }
         }
         for definition in all() {
