@@ -256,7 +256,20 @@ pub enum RetryStep {
     Notification,
 }
 
+impl Order {
+    /// The outcome so far. An order without a status is undecided.
+    pub fn outcome(&self) -> Outcome {
+        self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
+    }
+}
+
 impl OrderStatus {
+    /// The outcome so far. It can change after the customer was notified: a paid order may be
+    /// refunded, and a refused order may be charged again.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::of(&self.conditions)
+    }
+
     /// Whether the mail server accepted the customer's message.
     pub fn is_notified(&self) -> bool {
         conditions::find(&self.conditions, ConditionType::Notified).is_some_and(|condition| condition.status == "True")

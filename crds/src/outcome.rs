@@ -1,11 +1,9 @@
 //! The outcome of an order, as its conditions show it.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use strum::EnumIter;
 
-use crate::{
-    conditions::{self, ConditionType, Reason},
-    order::{Order, OrderStatus},
-};
+use crate::conditions::{self, ConditionType, Reason};
 
 /// The outcome of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,11 +74,10 @@ impl Refusal {
     }
 }
 
-impl OrderStatus {
-    /// The outcome that the condition `Succeeded` shows. It can change after the customer was
-    /// notified: a paid order may be refunded, and a refused order may be charged again.
-    pub fn outcome(&self) -> Outcome {
-        let Some(condition) = conditions::find(&self.conditions, ConditionType::Succeeded) else { return Outcome::Undecided };
+impl Outcome {
+    /// The outcome that the condition `Succeeded` shows, if it is among these.
+    pub fn of(conditions: &[Condition]) -> Self {
+        let Some(condition) = conditions::find(conditions, ConditionType::Succeeded) else { return Outcome::Undecided };
         match &*condition.status {
             "True" => Outcome::Paid,
             "False" => match condition.reason.parse().ok().and_then(Refusal::of) {
@@ -92,16 +89,9 @@ impl OrderStatus {
     }
 }
 
-impl Order {
-    /// The outcome so far; an order without a status is undecided.
-    pub fn outcome(&self) -> Outcome {
-        self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use strum::IntoEnumIterator;
 
     use super::*;
@@ -115,7 +105,7 @@ mod tests {
             observed_generation: None,
             last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
         };
-        OrderStatus { conditions: vec![condition], ..OrderStatus::default() }.outcome()
+        Outcome::of(&[condition])
     }
 
     #[test]
@@ -135,6 +125,6 @@ mod tests {
         for status in ["Unknown", "", "false"] {
             assert_eq!(outcome(status, "InsufficientFunds"), Outcome::Undecided, "{status}");
         }
-        assert_eq!(OrderStatus::default().outcome(), Outcome::Undecided);
+        assert_eq!(Outcome::of(&[]), Outcome::Undecided);
     }
 }

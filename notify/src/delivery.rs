@@ -19,10 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
+    events::announce,
     in_flight::InFlight,
-    listener::announce,
-    log::{Log, Message, NewMessage, State},
+    log::Log,
     mailer::{Mailer, SMTP_TIMEOUT},
+    message::{Message, NewMessage, State},
 };
 
 /// The duration of a replica's lease on a message. It is longer than an attempt together with the

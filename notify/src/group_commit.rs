@@ -15,7 +15,7 @@ use orders_service::{
 };
 use serde::Serialize;
 
-use crate::log::{Message, NewMessage};
+use crate::message::{Message, NewMessage};
 
 /// Stores messages whose keys are new.
 pub(crate) type StoreTogether = GroupCommit<Storing, Message>;

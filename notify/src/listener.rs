@@ -4,19 +4,19 @@
 use orders_contracts::{
     events::{Decided, NotificationChanged, NotificationState},
     texts,
-    topology::{self, NOTIFICATION_CHANGED, PAYMENT_DECIDED},
+    topology::{self, PAYMENT_DECIDED},
 };
 use orders_crds::{Outcome, Refusal};
 use orders_service::{
     broker::{Broker, HandlerError, Received},
     shutdown::Shutdown,
 };
-use uuid::Uuid;
 
 use crate::{
     delivery::Delivery,
     error::NotifyError,
-    log::{Message, NewMessage, State},
+    events::{announce, publish},
+    message::NewMessage,
 };
 
 /// Notifies customers until shutdown.
@@ -71,22 +71,4 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
         announce(broker, &message, message.state(), message.last_error.clone()).await;
     }
     Ok(())
-}
-
-/// Publishes the state of a message. If this event is lost, the operator requests it again.
-pub async fn announce(broker: &Broker, message: &Message, state: State, error: Option<String>) {
-    let state = match state {
-        State::Sent => NotificationState::Sent,
-        State::Delivering => NotificationState::Delivering,
-        State::DeadLettered => NotificationState::DeadLettered,
-    };
-    let resends = i32::try_from(message.resends).unwrap_or(i32::MAX);
-    publish(broker, NotificationChanged { key: message.key.clone(), state, error, resends }).await;
-}
-
-async fn publish(broker: &Broker, changed: NotificationChanged) {
-    let key = changed.key.clone();
-    if let Err(error) = broker.publish(NOTIFICATION_CHANGED, Uuid::new_v4().to_string(), changed).await {
-        tracing::warn!(key, %error, "not announced");
-    }
 }

@@ -9,7 +9,7 @@ use lettre::{
 };
 
 use crate::{
-    log::Message,
+    message::Message,
     smtp::{MailServer, SmtpError},
 };
 

@@ -18,7 +18,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     delivery::Delivery,
-    log::{self as log_entry, Log, Message, NewMessage},
+    log::Log,
+    message::{Message, NewMessage, State as DeliveryState},
 };
 
 /// The maximum time that a caller waits for delivery. It is less than a second, so that the
@@ -108,7 +109,7 @@ fn delivered(message: Message) -> Delivered {
         key: message.key.clone(),
         attempts: message.attempts,
         last_error: message.last_error.clone(),
-        dead_lettered: message.state() == log_entry::State::DeadLettered,
+        dead_lettered: message.state() == DeliveryState::DeadLettered,
         entry: shown(message),
     }
 }
@@ -189,7 +190,7 @@ async fn send(
 async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) -> Result<Json<Delivered>, Problem> {
     let found = notify.log.numbered(id).await?;
     let message = found.ok_or_else(|| Problem::not_found("there is no message with this number"))?;
-    if message.state() == log_entry::State::Sent {
+    if message.state() == DeliveryState::Sent {
         return Err(Problem::new(StatusCode::CONFLICT, "the mail server has accepted this message already"));
     }
     Ok(Json(delivered(notify.delivery.resend(message, PATIENCE).await?)))

@@ -2,11 +2,20 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use orders_service::broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 
-use crate::ports::interaction::Interaction;
+/// How the operator communicates with billing and notify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interaction {
+    /// Calls billing and notify over HTTP.
+    Http,
+    /// Calls billing over HTTP, and publishes the outcome to the broker, where notify consumes it.
+    NotifyBroker,
+    /// Sends requests, outcomes and notifications over the broker, and none of them over HTTP.
+    Broker,
+}
 
 /// The operator: charges each Order once, notifies its customer and writes the outcome to its status;
 /// opens the billing account of each Customer.

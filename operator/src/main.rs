@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use clap::Parser;
 use orders_operator::{
     config::Config,
-    customer::controller::Customers,
+    customer::context::Customers,
     kube::events::Publisher,
     leader::{self, Election},
     order::{context::Context, deletion::Deletion, removal::Removal, watch_echo::WatchEcho},

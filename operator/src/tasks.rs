@@ -6,7 +6,7 @@ use kube::{Api, runtime::reflector};
 use orders_service::shutdown::Shutdown;
 
 use crate::{
-    customer::controller::Customers,
+    customer::{self, context::Customers},
     order::{context::Context, controller, removal::Removal},
     ports::{interaction::receive, nats::Listener},
 };
@@ -44,7 +44,7 @@ impl Tasks {
             }
         };
         let customers = async {
-            self.customers.clone().run(self.namespace.as_deref(), shutdown.clone()).await;
+            customer::controller::run(self.customers.clone(), self.namespace.as_deref(), shutdown.clone()).await;
             pending().await
         };
         tokio::select! {

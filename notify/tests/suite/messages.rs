@@ -7,8 +7,9 @@ use futures::future::{join_all, try_join_all};
 use orders_notify::{
     delivery::Delivery,
     error::NotifyError,
-    log::{Log, MIGRATIONS, NewMessage, State},
+    log::{Log, MIGRATIONS},
     mailer::Mailer,
+    message::{NewMessage, State},
 };
 use orders_service::{
     database::{Database, Kind},

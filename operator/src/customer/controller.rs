@@ -4,17 +4,11 @@
 //! per order. Therefore the changes are collected for a while. Then the balance is requested from
 //! billing.
 
-use std::{
-    collections::HashSet,
-    future::ready,
-    mem::take,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, future::ready, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     runtime::{
         Controller, PredicateConfig, WatchStreamExt,
         controller::{Action, Config as ControllerConfig},
@@ -27,12 +21,10 @@ use orders_service::shutdown::Shutdown;
 
 use super::{
     CustomerGuard,
+    context::Customers,
     reconcile::{PAUSE, reconcile},
 };
-use crate::{
-    kube::{KubeError, events::Publisher},
-    ports::http::accounts::Accounts,
-};
+use crate::kube::KubeError;
 
 /// How long changes of balances are collected. A customer's balance is written at most once in this
 /// time.
@@ -42,59 +34,39 @@ const COLLECTED: Duration = Duration::from_secs(5);
 /// priority.
 const CONCURRENCY: u16 = 4;
 
-/// The dependencies for reconciling a customer, and the logins whose balance changed.
-pub struct Customers {
-    pub(super) client: Client,
-    pub(super) accounts: Accounts,
-    pub(super) events: Publisher,
-    changed: Mutex<HashSet<String>>,
+/// Runs until shutdown. At the start each customer is reconciled once, because it may have changed
+/// while no operator was running.
+pub async fn run(customers: Arc<Customers>, namespace: Option<&str>, shutdown: Shutdown) {
+    let watched: Api<CustomerGuard> = match namespace {
+        Some(namespace) => Api::namespaced(customers.client.clone(), namespace),
+        None => Api::all(customers.client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let changed = watcher(watched, watcher::Config::default())
+        .default_backoff()
+        .modify(|customer| customer.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
+        // Drops the operator's own writes: they change the status, not the generation.
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let balances = changed_balances(customers.clone(), store.clone());
+    Controller::for_stream(changed, store)
+        .reconcile_on(balances)
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown.requested())
+        .run(reconcile, retry_later, customers)
+        .for_each(|_| ready(()))
+        .await;
 }
 
-impl Customers {
-    /// Creates the controller of customers whose accounts are in this billing service.
-    pub fn new(client: Client, accounts: Accounts, events: Publisher) -> Arc<Self> {
-        Arc::new(Customers { client, accounts, events, changed: Mutex::default() })
-    }
-
-    /// Records that the balance of this login's account changed.
-    pub fn balance_changed(&self, login: &str) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(login.to_owned());
-    }
-
-    /// Runs until shutdown. At the start each customer is reconciled once, because it may have changed
-    /// while no operator was running.
-    pub async fn run(self: Arc<Self>, namespace: Option<&str>, shutdown: Shutdown) {
-        let customers: Api<CustomerGuard> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let (store, writer) = reflector::store();
-        let changed = watcher(customers, watcher::Config::default())
-            .default_backoff()
-            .modify(|customer| customer.managed_fields_mut().clear())
-            .reflect(writer)
-            .applied_objects()
-            // Drops the operator's own writes: they change the status, not the generation.
-            .predicate_filter(predicates::generation, PredicateConfig::default());
-        let balances = self.clone().changed(store.clone());
-        Controller::for_stream(changed, store)
-            .reconcile_on(balances)
-            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-            .graceful_shutdown_on(shutdown.requested())
-            .run(reconcile, retry_later, self)
-            .for_each(|_| ready(()))
-            .await;
-    }
-
-    /// The customers whose balance changed: a batch each time that [`COLLECTED`] has passed.
-    fn changed(self: Arc<Self>, customers: Store<CustomerGuard>) -> impl Stream<Item = ObjectRef<CustomerGuard>> + use<> {
-        let rounds = stream::unfold((self, customers), async |(this, customers)| {
-            tokio::time::sleep(COLLECTED).await;
-            let logins = take(&mut *this.changed.lock().unwrap_or_else(PoisonError::into_inner));
-            Some((stream::iter(of_logins(&logins, &customers)), (this, customers)))
-        });
-        rounds.flatten()
-    }
+/// The customers whose balance changed: a batch each time that [`COLLECTED`] has passed.
+fn changed_balances(context: Arc<Customers>, customers: Store<CustomerGuard>) -> impl Stream<Item = ObjectRef<CustomerGuard>> {
+    let rounds = stream::unfold((context, customers), async |(context, customers)| {
+        tokio::time::sleep(COLLECTED).await;
+        let logins = context.take_changed();
+        Some((stream::iter(of_logins(&logins, &customers)), (context, customers)))
+    });
+    rounds.flatten()
 }
 
 fn of_logins(logins: &HashSet<String>, customers: &Store<CustomerGuard>) -> Vec<ObjectRef<CustomerGuard>> {

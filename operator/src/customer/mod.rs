@@ -1,6 +1,7 @@
 //! The `Customer` controller: it opens the billing account of each customer, and shows the balance
 //! in the status.
 
+pub mod context;
 pub mod controller;
 pub mod reconcile;
 

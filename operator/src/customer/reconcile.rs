@@ -12,7 +12,7 @@ use orders_contracts::billing::OpenAccount;
 use orders_crds::{ConditionType, Customer, CustomerStatus, Login, Reason, conditions};
 use serde_json::json;
 
-use super::{CustomerGuard, controller::Customers};
+use super::{CustomerGuard, context::Customers};
 use crate::{
     kube::{CALL_TIMEOUT, FIELD_MANAGER, KubeError, events::OrderEvent},
     ports::NoAnswer,

@@ -6,7 +6,7 @@ use kube::Client;
 
 use super::{deletion::Deletion, watch_echo::WatchEcho};
 use crate::{
-    customer::controller::Customers,
+    customer::context::Customers,
     kube::events::Publisher,
     ports::{Billing, Notify},
 };

@@ -16,7 +16,7 @@ use orders_crds::{Order, Outcome};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    decide::Step, execute::execute, intent::Intent, reconcile::Pass, removal::Removal, status::StatusBuilder, work::next_step,
+    decide::Step, execute::execute, intent::Intent, pass::Pass, removal::Removal, status::StatusBuilder, work::next_step,
 };
 use crate::{
     kube::{OrderGuard, finalizer::LIMIT},

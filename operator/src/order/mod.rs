@@ -11,6 +11,7 @@ pub mod deletion;
 pub mod execute;
 pub mod intent;
 pub mod late_replies;
+pub mod pass;
 pub mod queue;
 pub mod read;
 pub mod reconcile;

@@ -11,6 +11,7 @@ use super::{
     context::Context,
     execute::execute,
     intent::Intent,
+    pass::Pass,
     read::{Found, read},
     status::StatusBuilder,
     work,
@@ -31,18 +32,6 @@ pub struct Requeue {
     pub after: Duration,
     /// The late reply to the request that timed out. If it arrives, the next pass begins earlier.
     pub late: Option<LateReply>,
-}
-
-/// The result of a pass.
-pub struct Pass {
-    /// The data of the order that the services need, or why the order cannot be read.
-    pub purchase: Result<Purchase, String>,
-    /// The status before the pass.
-    pub before: OrderStatus,
-    /// The status after the pass, and what happened.
-    pub after: StatusBuilder,
-    /// When the step that failed is tried again.
-    pub(super) next: Option<Timestamp>,
 }
 
 /// Reads the order and the intent, decides and executes its steps, writes the status,

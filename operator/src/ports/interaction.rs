@@ -4,7 +4,6 @@
 use std::{future::pending, sync::Arc};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use orders_contracts::topology::Service;
 use orders_service::{broker::Broker, token_file::TokenFile};
 
@@ -13,18 +12,7 @@ use super::{
     http::{billing::HttpBilling, notify::HttpNotify},
     nats::{self, Listener},
 };
-use crate::config::Config;
-
-/// How the operator communicates with billing and notify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Interaction {
-    /// Calls billing and notify over HTTP.
-    Http,
-    /// Calls billing over HTTP, and publishes the outcome to the broker, where notify consumes it.
-    NotifyBroker,
-    /// Sends requests, outcomes and notifications over the broker, and none of them over HTTP.
-    Broker,
-}
+use crate::config::{Config, Interaction};
 
 /// The clients of billing and notify for this style.
 pub struct Clients {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use orders_shop::Database;
 
 use crate::options::Options;
+use crate::progress::say;
 use crate::report::Report;
 use crate::site::{Site, Wanted};
 
@@ -41,9 +42,4 @@ impl Bench {
         drop(site);
         let _ = std::fs::remove_dir_all(self.directory.join(name));
     }
-}
-
-/// Prints progress on standard error.
-pub fn say(what: &str) {
-    eprintln!("{what}");
 }

@@ -2,51 +2,9 @@
 
 use crate::cost::WRITES;
 use crate::counters::REMOVALS;
-use crate::report::{Report, number};
+use crate::goal::Goal;
+use crate::report::Report;
 use crate::sections::{backlog, billing, growth, latency, throughput};
-
-/// A goal and its measured value.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// The measured quantity.
-    pub what: String,
-    /// The bound.
-    bound: Bound,
-    /// The median; `None` if it was not measured.
-    pub measured: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Goal {
-    fn at_least(what: &str, bound: f64, measured: Option<f64>) -> Self {
-        Goal { what: what.to_owned(), bound: Bound::AtLeast(bound), measured }
-    }
-
-    fn at_most(what: &str, bound: f64, measured: Option<f64>) -> Self {
-        Goal { what: what.to_owned(), bound: Bound::AtMost(bound), measured }
-    }
-
-    /// The bound in words.
-    pub fn wanted(&self) -> String {
-        match self.bound {
-            Bound::AtLeast(bound) => format!("at least {}", number(bound)),
-            Bound::AtMost(bound) => format!("at most {}", number(bound)),
-        }
-    }
-
-    /// Whether the goal is met; `None` if it was not measured.
-    pub fn met(&self) -> Option<bool> {
-        self.measured.map(|measured| match self.bound {
-            Bound::AtLeast(bound) => measured >= bound,
-            Bound::AtMost(bound) => measured <= bound,
-        })
-    }
-}
 
 /// All goals, with their values in this report.
 pub fn goals(report: &Report) -> Vec<Goal> {

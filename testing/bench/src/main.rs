@@ -13,11 +13,13 @@ mod counters;
 mod customers;
 mod demo;
 mod exposition;
+mod goal;
 mod goals;
 mod load;
 mod options;
 mod plot;
 mod processes;
+mod progress;
 mod report;
 mod sample;
 mod sections;
@@ -31,8 +33,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use orders_testbed::Cache;
 
-use crate::bench::{Bench, say};
+use crate::bench::Bench;
 use crate::options::{Command, Options, Section};
+use crate::progress::say;
 use crate::report::About;
 
 #[tokio::main]

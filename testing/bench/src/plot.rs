@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, number};
+use crate::report::Report;
 use crate::sections::latency;
+use crate::statistics::number;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
@@ -117,7 +118,7 @@ fn bars(report: &Report, table: &str) -> String {
                     "<rect x=\"{x:.1}\" y=\"{high:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{}: {}</title></rect>",
                     low - high,
                     escaped(name),
-                    crate::report::number(share)
+                    crate::statistics::number(share)
                 );
                 below += share;
             }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::goals::Goal;
-use crate::statistics::{median, spread};
+use crate::goal::Goal;
+use crate::statistics::{median, number, spread};
 
 /// All measured figures.
 #[derive(Clone, Debug, Default)]
@@ -154,18 +154,6 @@ impl Report {
             .collect();
         serde_json::to_string_pretty(&serde_json::json!({"about": about, "figures": figures, "goals": goals}))
     }
-}
-
-/// Formats a number with three significant digits, and no more decimal places than these need.
-pub fn number(value: f64) -> String {
-    let places = match value.abs() {
-        size if size >= 100.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 || size == 0.0 => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.places$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn distinct<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {

@@ -303,7 +303,7 @@ async fn watched_by_the_garbage_collector(client: &Client) {
         (sum(&text, "apiserver_longrunning_requests", &labels) >= 1.0).then_some(())
     });
     if let Err(error) = watched.await {
-        crate::bench::say(&format!("{error}; going on, the first figures may be too good"));
+        crate::progress::say(&format!("{error}; going on, the first figures may be too good"));
     }
 }
 

@@ -60,6 +60,18 @@ pub fn spread(values: &[f64]) -> Option<(f64, f64)> {
     Some((least, greatest))
 }
 
+/// Formats a number with three significant digits, and no more decimal places than these need.
+pub fn number(value: f64) -> String {
+    let places = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 || size == 0.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

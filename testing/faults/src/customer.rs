@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::{shop::Shop, workload::persist};
+use crate::{persist::persist, shop::Shop};
 
 /// Opens an account and pays in this number of whole units.
 ///

@@ -12,6 +12,7 @@ mod cli;
 mod customer;
 mod effect;
 mod fault;
+mod persist;
 mod proxy;
 mod report;
 mod scenarios;

@@ -26,7 +26,6 @@ use crate::{
         mail, nats, postgres,
     },
     switchboard::Switchboard,
-    workload::Workload,
 };
 
 /// The number of operators in a shop, of which one is active at a time.
@@ -55,6 +54,15 @@ impl std::fmt::Display for Kind {
 
 /// The TTL of finished orders with the workload `Removal`. It is long enough for the workload to read them first.
 const TTL_SECONDS: &str = "2";
+
+/// A workload: what customers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Workload {
+    /// Customers place orders, cancel one, and request that another is charged again.
+    Life,
+    /// Customers place an order, wait until it is archived and deleted, and request it again.
+    Removal,
+}
 
 /// The settings of a shop.
 #[derive(Clone, Debug)]

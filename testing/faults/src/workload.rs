@@ -2,8 +2,6 @@
 
 mod removal;
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 use kube::{
     ResourceExt,
@@ -11,27 +9,15 @@ use kube::{
 };
 use orders_crds::{ConditionType, Order, OrderSpec, Outcome, Reason, conditions};
 use orders_testbed::{Message, wait_for};
-use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 
+pub use crate::shop::Workload;
 use crate::{
     customer,
     effect::{Channel, Effect},
+    persist::{SETTLE_LIMIT, persist},
     shop::Shop,
 };
-
-/// The time limit for orders to settle after a fault. It is several times the operator's longest pause, which is a minute,
-/// so that an attempt may fail on a slow machine.
-pub const SETTLE_LIMIT: Duration = Duration::from_secs(300);
-
-/// A workload: what customers do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Workload {
-    /// Customers place orders, cancel one, and request that another is charged again.
-    Life,
-    /// Customers place an order, wait until it is archived and deleted, and request it again.
-    Removal,
-}
 
 impl Workload {
     /// The workload in which an effect is numbered. In `Life`, the operator archives
@@ -168,24 +154,6 @@ async fn all_of(shop: &Shop, login: &str) -> Result<Vec<Order>> {
     let mut orders = shop.orders().list(&ListParams::default()).await?.items;
     orders.retain(|order| order.spec.email == format!("{login}@example.com"));
     Ok(orders)
-}
-
-/// Repeats a request, with an idempotency key if there is one, until its response is definite, as a careful client would.
-///
-/// # Errors
-/// If there is no definite response within [`SETTLE_LIMIT`].
-pub async fn persist(what: &str, request: impl Fn() -> Option<RequestBuilder>, key: &str) -> Result<(u16, Value)> {
-    wait_for(&format!("a definite answer to {what}"), SETTLE_LIMIT, || async {
-        let request = if key.is_empty() { request()? } else { request()?.header("idempotency-key", key) };
-        let response = request.send().await.ok()?;
-        let status = response.status();
-        let body: Value = response.json().await.ok()?;
-        // Without a key, a conflict means that an earlier attempt succeeded.
-        let conflict = status == StatusCode::CONFLICT && !key.is_empty();
-        let indefinite = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || conflict;
-        (!indefinite).then(|| (status.as_u16(), body))
-    })
-    .await
 }
 
 async fn look(shop: &Shop, path: &str) -> Result<Value> {

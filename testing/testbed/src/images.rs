@@ -13,14 +13,13 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use crate::buildah::{archive, bud, build, buildah, directory, export};
 use crate::cache::Cache;
 use crate::command::{SHORT, run, run_within};
 use crate::containerd::Containerd;
 use crate::gobuild::{self, Programs, Set, minutes};
 use crate::{node, packages};
 
-/// The image that holds a pod's namespaces.
-pub(crate) const PAUSE: &str = "localhost/orders-pause:testbed";
 /// The NATS image, which the chart's own server uses. It has the same program as the official image
 /// and accepts arguments in the same way.
 const NATS: &str = "localhost/orders-nats:testbed";
@@ -180,14 +179,6 @@ async fn changed(
     Ok(options.targets.iter().filter(|target| !is_current(target)).cloned().collect())
 }
 
-fn directory(cache: &Cache) -> PathBuf {
-    cache.path("images")
-}
-
-fn archive(cache: &Cache, name: &str) -> PathBuf {
-    directory(cache).join(format!("{name}.tar"))
-}
-
 /// The file with the references and keys of the loaded images. It is next to containerd's
 /// content and is deleted together with it.
 fn loaded_file(cache: &Cache) -> PathBuf {
@@ -265,46 +256,6 @@ async fn build_target(cache: &Cache, options: &Options, target: &str) -> Result<
     let arguments = ["--build-arg", &binaries, "--build-arg", &base, "--target", target, "--file", dockerfile, &repository];
     bud(cache, &reference, &arguments).await?;
     export(cache, &reference, &archive(cache, target)).await
-}
-
-/// Builds the archive of the pause image, if it does not exist.
-pub(crate) async fn pause_archive(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
-    let file = archive(cache, "pause");
-    if !file.exists() {
-        let context = directory(cache).join("pause");
-        fs::create_dir_all(&context)?;
-        fs::copy(programs.path("pause"), context.join("pause"))?;
-        build(cache, PAUSE, &context, "FROM scratch\nCOPY pause /pause\nENTRYPOINT [\"/pause\"]\n").await?;
-        let unfinished = archive(cache, "pause.unfinished");
-        export(cache, PAUSE, &unfinished).await?;
-        fs::rename(unfinished, &file)?;
-    }
-    Ok(file)
-}
-
-async fn build(cache: &Cache, reference: &str, context: &Path, containerfile: &str) -> Result<()> {
-    let file = context.with_extension("Containerfile");
-    fs::write(&file, containerfile)?;
-    bud(cache, reference, &["--file", &file.to_string_lossy(), &context.to_string_lossy()]).await
-}
-
-async fn bud(cache: &Cache, reference: &str, arguments: &[&str]) -> Result<()> {
-    // The build creates no namespaces, since a CI machine may forbid that. It pulls nothing, since all base
-    // images were built on this machine.
-    let fixed = ["bud", "--quiet", "--isolation", "chroot", "--layers", "--pull-never", "--tag", reference];
-    buildah(cache, &[&fixed, arguments].concat()).await.map(drop)
-}
-
-async fn export(cache: &Cache, reference: &str, archive: &Path) -> Result<()> {
-    let _ = fs::remove_file(archive);
-    let target = format!("oci-archive:{}:{reference}", archive.display());
-    buildah(cache, &["push", "--quiet", "--disable-compression", reference, &target]).await.map(drop)
-}
-
-async fn buildah(cache: &Cache, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new("buildah");
-    command.arg("--root").arg(cache.path("buildah")).arg("--runroot").arg("/run/orders-buildah").args(arguments);
-    run_within(SHORT * 10, &mut command).await
 }
 
 /// Restarts the workloads that use these images: a running pod does

@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod buildah;
 mod cache;
 mod certs;
 mod cgroups;

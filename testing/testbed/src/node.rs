@@ -19,7 +19,7 @@ use crate::gobuild::{self, Programs, Set};
 use crate::network::{BRIDGE_ADDRESS, SERVICE_RANGE};
 use crate::node_config::{self as config, VOLUMES};
 use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
-use crate::{cgroups, hosts, images, network, packages, recorded};
+use crate::{buildah, cgroups, hosts, network, packages, recorded};
 
 /// The name of the node, and of the cluster and the context in its kubeconfig.
 const NAME: &str = "orders-testbed";
@@ -112,14 +112,14 @@ fn settings(directory: &Path) -> Settings {
 
 async fn start_containerd(cache: &Cache, programs: &Programs) -> Result<()> {
     let containerd = Containerd::new(cache, programs);
-    let pause = images::pause_archive(cache, programs).await?;
+    let pause = buildah::pause_archive(cache, programs).await?;
     let plugins = first_existing(&["/usr/lib/cni", "/opt/cni/bin"])?;
     let runc = first_existing(&["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"])?;
     let state = Path::new(STATE);
     fs::create_dir_all(directory(cache).join("cni"))?;
     fs::write(directory(cache).join("cni/10-testbed.conflist"), config::pod_network(state))?;
-    containerd.start(images::PAUSE, &plugins, &runc).await?;
-    if !containerd.images().await?.iter().any(|image| image == images::PAUSE) {
+    containerd.start(buildah::PAUSE, &plugins, &runc).await?;
+    if !containerd.images().await?.iter().any(|image| image == buildah::PAUSE) {
         containerd.import(&pause).await?;
     }
     Ok(())

@@ -13,8 +13,9 @@ use sqlx::{AnyConnection, Connection as _};
 
 use orders_shop::Database;
 
-use crate::bench::{Bench, say};
+use crate::bench::Bench;
 use crate::load;
+use crate::progress::say;
 use crate::site::{Site, Wanted};
 
 /// The number of rows that one statement writes. It is limited to keep the log small and to let other statements run.

@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::growth::{MEMORY_OVER_LIMIT, over_limit};
-use crate::bench::{Bench, say};
+use crate::bench::Bench;
 use crate::cost::{Measured, Side};
 use crate::load::{self, Load};
 use crate::processes::Snapshot;
+use crate::progress::say;
 use crate::site::{Site, Wanted};
 
 /// The table.

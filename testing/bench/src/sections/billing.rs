@@ -14,9 +14,10 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::bench::{Bench, say};
+use crate::bench::Bench;
 use crate::cost::{Side, measured};
 use crate::load;
+use crate::progress::say;
 use crate::site::{Site, Wanted};
 
 /// The table.

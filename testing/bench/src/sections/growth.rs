@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::{placed, raw};
-use crate::bench::{Bench, say};
+use super::loops::{placed, raw};
+use crate::bench::Bench;
 use crate::cost::{Side, report_speed};
 use crate::load;
+use crate::progress::say;
 use crate::site::{Site, Wanted};
 
 /// The table by finished orders.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{placed, placed_loop, raw_loop};
-use crate::bench::{Bench, say};
+use super::loops::{placed, placed_loop, raw_loop};
+use crate::bench::Bench;
 use crate::cost::{Side, measured, report_speed};
 use crate::load::{self, Load};
+use crate::progress::say;
 use crate::site::{Site, Wanted};
 
 /// The table of one client.

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use super::{placed, raw};
-use crate::bench::{Bench, say};
+use super::loops::{placed, raw};
+use crate::bench::Bench;
 use crate::cost::{Side, report_speed};
+use crate::progress::say;
 use crate::site::Wanted;
 
 /// The row with the ratio of the two rates.

@@ -12,8 +12,9 @@ use orders_testbed::wait_for;
 use super::same;
 use crate::{
     customer,
+    persist::SETTLE_LIMIT,
     shop::Shop,
-    workload::{SETTLE_LIMIT, mails_of, settled},
+    workload::{mails_of, settled},
 };
 
 const LOGIN: &str = "listener";

@@ -13,8 +13,8 @@ use super::same;
 use crate::{
     customer,
     effect::{Channel, Part},
+    persist::SETTLE_LIMIT,
     shop::Shop,
-    workload::SETTLE_LIMIT,
 };
 
 const LOGIN: &str = "leaver";

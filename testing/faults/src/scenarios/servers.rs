@@ -12,12 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 
 use super::same;
-use crate::{
-    customer,
-    effect::Channel,
-    shop::Shop,
-    workload::{persist, settled},
-};
+use crate::{customer, effect::Channel, persist::persist, shop::Shop, workload::settled};
 
 const LOGIN: &str = "waiter";
 

@@ -9,8 +9,9 @@ use orders_crds::{Order, Outcome, Refusal};
 use super::same;
 use crate::{
     customer,
+    persist::{SETTLE_LIMIT, persist},
     shop::Shop,
-    workload::{SETTLE_LIMIT, mails_of, persist, settled},
+    workload::{mails_of, settled},
 };
 
 const LOGIN: &str = "stormy";

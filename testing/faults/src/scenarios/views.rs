@@ -16,9 +16,10 @@ use super::same;
 use crate::{
     customer,
     effect::{Channel, Part},
+    persist::SETTLE_LIMIT,
     shop::Shop,
     switchboard::Watches,
-    workload::{SETTLE_LIMIT, mails_of, settled},
+    workload::{mails_of, settled},
 };
 
 const LOGIN: &str = "viewer";

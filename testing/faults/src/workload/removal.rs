@@ -5,7 +5,8 @@ use kube::ResourceExt;
 use orders_testbed::wait_for;
 use serde_json::Value;
 
-use super::{Ending, SETTLE_LIMIT, look, texts};
+use super::{Ending, look, texts};
+use crate::persist::SETTLE_LIMIT;
 use crate::{customer, shop::Shop};
 
 /// Places one order with an idempotency key. After the order is deleted, places it again with the same key, reads it and

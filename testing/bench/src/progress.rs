@@ -1,0 +1,6 @@
+//! Progress messages.
+
+/// Prints progress on standard error.
+pub fn say(what: &str) {
+    eprintln!("{what}");
+}
