@@ -43,6 +43,13 @@ impl Identity {
         }
     }
 
+    /// Whether all threads of the process are stopped (SIGSTOP).
+    pub fn is_stopped(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return false };
+        let stats = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        self.is_alive() && stats.filter_map(|stat| parse_stat(&stat)).all(|(state, _)| state == 'T')
+    }
+
     /// Sends a signal to the process group that this process leads.
     ///
     /// # Errors

@@ -7,12 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 pub use rustix::process::Signal;
 
 use crate::identity::Identity;
+use crate::wait::PATIENCE;
 
 /// A builder for a process. [`Process::builder`] creates it.
 #[derive(Debug)]
@@ -85,13 +86,19 @@ impl Process {
     }
 
     /// Sends a signal, for example [`Signal::STOP`] to freeze the process
-    /// and [`Signal::CONT`] to resume it.
+    /// and [`Signal::CONT`] to resume it. After a `STOP` it waits until all threads are stopped:
+    /// they stop one after the other, and until the last one has, the process may serve a request.
     ///
     /// # Errors
-    /// If the signal may not be sent.
+    /// If the signal may not be sent, or if the process does not stop within [`PATIENCE`].
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.exit_status().is_none() {
             self.identity.signal(signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))?;
+        }
+        let start = Instant::now();
+        while signal == Signal::STOP && self.exit_status().is_none() && !self.identity.is_stopped() {
+            ensure!(start.elapsed() < PATIENCE, "{} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
@@ -388,7 +395,7 @@ mod tests {
         let process = Process::builder("sleeper", "/bin/sleep", directory.path()).arg("60").spawn().unwrap();
         process.signal(Signal::STOP).unwrap();
         let identity = process.identity.clone();
-        assert!(identity.is_alive());
+        assert!(identity.is_alive() && identity.is_stopped());
         drop(process);
         assert!(!identity.is_alive());
     }
