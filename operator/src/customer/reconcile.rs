@@ -29,7 +29,7 @@ pub async fn reconcile(guarded: Arc<CustomerGuard>, customers: Arc<Customers>) -
     let name = guarded.name_any();
     let (customer, login) = match read(&guarded) {
         Ok(read) => read,
-        // The CRD refuses such a customer. One that was stored under older rules stays as it is.
+        // The CRD refuses such a customer. A customer that was stored under older rules stays as it is.
         Err(error) => {
             tracing::warn!(customer = name, error, "a customer cannot be read");
             return Ok(Action::await_change());
