@@ -94,7 +94,7 @@ test-integration: build ## All services on a real API server, over HTTP, on both
 	@DATABASE=sqlite $(SUITE) --skip broker::
 	@DATABASE=postgres $(SUITE) --skip servers::
 	@for style in notify-broker broker; do INTERACTION=$$style DATABASE=postgres $(SUITE) \
-	    contract:: while_billing_is_down while_notify_is_down suite_runs_in_the_style crowd:: at_once_is_given_back_once || exit 1; done
+	    contract:: while_billing_is_down while_notify_is_down suite_runs_in_the_style concurrency:: cancelled_ten_times_concurrently_is_refunded_once || exit 1; done
 
 test-styles: node ## The whole suite in both styles with a broker, and upgrades between the styles on the node
 	@$(TESTBED) up control-plane
@@ -138,7 +138,7 @@ node: build ## Start a node and load the images of this checkout
 load-previous: node
 	@commit=$$(git rev-parse --verify --quiet HEAD^); \
 	if [ -z "$$commit" ]; then rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit; \
-	  echo "this clone has no commit before this one: the upgrade from it is not tried" >&2; exit 0; fi; \
+	  echo "this clone has no previous commit: the upgrade test is skipped" >&2; exit 0; fi; \
 	if [ "$$(cat $(PREVIOUS)/commit 2>/dev/null)" != "$$commit" ]; then \
 	  rm -rf $(PREVIOUS)/checkout $(PREVIOUS)/commit && mkdir -p $(PREVIOUS)/checkout && \
 	  git archive "$$commit" | tar -xm -C $(PREVIOUS)/checkout && echo "$$commit" > $(PREVIOUS)/commit || exit 1; fi; \
@@ -146,8 +146,9 @@ load-previous: node
 	  --only "$$(sed -n 's/^FROM runtime AS //p' $(PREVIOUS)/checkout/Dockerfile | paste -sd,)"
 
 test-mutants: build ## Mutation tests of the code that decides about money: unit and database tests must kill every mutant (docs/explanation/reliability.md)
-	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install cargo-mutants --locked" >&2; exit 1; }
-	@testing/mutants.sh $(MUTANTS)
+	@PATH="$(ORDERS_CACHE)/cargo/bin:$$PATH"; export PATH; \
+	command -v cargo-mutants >/dev/null || env -u CARGO_TARGET_DIR cargo install cargo-mutants --locked --quiet --root $(ORDERS_CACHE)/cargo || exit 1; \
+	testing/mutants.sh $(MUTANTS)
 
 dev: testbed ## Run the services on this machine with a control plane, until Ctrl-C; INTERACTION=broker for another style
 	@$(TESTBED) up control-plane

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 cache=${ORDERS_CACHE:-$HOME/.cache/orders}
 # The mutants have their own target directory, so that nothing else runs a mutated program.
 export CARGO_TARGET_DIR=$cache/mutants/target
+mkdir -p "$cache/mutants"
 only=${1:-}
 failed=0
 rows=()
@@ -25,7 +26,7 @@ group() {
     "$(wc -l < "$out/timeout.txt")" "$(wc -l < "$out/unviable.txt")" "$(wc -l < "$out/missed.txt")")")
 }
 
-group decision orders-operator "operator/src/order/decide.rs operator/src/order/intent.rs operator/src/order/status.rs operator/src/order/execute.rs operator/src/order/work.rs" --lib --test suite
+group decision orders-operator "operator/src/order/decide.rs operator/src/order/intent.rs operator/src/order/status.rs operator/src/order/execute.rs operator/src/order/lifecycle.rs" --lib --test suite
 group ledger orders-billing "billing/src/ledger/*.rs" --test suite
 group money orders-crds "crds/src/money.rs crds/src/conditions.rs crds/src/order.rs crds/src/outcome.rs" --lib
 group contracts orders-contracts "contracts/src/outcome.rs contracts/src/texts.rs" --lib

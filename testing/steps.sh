@@ -39,7 +39,7 @@ table() {
     sum=$((sum + took[$step]))
     files+=("$logs/$step.log")
   done
-  printf '%-20s %12s\n' "all of it" "$(duration $sum)"
+  printf '%-20s %12s\n' "total" "$(duration $sum)"
   read -r passed failed < <(counted "${files[@]}")
   printf '\ntests: %d passed, %d failed\n' "$passed" "$failed"
 }
@@ -59,7 +59,7 @@ for step in "${steps[@]}"; do
   done_steps+=("$step")
   if [ "$status" -ne 0 ]; then
     table
-    printf '\n%s failed; all of its output: %s; again: make %s\n' "$step" "$logs/$step.log" "$step" >&2
+    printf '\n%s failed; complete output: %s; repeat with: make %s\n' "$step" "$logs/$step.log" "$step" >&2
     exit 1
   fi
   echo "${took[$step]}" > "$times/$step"

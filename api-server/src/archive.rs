@@ -13,7 +13,7 @@ use crate::listing::{Cursor, Filter, microseconds};
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The maximum size of a response, in bytes. A hundred orders of the maximum size fit in.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
+const MAX_RESPONSE: usize = 8 * 1024 * 1024;
 
 /// A client of the archive for the orders of one namespace.
 #[derive(Clone, Debug)]
@@ -38,14 +38,14 @@ impl Archive {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new(url: &str, token: TokenFile, namespace: String) -> Result<Self, reqwest::Error> {
-        Ok(Archive { peer: Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER)?, namespace })
+        Ok(Archive { peer: Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE)?, namespace })
     }
 
     /// Returns the latest archived order with this name.
     ///
     /// # Errors
     /// 503 if the archive does not respond.
-    pub async fn named(&self, name: &str) -> Result<Option<Order>, Problem> {
+    pub async fn get(&self, name: &str) -> Result<Option<Order>, Problem> {
         self.read(&format!("/archive/namespaces/{}/orders/{name}", self.namespace), &[]).await
     }
 
@@ -59,9 +59,9 @@ impl Archive {
         query.extend(filter.state.as_ref().map(|state| ("state", state.clone())));
         query.extend(filter.from.map(|from| ("from", microseconds(from).to_string())));
         query.extend(filter.to.map(|to| ("to", microseconds(to).to_string())));
-        query.extend(after.map(|place| ("before", format!("{},{}", place.created_at, place.uid))));
+        query.extend(after.map(|cursor| ("before", format!("{},{}", cursor.created_at, cursor.uid))));
         let page = self.read("/archive/orders", &query).await?;
-        page.ok_or_else(|| unavailable(&"404 to a listing"))
+        page.ok_or_else(|| unavailable(&"the list of orders was not found (404)"))
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<Option<T>, Problem> {
@@ -76,6 +76,6 @@ impl Archive {
 }
 
 fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%cause, "the archive does not answer");
-    Problem::unavailable("the archive of finished orders does not answer now; try again")
+    tracing::warn!(%cause, "the archive does not respond");
+    Problem::unavailable("the archive of finished orders does not respond; try again")
 }

@@ -1,4 +1,4 @@
-//! The configuration of the API server, from the command line and the environment.
+//! The configuration of the api-server, from the command line and the environment.
 
 use std::{net::SocketAddr, path::PathBuf};
 

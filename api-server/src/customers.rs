@@ -16,7 +16,7 @@ use crate::orders::CALL_TIMEOUT;
 
 /// The maximum length of the part of a login with which the name of its resource begins, in
 /// characters.
-const MAX_LEGIBLE: usize = 40;
+const MAX_LOGIN_PREFIX: usize = 40;
 
 /// The customers of one namespace.
 #[derive(Clone)]
@@ -33,28 +33,28 @@ impl Customers {
     ///
     /// # Errors
     /// 409 if another request created a customer with this login; 422 if the key was used for
-    /// another address, or the API server refused the customer; 503 if the API server does not
+    /// another address, or Kubernetes refused the customer; 503 if the Kubernetes API does not
     /// respond.
-    pub async fn make(&self, login: &Login, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
+    pub async fn create(&self, login: &Login, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
         // A customer that was created with kubectl can have any name.
-        if let Some(there) = self.find(login).await? {
-            return same(there, email, key);
+        if let Some(existing) = self.find(login).await? {
+            return check_same_request(existing, email, key);
         }
         let spec = CustomerSpec { login: login.to_string(), email: email.to_string() };
         let mut customer = Customer::new(&resource_name(login), spec);
         if let Some(key) = key {
             customer.annotations_mut().insert(KEY_ANNOTATION.to_owned(), key.as_str().to_owned());
         }
-        match within(self.0.create(&PostParams::default(), &customer)).await? {
-            Ok(made) => Ok(made),
+        match with_timeout(self.0.create(&PostParams::default(), &customer)).await? {
+            Ok(created) => Ok(created),
             // Another request has created a customer in the meantime.
             Err(kube::Error::Api(status)) if status.is_already_exists() => match self.find(login).await? {
-                Some(there) => same(there, email, key),
-                None => Err(Problem::unavailable("the customer was deleted just now; try again")),
+                Some(existing) => check_same_request(existing, email, key),
+                None => Err(Problem::unavailable("the customer was deleted in the meantime; try again")),
             },
             Err(kube::Error::Api(status)) if status.is_invalid() => {
-                let why = format!("the API server refused the customer: {}", status.message);
-                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why))
+                let reason = format!("Kubernetes refused the customer: {}", status.message);
+                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
             }
             Err(error) => Err(unavailable(&error)),
         }
@@ -63,19 +63,19 @@ impl Customers {
     /// Returns the customer with this login.
     ///
     /// # Errors
-    /// 404, or 503 if the API server does not respond.
+    /// 404, or 503 if the Kubernetes API does not respond.
     pub async fn get(&self, login: &Login) -> Result<Customer, Problem> {
         self.find(login).await?.ok_or_else(|| Problem::not_found("there is no customer with this login"))
     }
 
-    /// Returns the customer once it has an account, or unchanged after `limit`.
-    pub async fn with_account(&self, customer: Customer, limit: Duration) -> Customer {
-        let is_open = |seen: Option<&Customer>| seen.is_some_and(has_account);
+    /// Returns the customer once it has an account, or unchanged after `timeout`.
+    pub async fn wait_for_account(&self, customer: Customer, timeout: Duration) -> Customer {
+        let is_open = |customer: Option<&Customer>| customer.is_some_and(has_account);
         let name = customer.name_any();
-        match tokio::time::timeout(limit, await_condition(self.0.clone(), &name, is_open)).await {
-            Ok(Ok(Some(seen))) if seen.uid() == customer.uid() => seen,
+        match tokio::time::timeout(timeout, await_condition(self.0.clone(), &name, is_open)).await {
+            Ok(Ok(Some(updated))) if updated.uid() == customer.uid() => updated,
             Ok(Err(error)) => {
-                tracing::warn!(customer = name, %error, "cannot wait for the account");
+                tracing::warn!(customer = name, %error, "the wait for the account failed");
                 customer
             }
             _ => customer,
@@ -85,7 +85,7 @@ impl Customers {
     async fn find(&self, login: &Login) -> Result<Option<Customer>, Problem> {
         // No character of a login has a meaning in a field selector.
         let selector = ListParams::default().fields(&format!("spec.login={login}"));
-        let mut found = within(self.0.list(&selector)).await?.map_err(|error| unavailable(&error))?.items;
+        let mut found = with_timeout(self.0.list(&selector)).await?.map_err(|error| unavailable(&error))?.items;
         // If several customers have this login, the first one counts, by creation time and name.
         found.sort_by_key(|customer| (customer.creation_timestamp(), customer.name_any()));
         Ok(found.into_iter().next())
@@ -98,19 +98,19 @@ pub fn has_account(customer: &Customer) -> bool {
 }
 
 /// Returns an existing customer, but only to the request that created it.
-fn same(there: Customer, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
-    let made_with = there.annotations().get(KEY_ANNOTATION).map(String::as_str);
+fn check_same_request(existing: Customer, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
+    let created_with = existing.annotations().get(KEY_ANNOTATION).map(String::as_str);
     match key {
-        Some(key) if made_with != Some(key.as_str()) => Err(taken()),
-        None => Err(taken()),
-        Some(_) if there.spec.email != email.as_ref() => {
+        Some(key) if created_with != Some(key.as_str()) => Err(login_taken()),
+        None => Err(login_taken()),
+        Some(_) if existing.spec.email != email.as_ref() => {
             Err(Problem::invalid("Idempotency-Key", "this Idempotency-Key was used for another e-mail address"))
         }
-        Some(_) => Ok(there),
+        Some(_) => Ok(existing),
     }
 }
 
-fn taken() -> Problem {
+fn login_taken() -> Problem {
     let problem = Problem::new(StatusCode::CONFLICT, "there is a customer with this login already; nothing was changed");
     Problem { field: Some("login".to_owned()), ..problem }
 }
@@ -119,8 +119,8 @@ fn taken() -> Problem {
 /// hash, because a login may have characters and uppercase letters that a resource name may not
 /// have.
 fn resource_name(login: &Login) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let mut name: String = login.as_ref().chars().take(MAX_LEGIBLE).map(plain).collect();
+    let to_plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let mut name: String = login.as_ref().chars().take(MAX_LOGIN_PREFIX).map(to_plain).collect();
     name.push('-');
     for byte in &Sha256::digest(login.as_ref())[..8] {
         // Writing to a String cannot fail.
@@ -129,14 +129,14 @@ fn resource_name(login: &Login) -> String {
     name
 }
 
-async fn within<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
+async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
     tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|timeout| unavailable(&timeout))
 }
 
 fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%cause, "the API server does not answer");
+    tracing::warn!(%cause, "the Kubernetes API does not respond");
     Problem::unavailable(
-        "the customer store does not answer now; whether the customer was made is not known. Ask for it by its login, or send the request again with the same Idempotency-Key",
+        "the customer store does not respond; it is unknown whether the customer was created. Get the customer by its login, or send the request again with the same Idempotency-Key",
     )
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_login_has_a_name_of_its_own_that_kubernetes_takes() {
+    fn each_login_has_a_different_name_that_kubernetes_accepts() {
         let long = "x".repeat(64);
         let logins = ["Aurore56", "aurore56", "me@example.com", "me.example-com", "a_", "0", long.as_str()];
         let names: std::collections::HashSet<_> = logins.iter().map(|text| resource_name(&login(text))).collect();
@@ -162,19 +162,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_request_that_made_a_customer_gets_it_as_its_answer() {
+    fn only_the_request_that_created_a_customer_receives_it() {
         let email = |text: &str| EMail::try_from(text.to_owned()).unwrap();
         let key = |text: &str| IdempotencyKey::parse(text).unwrap();
         let spec = CustomerSpec { login: "anna".into(), email: "a@b.cd".into() };
-        let mut there = Customer::new("anna-1", spec);
-        let status = |there: &Customer, email, key: Option<IdempotencyKey>| {
-            same(there.clone(), &email, key.as_ref()).err().map(|p| p.status)
+        let mut existing = Customer::new("anna-1", spec);
+        let status = |existing: &Customer, email, key: Option<IdempotencyKey>| {
+            check_same_request(existing.clone(), &email, key.as_ref()).err().map(|p| p.status)
         };
-        assert_eq!(status(&there, email("a@b.cd"), None), Some(409));
-        assert_eq!(status(&there, email("a@b.cd"), Some(key("k"))), Some(409), "made with kubectl");
-        there.annotations_mut().insert(KEY_ANNOTATION.to_owned(), "k".to_owned());
-        assert_eq!(status(&there, email("a@b.cd"), Some(key("k"))), None);
-        assert_eq!(status(&there, email("x@b.cd"), Some(key("k"))), Some(422));
-        assert_eq!(status(&there, email("a@b.cd"), Some(key("other"))), Some(409));
+        assert_eq!(status(&existing, email("a@b.cd"), None), Some(409));
+        assert_eq!(status(&existing, email("a@b.cd"), Some(key("k"))), Some(409), "created with kubectl");
+        existing.annotations_mut().insert(KEY_ANNOTATION.to_owned(), "k".to_owned());
+        assert_eq!(status(&existing, email("a@b.cd"), Some(key("k"))), None);
+        assert_eq!(status(&existing, email("x@b.cd"), Some(key("k"))), Some(422));
+        assert_eq!(status(&existing, email("a@b.cd"), Some(key("other"))), Some(409));
     }
 }

@@ -1,5 +1,5 @@
 //! The public HTTP API: creates `Order` resources from HTTP requests and answers with their
-//! outcome. The API server decides nothing about money and writes no status.
+//! outcome. The api-server decides nothing about money and writes no status.
 
 #![deny(missing_docs)]
 
@@ -8,8 +8,8 @@ pub mod changes;
 pub mod config;
 pub mod customers;
 pub mod listing;
+pub mod order_cache;
 pub mod order_id;
 pub mod orders;
-pub mod outcome;
 pub mod prefer;
 pub mod routes;

@@ -89,7 +89,7 @@ impl TryFrom<String> for Cursor {
                 (1..=MAX_UID).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
             (well_formed && Timestamp::from_microsecond(created_at).is_ok()).then(|| Cursor { created_at, uid: uid.to_owned() })
         };
-        decode().ok_or("use next_cursor of the page before")
+        decode().ok_or("must be the next_cursor of the previous page")
     }
 }
 
@@ -113,7 +113,7 @@ pub fn reason(order: &Order) -> String {
 
 impl Live {
     /// The keys of the lists that contain the order.
-    fn lists(&self) -> [Key; 4] {
+    fn list_keys(&self) -> [Key; 4] {
         let (login, state) = (|| Some(self.login.clone()), || Some(self.state.clone()));
         [(None, None), (login(), None), (None, state()), (login(), state())]
     }
@@ -129,11 +129,11 @@ impl Index {
             }
             self.remove(&name);
         }
-        let login = self.shared((Some(order.spec.login.as_str().into()), None)).0;
-        let state = self.shared((None, Some(state.into()))).1;
+        let login = self.shared_key((Some(order.spec.login.as_str().into()), None)).0;
+        let state = self.shared_key((None, Some(state.into()))).1;
         let (Some(login), Some(state)) = (login, state) else { return };
         let live = Arc::new(Live { cursor, name: name.into(), login, state });
-        for list in live.lists() {
+        for list in live.list_keys() {
             self.lists.entry(list).or_default().insert(ByCursor(live.clone()));
         }
         self.by_name.insert(live.name.clone(), live);
@@ -141,25 +141,25 @@ impl Index {
 
     /// Returns the equal key of an indexed order, if there is one, so that orders share their
     /// texts.
-    fn shared(&self, wanted: Key) -> Key {
-        self.lists.get_key_value(&wanted).map(|(known, _)| known.clone()).unwrap_or(wanted)
+    fn shared_key(&self, key: Key) -> Key {
+        self.lists.get_key_value(&key).map(|(known, _)| known.clone()).unwrap_or(key)
     }
 
     /// Removes the order with this name.
     pub fn remove(&mut self, name: &str) {
         let Some(live) = self.by_name.remove(name) else { return };
-        for wanted in live.lists() {
-            if let Some(list) = self.lists.get_mut(&wanted) {
+        for key in live.list_keys() {
+            if let Some(list) = self.lists.get_mut(&key) {
                 list.remove(&live.cursor);
                 if list.is_empty() {
-                    self.lists.remove(&wanted);
+                    self.lists.remove(&key);
                 }
             }
         }
     }
 
     /// Whether this order is live.
-    pub fn has(&self, cursor: &Cursor) -> bool {
+    pub fn contains(&self, cursor: &Cursor) -> bool {
         self.lists.get(&(None, None)).is_some_and(|all| all.contains(cursor))
     }
 
@@ -174,10 +174,10 @@ impl Index {
             (Some(cursor), Some(to)) => Some(cursor.min(to)),
             (cursor, to) => cursor.or(to),
         };
-        let wanted = (filter.login.as_ref().map(|login| login.as_ref().into()), filter.state.as_deref().map(Arc::from));
+        let key = (filter.login.as_ref().map(|login| login.as_ref().into()), filter.state.as_deref().map(Arc::from));
         // A range that ends before it begins is empty.
         let is_range = oldest.as_ref().zip(newest.as_ref()).is_none_or(|(oldest, newest)| oldest < newest);
-        let list = self.lists.get(&wanted).filter(|_| is_range);
+        let list = self.lists.get(&key).filter(|_| is_range);
         let range = (oldest.map_or(Unbounded, Included), newest.map_or(Unbounded, Excluded));
         list.into_iter().flat_map(move |list| list.range::<Cursor, _>(range.clone()).rev()).map(|live| &*live.0.name)
     }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_found_newest_first_from_any_place_and_by_login() {
+    fn orders_are_found_newest_first_from_any_cursor_and_by_login() {
         let mut index = Index::default();
         for (name, login, second) in [("b", "anna", 2), ("a", "anna", 1), ("c", "bert", 2), ("d", "anna", 3)] {
             index.insert(&order(name, login, second));
@@ -264,15 +264,15 @@ mod tests {
         let cursor = Cursor::of(&order("c", "bert", 2));
         assert_eq!(names(&index, Some(&cursor), &all), ["b", "a"]);
         assert_eq!(names(&index, Some(&cursor), &anna), ["b", "a"]);
-        assert!(index.has(&cursor) && !index.has(&Cursor { created_at: cursor.created_at, uid: "uid-b2".into() }));
+        assert!(index.contains(&cursor) && !index.contains(&Cursor { created_at: cursor.created_at, uid: "uid-b2".into() }));
         index.remove("b");
         index.insert(&order("a", "anna", 4));
-        assert_eq!(names(&index, None, &anna), ["a", "d"], "made again under its name");
+        assert_eq!(names(&index, None, &anna), ["a", "d"], "created again under its name");
         assert_eq!(index.by_name.len(), 3);
     }
 
     #[test]
-    fn an_order_whose_state_changes_is_found_under_the_new_one_only() {
+    fn an_order_whose_state_changes_is_found_under_the_new_state_only() {
         let mut index = Index::default();
         let by_state = |reason| Filter { state: state(reason), ..Filter::default() };
         let of_anna = |reason| Filter { login: login("anna"), ..by_state(reason) };
@@ -285,8 +285,8 @@ mod tests {
             assert_eq!(names(&index, None, &of_anna(reason)), ["a"]);
         }
         assert_eq!(names(&index, None, &by_state(Reason::Processing)), ["b"]);
-        for gone in [of_anna(Reason::Processing), by_state(Reason::Paid), of_anna(Reason::Paid)] {
-            assert_eq!(index.after(None, &gone).count(), 0, "{gone:?}");
+        for empty in [of_anna(Reason::Processing), by_state(Reason::Paid), of_anna(Reason::Paid)] {
+            assert_eq!(index.after(None, &empty).count(), 0, "{empty:?}");
         }
         assert_eq!(names(&index, None, &Filter::default()), ["b", "a"], "once");
         index.remove("a");
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_orders_are_looked_at_than_pass_the_filter() {
+    fn the_index_returns_only_orders_that_pass_the_filter() {
         let mut index = Index::default();
         for number in 0..10_000 {
             let rare = number % 4000 == 1000;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_times_is_what_the_filter_lets_pass() {
+    fn a_range_of_times_contains_the_orders_that_pass_the_filter() {
         let mut index = Index::default();
         let orders: Vec<Order> = (0..6).map(|number| order(&format!("o{number}"), "anna", number / 2)).collect();
         orders.iter().for_each(|order| index.insert(order));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_reads_back_and_a_made_up_one_does_not() {
+    fn a_cursor_decodes_to_itself_and_an_invalid_one_is_refused() {
         let cursor = Cursor { created_at: 5, uid: "b5f0-1".into() };
         assert_eq!(Cursor::try_from(cursor.encode()), Ok(cursor));
         let encoded = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);

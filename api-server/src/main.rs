@@ -1,4 +1,4 @@
-//! The API server: reads its configuration and serves the public HTTP API.
+//! The api-server: reads its configuration and serves the public HTTP API.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,10 +32,10 @@ async fn main() -> anyhow::Result<()> {
     let customers = Customers::new(client.clone(), &namespace);
     let orders = Orders::new(client, &namespace, archive, config.max_live_orders);
 
-    let outcomes = orders.outcomes.clone();
+    let cache = orders.cache.clone();
     let ready = admin::ready_when(move || {
-        let outcomes = outcomes.clone();
-        async move { outcomes.ready().await }
+        let cache = cache.clone();
+        async move { cache.check_ready().await }
     });
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
     };
     let listener = server::bind(config.listen_addr).await?;
-    tracing::info!(address = %config.listen_addr, namespace, "the API server is ready");
+    tracing::info!(address = %config.listen_addr, namespace, "the api-server is ready");
     server::run(listener, server::with_bounds(routes::router(app), LIMITS), shutdown).await;
     Ok(())
 }

@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_stay_within_what_javascript_keeps() {
+    fn ids_stay_within_the_integers_that_javascript_represents_exactly() {
         assert_eq!(OrderId::from_bits(0).number(), 1);
         assert_eq!(OrderId::from_bits(MAX - 1).number(), MAX as i64);
         assert_eq!(OrderId::from_bits(u64::MAX).number(), OrderId::from_bits(u64::MAX % MAX).number());
     }
 
     #[test]
-    fn reads_only_what_it_could_have_written() {
+    fn only_the_canonical_form_of_an_id_is_parsed() {
         assert_eq!(OrderId::parse("14").map(OrderId::number), Some(14));
         for text in ["", "0", "014", "-1", "+1", "1.0", "9007199254740992", "99999999999999999999", "abc", "1/.."] {
             assert_eq!(OrderId::parse(text), None, "{text}");

@@ -11,21 +11,21 @@ use tokio::time::Instant;
 use crate::{
     archive::Archive,
     listing::{Cursor, Filter},
+    order_cache::{OrderCache, OrderState, Subscription},
     order_id::OrderId,
-    outcome::{Outcomes, State, Subscription},
 };
 
-/// How long one call to the API server may take.
+/// How long one call to the Kubernetes API may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long to try to create an order while the API server does not respond.
-const PLACING_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long to try to create an order while the Kubernetes API does not respond.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The delay between two such attempts.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How many numbers are tried if another customer's order has the number: a hash collision.
-const PROBES: u8 = 4;
+const MAX_PROBES: u8 = 4;
 
 /// A valid request for an order.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ pub struct NewOrder {
     pub deadline_seconds: Option<i64>,
 }
 
-/// An order that exists, and a subscription to its states.
-pub struct Placed {
+/// A placed order.
+pub struct PlacedOrder {
     /// Its number.
     pub id: OrderId,
     /// The subscription to its states.
@@ -54,43 +54,44 @@ pub struct Placed {
 #[derive(Clone)]
 pub struct Orders {
     pub(crate) api: Api<Order>,
-    /// The watch of the orders and their outcomes.
-    pub outcomes: Outcomes,
+    /// The cache of the live orders, with subscriptions to their states.
+    pub cache: OrderCache,
     archive: Option<Archive>,
     max_live: usize,
 }
 
-enum Created {
-    New,
+/// The result of an attempt to create an order.
+enum CreateResult {
+    Created,
     /// The order exists already, created by the same request.
-    Same(State),
+    AlreadyExists(OrderState),
     /// The number belongs to another order.
-    Taken {
-        same_login: bool,
+    Conflict {
+        is_same_login: bool,
     },
 }
 
 impl Orders {
     /// Starts to watch the orders of this namespace. Archived orders are read from the archive. No
-    /// order is placed while there are `max_live` live orders, which have not left for the archive.
+    /// order is placed while there are `max_live` live orders.
     pub fn new(client: kube::Client, namespace: &str, archive: Option<Archive>, max_live: usize) -> Self {
         let api: Api<Order> = Api::namespaced(client, namespace);
-        Orders { outcomes: Outcomes::watch(api.clone(), namespace), api, archive, max_live }
+        Orders { cache: OrderCache::start(api.clone(), namespace), api, archive, max_live }
     }
 
     /// Creates the order, or finds the order that an earlier request with the same key created.
     ///
     /// # Errors
-    /// 422 if the key was used for another order; 503 if the API server does not respond. Whether
-    /// the order exists is then not known, and the problem carries its id.
-    pub async fn place(&self, new: &NewOrder, key: Option<&IdempotencyKey>) -> Result<Placed, Problem> {
-        for probe in 0..PROBES {
+    /// 422 if the key was used for another order; 503 if the Kubernetes API does not respond. It is
+    /// then unknown whether the order exists, and the problem carries its id.
+    pub async fn place(&self, new: &NewOrder, key: Option<&IdempotencyKey>) -> Result<PlacedOrder, Problem> {
+        for probe in 0..MAX_PROBES {
             let id = key.map_or_else(OrderId::random, |key| OrderId::of_key(&new.login, key, probe));
-            let subscription = self.outcomes.subscribe(&id.resource_name());
+            let subscription = self.cache.subscribe(&id.resource_name());
             let created = async {
                 // Without a key, the number is new, so the archive need not be read.
                 match key {
-                    Some(_) => match self.in_archive(id, new).await? {
+                    Some(_) => match self.find_archived(id, new).await? {
                         Some(created) => Ok(created),
                         None => self.create(id, new).await,
                     },
@@ -98,19 +99,19 @@ impl Orders {
                 }
             };
             match created.await.map_err(|problem| problem.with_id(id.number()))? {
-                Created::New => return Ok(Placed { id, subscription }),
-                Created::Same(state) => {
-                    subscription.learned(state);
-                    return Ok(Placed { id, subscription });
+                CreateResult::Created => return Ok(PlacedOrder { id, subscription }),
+                CreateResult::AlreadyExists(state) => {
+                    subscription.publish(state);
+                    return Ok(PlacedOrder { id, subscription });
                 }
-                Created::Taken { same_login: true } if key.is_some() => {
+                CreateResult::Conflict { is_same_login: true } if key.is_some() => {
                     let problem = Problem::invalid(
                         "Idempotency-Key",
                         "this Idempotency-Key was used for another order; its outcome is unchanged",
                     );
                     return Err(problem.with_id(id.number()));
                 }
-                Created::Taken { .. } => {}
+                CreateResult::Conflict { .. } => {}
             }
         }
         Err(Problem::unavailable("no free order number was found; try again"))
@@ -119,12 +120,12 @@ impl Orders {
     /// Returns the order with this number, live or archived.
     ///
     /// # Errors
-    /// 404, or 503 if the API server or the archive does not respond.
+    /// 404, or 503 if the Kubernetes API or the archive does not respond.
     pub async fn get(&self, id: OrderId) -> Result<Order, Problem> {
-        if let Some(order) = self.live(id).await? {
+        if let Some(order) = self.get_live(id).await? {
             return Ok(order);
         }
-        let archived = self.archived(id).await?;
+        let archived = self.get_archived(id).await?;
         archived.ok_or_else(|| no_such_order(id))
     }
 
@@ -139,27 +140,27 @@ impl Orders {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<(Vec<Arc<Order>>, Option<Cursor>), Problem> {
-        // The live orders first: an order that leaves for the archive in between is then in both
+        // The live orders first: an order that is archived and removed in between is then in both
         // lists.
-        let mut orders = self.outcomes.page(filter, after, limit + 1);
-        let mut more = orders.len() > limit;
+        let mut orders = self.cache.page(filter, after, limit + 1);
+        let mut has_more = orders.len() > limit;
         if let Some(archive) = &self.archive {
             let archived = archive.page(filter, after, limit).await?;
-            more |= archived.next.is_some();
+            has_more |= archived.next.is_some();
             // If an order is live, the live resource counts, not the archived one.
-            let gone = archived.items.into_iter().filter(|order| !self.outcomes.is_live(&Cursor::of(order)));
-            let shown: HashSet<Cursor> = orders.iter().map(|order| Cursor::of(order)).collect();
-            orders.extend(gone.filter(|order| !shown.contains(&Cursor::of(order))).map(Arc::new));
+            let removed = archived.items.into_iter().filter(|order| !self.cache.is_live(&Cursor::of(order)));
+            let listed: HashSet<Cursor> = orders.iter().map(|order| Cursor::of(order)).collect();
+            orders.extend(removed.filter(|order| !listed.contains(&Cursor::of(order))).map(Arc::new));
             orders.sort_by_cached_key(|order| Reverse(Cursor::of(order)));
         }
-        more |= orders.len() > limit;
+        has_more |= orders.len() > limit;
         orders.truncate(limit);
-        let next = orders.last().filter(|_| more).map(|order| Cursor::of(order));
+        let next = orders.last().filter(|_| has_more).map(|order| Cursor::of(order));
         Ok((orders, next))
     }
 
     /// Returns the live order with this number.
-    pub(crate) async fn live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
+    pub(crate) async fn get_live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
         match tokio::time::timeout(CALL_TIMEOUT, self.api.get_opt(&id.resource_name())).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(unavailable(&error)),
@@ -168,68 +169,72 @@ impl Orders {
     }
 
     /// Returns the archived order with this number.
-    pub(crate) async fn archived(&self, id: OrderId) -> Result<Option<Order>, Problem> {
+    pub(crate) async fn get_archived(&self, id: OrderId) -> Result<Option<Order>, Problem> {
         match &self.archive {
-            Some(archive) => archive.named(&id.resource_name()).await,
+            Some(archive) => archive.get(&id.resource_name()).await,
             None => Ok(None),
         }
     }
 
     /// Compares the request with the archived order of this number, which an earlier request may
     /// have created long ago. The operator keeps the resource for a while after it is archived, so
-    /// that no second resource is created in between. (The watch cannot replace this check: an
-    /// order that it has shown may have been removed just now.)
-    async fn in_archive(&self, id: OrderId, new: &NewOrder) -> Result<Option<Created>, Problem> {
-        Ok(self.archived(id).await?.map(|order| compare(&order, &spec(id, new))))
+    /// that no second resource is created in between. (The cache cannot replace this check: an
+    /// order in it may have been removed just now.)
+    async fn find_archived(&self, id: OrderId, new: &NewOrder) -> Result<Option<CreateResult>, Problem> {
+        Ok(self.get_archived(id).await?.map(|order| compare(&order, &spec(id, new))))
     }
 
-    /// Creates the resource. While the API server does not respond, the same request is repeated.
-    /// The name ensures that only one resource is created.
-    async fn create(&self, id: OrderId, new: &NewOrder) -> Result<Created, Problem> {
+    /// Creates the resource. While the Kubernetes API does not respond, the same request is
+    /// repeated. The name ensures that only one resource is created.
+    async fn create(&self, id: OrderId, new: &NewOrder) -> Result<CreateResult, Problem> {
         let order = Order::new(&id.resource_name(), spec(id, new));
-        if self.outcomes.live() >= self.max_live && self.outcomes.seen(&id.resource_name()).is_none() {
+        if self.cache.live_count() >= self.max_live && self.cache.get(&id.resource_name()).is_none() {
             metrics::counter!("orders_turned_away_total").increment(1);
             return Err(Problem::unavailable(
-                "there are too many orders that the archive does not have yet; nothing was placed. Try again later",
+                "there are too many orders that the archive does not have yet; no order was placed. Try again later",
             ));
         }
         let params = PostParams::default();
-        let deadline = Instant::now() + PLACING_TIMEOUT;
+        let deadline = Instant::now() + CREATE_TIMEOUT;
         loop {
             let failure: Box<dyn std::error::Error + Send + Sync> =
                 match tokio::time::timeout(CALL_TIMEOUT, self.api.create(&params, &order)).await {
-                    Ok(Ok(_)) => return Ok(Created::New),
+                    Ok(Ok(_)) => return Ok(CreateResult::Created),
                     Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {
-                        match self.compare(id, &order.spec).await {
+                        match self.compare_existing(id, &order.spec).await {
                             Ok(created) => return Ok(created),
                             Err(failure) => failure,
                         }
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.is_invalid() => return Err(refused_at_admission(&status)),
+                    Ok(Err(kube::Error::Api(status))) if status.is_invalid() => return Err(admission_problem(&status)),
                     Ok(Err(error)) => error.into(),
                     Err(timeout) => timeout.into(),
                 };
             if Instant::now() >= deadline {
                 return Err(unavailable(&*failure));
             }
-            tracing::debug!(order = %id, error = %failure, "order not created yet; trying again");
-            tokio::time::sleep(PAUSE).await;
+            tracing::debug!(order = %id, error = %failure, "the order is not created yet; retrying");
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn compare(&self, id: OrderId, spec: &OrderSpec) -> Result<Created, Box<dyn std::error::Error + Send + Sync>> {
+    async fn compare_existing(
+        &self,
+        id: OrderId,
+        spec: &OrderSpec,
+    ) -> Result<CreateResult, Box<dyn std::error::Error + Send + Sync>> {
         let existing = tokio::time::timeout(CALL_TIMEOUT, self.api.get(&id.resource_name())).await??;
         Ok(compare(&existing, spec))
     }
 }
 
-fn compare(existing: &Order, spec: &OrderSpec) -> Created {
+fn compare(existing: &Order, spec: &OrderSpec) -> CreateResult {
     // Fields that may have changed since do not make it another order.
     let OrderSpec { cancel_requested, ttl_seconds_after_finished, .. } = existing.spec;
     let spec = OrderSpec { cancel_requested, ttl_seconds_after_finished, ..spec.clone() };
     match existing.spec == spec {
-        true => Created::Same(State::of(existing)),
-        false => Created::Taken { same_login: existing.spec.login == spec.login },
+        true => CreateResult::AlreadyExists(OrderState::of(existing)),
+        false => CreateResult::Conflict { is_same_login: existing.spec.login == spec.login },
     }
 }
 
@@ -245,8 +250,8 @@ fn spec(id: OrderId, new: &NewOrder) -> OrderSpec {
     }
 }
 
-fn refused_at_admission(status: &kube::core::Status) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the API server refused the order: {}", status.message))
+fn admission_problem(status: &kube::core::Status) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("Kubernetes refused the order: {}", status.message))
 }
 
 pub(crate) fn no_such_order(id: OrderId) -> Problem {
@@ -254,9 +259,9 @@ pub(crate) fn no_such_order(id: OrderId) -> Problem {
 }
 
 pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%cause, "the API server does not answer");
+    tracing::warn!(%cause, "the Kubernetes API does not respond");
     Problem::unavailable(
-        "the order store does not answer now; whether the order was placed is not known. \
-         Ask for it by its id, or send the request again with the same Idempotency-Key",
+        "the order store does not respond; it is unknown whether the order was placed. \
+         Get the order by its id, or send the request again with the same Idempotency-Key",
     )
 }

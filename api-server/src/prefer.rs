@@ -1,4 +1,4 @@
-//! Reads the `Prefer` header (RFC 7240), in which a client sets how long it waits for the outcome.
+//! Parses the `Prefer` header (RFC 7240), in which a client sets how long it waits for the outcome.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -10,7 +10,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// The preferences of the client. Unknown preferences are ignored, as the RFC requires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// Answer at once, before the outcome is known.
+    /// Respond immediately, before the outcome is known.
     pub respond_async: bool,
     /// The longest time to wait for the outcome.
     pub wait: Option<Duration>,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_clients_send() {
+    fn the_preferences_of_clients_are_parsed() {
         let parse = |text: &str| Prefer::parse([text].into_iter());
         assert_eq!(parse("respond-async"), Prefer { respond_async: true, wait: None });
         assert_eq!(parse("respond-async, wait=3"), Prefer { respond_async: true, wait: Some(Duration::from_secs(3)) });

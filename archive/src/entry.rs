@@ -37,38 +37,38 @@ pub struct Entry {
     pub resource: String,
 }
 
-/// The reason why the archive refuses a resource.
+/// The error of a resource that the archive cannot store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{why}", field.as_ref().map_or(String::new(), |field| format!("{field}: ")))]
-pub struct Refused {
-    /// The invalid field, if the reason is one field.
+#[error("{}{reason}", field.as_ref().map_or(String::new(), |field| format!("{field}: ")))]
+pub struct InvalidResource {
+    /// The invalid field, if the error concerns one field.
     pub field: Option<String>,
-    /// The error in the field or in the resource.
-    pub why: String,
+    /// The reason why the field or the resource is invalid.
+    pub reason: String,
 }
 
-impl Refused {
-    /// Creates a refusal because of this field.
-    pub fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
-        Refused { field: Some(field.into()), why: why.into() }
+impl InvalidResource {
+    /// Creates the error of this field.
+    pub fn in_field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        InvalidResource { field: Some(field.into()), reason: reason.into() }
     }
 
-    /// Returns the refusal of the same resource as an element of a list. The field then begins with
-    /// the index.
+    /// Returns the error of the same resource as an element of a list. The field then begins with the
+    /// index.
     #[must_use]
-    pub fn at(self, index: usize) -> Self {
+    pub fn at_index(self, index: usize) -> Self {
         let field = self.field.map_or_else(|| format!("[{index}]"), |field| format!("[{index}].{field}"));
-        Refused { field: Some(field), ..self }
+        InvalidResource { field: Some(field), ..self }
     }
 }
 
 impl Entry {
-    /// Reads a resource. The entry also keeps the fields that this version does not know.
+    /// Creates the entry of a resource. The entry also contains the fields that this version does not know.
     ///
     /// # Errors
-    /// [`Refused`], if the resource is not an order, is not decided yet, is larger than
+    /// [`InvalidResource`], if the resource is not an order, is not decided yet, is larger than
     /// [`MAX_RESOURCE`], or lacks metadata that Kubernetes gives each resource.
-    pub fn read(mut resource: Value) -> Result<Self, Refused> {
+    pub fn from_resource(mut resource: Value) -> Result<Self, InvalidResource> {
         // The managed fields record which client wrote which field. They are as long as the rest of
         // the resource, and of no use after the resource is removed.
         if let Some(metadata) = resource.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -76,26 +76,26 @@ impl Entry {
         }
         let text = resource.to_string();
         if text.len() > MAX_RESOURCE {
-            return Err(Refused { field: None, why: format!("the order is larger than {MAX_RESOURCE} bytes") });
+            return Err(InvalidResource { field: None, reason: format!("the order is larger than {MAX_RESOURCE} bytes") });
         }
         for (field, expected) in [("apiVersion", Order::api_version(&())), ("kind", Order::kind(&()))] {
             if resource[field] != *expected {
-                return Err(Refused::field(field, format!("must be {expected}")));
+                return Err(InvalidResource::in_field(field, format!("must be {expected}")));
             }
         }
         let order: Order = serde_path_to_error::deserialize(&resource).map_err(|error| {
             let field = error.path().to_string();
-            Refused::field(field, error.into_inner().to_string())
+            InvalidResource::in_field(field, error.into_inner().to_string())
         })?;
         let state = state(&order)?;
         Ok(Entry {
-            uid: column("metadata.uid", order.metadata.uid.as_deref())?,
-            namespace: column("metadata.namespace", order.metadata.namespace.as_deref())?,
-            name: column("metadata.name", order.metadata.name.as_deref())?,
+            uid: column_value("metadata.uid", order.metadata.uid.as_deref())?,
+            namespace: column_value("metadata.namespace", order.metadata.namespace.as_deref())?,
+            name: column_value("metadata.name", order.metadata.name.as_deref())?,
             id: order.spec.id,
-            login: column("spec.login", Some(&order.spec.login))?,
-            amount: order.spec.amount.parse().map_err(|error| Refused::field("spec.amount", format!("{error}")))?,
-            state: column("status.conditions", Some(&state))?,
+            login: column_value("spec.login", Some(&order.spec.login))?,
+            amount: order.spec.amount.parse().map_err(|error| InvalidResource::in_field("spec.amount", format!("{error}")))?,
+            state: column_value("status.conditions", Some(&state))?,
             created_at: created_at(&order)?,
             revision: revision(&order)?,
             resource: text,
@@ -105,38 +105,42 @@ impl Entry {
 
 /// Returns the outcome as the reason of the condition `Succeeded`. The archive stores only decided
 /// orders, because the outcomes of other orders still change.
-fn state(order: &Order) -> Result<String, Refused> {
+fn state(order: &Order) -> Result<String, InvalidResource> {
     let succeeded = order.status.as_ref().and_then(|status| conditions::find(&status.conditions, ConditionType::Succeeded));
     match (order.outcome(), succeeded) {
         (Outcome::Paid | Outcome::Refused(_) | Outcome::Unknown, Some(condition)) => Ok(condition.reason.clone()),
-        _ => Err(Refused::field("status.conditions", "the order is not decided yet")),
+        (Outcome::Undecided, _) | (Outcome::Paid | Outcome::Refused(_) | Outcome::Unknown, None) => {
+            Err(InvalidResource::in_field("status.conditions", "the order is not decided yet"))
+        }
     }
 }
 
-fn created_at(order: &Order) -> Result<i64, Refused> {
+fn created_at(order: &Order) -> Result<i64, InvalidResource> {
     let created = order.creation_timestamp();
-    created.map(|time| time.0.as_microsecond()).ok_or_else(|| Refused::field("metadata.creationTimestamp", "is missing"))
+    created
+        .map(|time| time.0.as_microsecond())
+        .ok_or_else(|| InvalidResource::in_field("metadata.creationTimestamp", "is missing"))
 }
 
-fn revision(order: &Order) -> Result<i64, Refused> {
+fn revision(order: &Order) -> Result<i64, InvalidResource> {
     let version = order.resource_version().filter(|version| version.bytes().all(|byte| byte.is_ascii_digit()));
     version
         .and_then(|version| version.parse().ok())
-        .ok_or_else(|| Refused::field("metadata.resourceVersion", "must be a whole number"))
+        .ok_or_else(|| InvalidResource::in_field("metadata.resourceVersion", "must be a whole number"))
 }
 
-fn column(field: &str, text: Option<&str>) -> Result<String, Refused> {
+fn column_value(field: &str, text: Option<&str>) -> Result<String, InvalidResource> {
     let text = text.unwrap_or_default();
-    if is_column(text) {
+    if is_valid_column_value(text) {
         Ok(text.to_owned())
     } else {
-        Err(Refused::field(field, format!("must be 1 to {MAX_TEXT} visible ASCII characters")))
+        Err(InvalidResource::in_field(field, format!("must be 1 to {MAX_TEXT} visible ASCII characters")))
     }
 }
 
 /// Whether a column may contain this text. No order can be found by any other text, and PostgreSQL
 /// does not accept zero bytes.
-pub fn is_column(text: &str) -> bool {
+pub fn is_valid_column_value(text: &str) -> bool {
     (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn columns_follow_from_the_resource() {
-        let entry = Entry::read(paid()).unwrap();
+        let entry = Entry::from_resource(paid()).unwrap();
         assert_eq!(entry.uid, "b5f0c1d2-0000-4000-8000-000000000001");
         assert_eq!((&*entry.namespace, &*entry.name, entry.id), ("shop", "order-14", Some(14)));
         assert_eq!((&*entry.login, entry.amount, &*entry.state), ("Aurore56", Money::from_minor(10_050), "Paid"));
@@ -180,20 +184,20 @@ mod tests {
     }
 
     #[test]
-    fn all_of_the_resource_is_kept_but_its_managed_fields() {
-        let kept: Value = serde_json::from_str(&Entry::read(paid()).unwrap().resource).unwrap();
+    fn the_whole_resource_is_stored_except_its_managed_fields() {
+        let stored: Value = serde_json::from_str(&Entry::from_resource(paid()).unwrap().resource).unwrap();
         let mut expected = paid();
         expected["metadata"].as_object_mut().unwrap().remove("managedFields");
-        assert_eq!(kept, expected, "also what this version does not know");
+        assert_eq!(stored, expected, "also the fields that this version does not know");
     }
 
     #[test]
     fn an_order_made_with_kubectl_has_no_number() {
-        assert_eq!(Entry::read(with("/spec/id", Value::Null)).unwrap().id, None);
+        assert_eq!(Entry::from_resource(with("/spec/id", Value::Null)).unwrap().id, None);
     }
 
     #[test]
-    fn what_cannot_be_kept_is_refused_and_the_field_is_named() {
+    fn an_invalid_resource_is_refused_and_the_error_names_the_field() {
         for (pointer, value, field) in [
             ("/kind", json!("Pod"), "kind"),
             ("/apiVersion", json!("arch.homework/v2"), "apiVersion"),
@@ -216,39 +220,41 @@ mod tests {
             ("/status/conditions", json!([]), "status.conditions"),
             ("/status/conditions", json!([{"type": "Succeeded"}]), "status.conditions[0]"),
         ] {
-            let refused = Entry::read(with(pointer, value.clone())).expect_err(pointer);
-            let named = refused.field.as_deref().unwrap_or_default();
-            assert!(named.starts_with(field), "{pointer} {value}: {refused}");
+            let error = Entry::from_resource(with(pointer, value.clone())).expect_err(pointer);
+            let named = error.field.as_deref().unwrap_or_default();
+            assert!(named.starts_with(field), "{pointer} {value}: {error}");
         }
-        for no_order in [json!({}), json!([]), json!("order"), Value::Null] {
-            assert!(Entry::read(no_order).is_err());
+        for not_an_order in [json!({}), json!([]), json!("order"), Value::Null] {
+            assert!(Entry::from_resource(not_an_order).is_err());
         }
     }
 
     #[test]
-    fn an_order_that_is_not_decided_is_refused_and_one_that_was_given_back_is_not() {
+    fn an_undecided_order_is_refused_and_a_refunded_order_is_not() {
         let outcome = |status: &str, reason: &str| {
-            Entry::read(with(
+            Entry::from_resource(with(
                 "/status/conditions",
                 json!([{"type": "Succeeded", "status": status, "reason": reason, "message": "", "lastTransitionTime": "2025-01-27T06:01:28Z"}]),
             ))
         };
-        assert!(outcome("Unknown", "Processing").unwrap_err().why.contains("not decided"));
+        assert!(outcome("Unknown", "Processing").unwrap_err().reason.contains("not decided"));
         assert_eq!(outcome("False", "InsufficientFunds").unwrap().state, "InsufficientFunds");
         assert_eq!(outcome("False", "AReasonOfTomorrow").unwrap().state, "AReasonOfTomorrow");
-        assert!(Entry::read(with("/status", Value::Null)).is_err());
+        assert!(Entry::from_resource(with("/status", Value::Null)).is_err());
     }
 
     #[test]
-    fn an_order_that_is_too_large_is_refused_for_what_is_kept_of_it_only() {
+    fn the_size_limit_applies_to_the_resource_without_its_managed_fields() {
         let long = "x".repeat(MAX_RESOURCE);
-        assert!(Entry::read(with("/metadata/annotations", json!({"a": long}))).unwrap_err().why.contains("larger than"));
-        assert!(Entry::read(with("/metadata/managedFields", json!([{"manager": long}]))).is_ok());
+        assert!(
+            Entry::from_resource(with("/metadata/annotations", json!({"a": long}))).unwrap_err().reason.contains("larger than")
+        );
+        assert!(Entry::from_resource(with("/metadata/managedFields", json!([{"manager": long}]))).is_ok());
     }
 
     #[test]
-    fn a_refusal_in_a_list_names_the_place() {
-        assert_eq!(Refused::field("kind", "no").at(3).to_string(), "[3].kind: no");
-        assert_eq!(Refused { field: None, why: "too large".into() }.at(0).to_string(), "[0]: too large");
+    fn an_error_in_a_list_names_the_index() {
+        assert_eq!(InvalidResource::in_field("kind", "no").at_index(3).to_string(), "[3].kind: no");
+        assert_eq!(InvalidResource { field: None, reason: "too large".into() }.at_index(0).to_string(), "[0]: too large");
     }
 }

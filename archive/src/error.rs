@@ -15,9 +15,7 @@ impl From<ArchiveError> for Problem {
         match error {
             ArchiveError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");
-                Problem::unavailable(
-                    "the archive's database does not answer now; repeat the call, which has its effect only once",
-                )
+                Problem::unavailable("the archive's database does not respond; repeat the call, which is idempotent")
             }
             ArchiveError::Database(error) => Problem::internal(&error),
         }

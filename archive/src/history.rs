@@ -1,6 +1,6 @@
-//! Merges the histories of the versions of an order into its whole history. The status keeps only
-//! the first entry and the latest fifteen entries, so the archive takes the entries that a version
-//! has dropped from the earlier versions.
+//! Merges the histories of all revisions of an order. The status contains only the first entry and
+//! the latest fifteen entries, so the archive adds the entries of earlier revisions that a later
+//! revision has dropped.
 
 use std::collections::HashSet;
 
@@ -30,9 +30,9 @@ struct Item {
     json: Value,
 }
 
-/// Returns the newer of two versions of an order, as JSON, with the entries of both histories.
-/// While there is room, the same entries are kept regardless of the order in which the versions
-/// arrive.
+/// Returns the newer of two revisions of an order, as JSON, with the entries of both histories.
+/// Below the limits, the result contains the same entries regardless of the order in which the
+/// revisions arrive.
 pub fn merge(newer: &str, older: &str) -> String {
     let merged = || {
         let mut resource: Value = serde_json::from_str(newer).ok()?;
@@ -43,8 +43,8 @@ pub fn merge(newer: &str, older: &str) -> String {
         let all = union(&old, &new).into_iter().map(|item| item.json).collect();
         let status = resource.get_mut("status")?.as_object_mut()?;
         status.insert("history".to_owned(), Value::Array(Vec::new()));
-        let room = MAX_RESOURCE.saturating_sub(resource.to_string().len());
-        resource["status"]["history"] = Value::Array(fitting(all, room));
+        let max_bytes = MAX_RESOURCE.saturating_sub(resource.to_string().len());
+        resource["status"]["history"] = Value::Array(truncate(all, max_bytes));
         Some(resource.to_string())
     };
     merged().unwrap_or_else(|| newer.to_owned())
@@ -66,7 +66,7 @@ fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
     let keys = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<HashSet<Key>>();
     let (in_older, in_newer) = (keys(older), keys(newer));
     let (mut older, mut newer) = (older.iter().peekable(), newer.iter().peekable());
-    let (mut all, mut taken) = (Vec::new(), HashSet::new());
+    let (mut all, mut seen) = (Vec::new(), HashSet::new());
     loop {
         let next = match (older.peek(), newer.peek()) {
             (None, None) => break,
@@ -75,18 +75,18 @@ fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
             (Some(old), Some(new)) => {
                 // An entry that the other history also contains waits until that history reaches
                 // it.
-                let old_waits = in_newer.contains(&old.key) && !taken.contains(&old.key);
-                let new_waits = in_older.contains(&new.key) && !taken.contains(&new.key);
-                let take_newer = match (old_waits, new_waits) {
+                let old_waits = in_newer.contains(&old.key) && !seen.contains(&old.key);
+                let new_waits = in_older.contains(&new.key) && !seen.contains(&new.key);
+                let next_is_new = match (old_waits, new_waits) {
                     (true, false) => true,
                     (false, true) | (true, true) => false,
                     (false, false) => new.key.time < old.key.time,
                 };
-                if take_newer { newer.next() } else { older.next() }
+                if next_is_new { newer.next() } else { older.next() }
             }
         };
         if let Some(item) = next
-            && taken.insert(item.key.clone())
+            && seen.insert(item.key.clone())
         {
             all.push(item.clone());
         }
@@ -96,18 +96,18 @@ fn union(older: &[Item], newer: &[Item]) -> Vec<Item> {
     all
 }
 
-/// Returns the first entry and the latest entries: at most [`MAX_ENTRIES`], and at most as many as
-/// fit into `room` bytes.
-fn fitting(mut entries: Vec<Value>, room: usize) -> Vec<Value> {
+/// Returns the first entry and the latest entries: at most [`MAX_ENTRIES`], with at most `max_bytes`
+/// bytes of JSON.
+fn truncate(mut entries: Vec<Value>, max_bytes: usize) -> Vec<Value> {
     // Each entry except the last has a comma.
     let size = |entry: &Value| entry.to_string().len() + 1;
     let mut bytes = entries.iter().map(size).sum::<usize>().saturating_sub(1);
-    let mut first_kept = 1;
-    while entries.len() > first_kept && (entries.len() - first_kept + 1 > MAX_ENTRIES || bytes > room) {
-        bytes -= size(&entries[first_kept]);
-        first_kept += 1;
+    let mut latest_start = 1;
+    while entries.len() > latest_start && (entries.len() - latest_start + 1 > MAX_ENTRIES || bytes > max_bytes) {
+        bytes -= size(&entries[latest_start]);
+        latest_start += 1;
     }
-    entries.drain(1.min(entries.len())..first_kept.min(entries.len()));
+    entries.drain(1.min(entries.len())..latest_start.min(entries.len()));
     entries
 }
 
@@ -124,8 +124,8 @@ mod tests {
         json!({"time": time, "action": "Charge", "reason": "Paid", "message": format!("{number} {text}")})
     }
 
-    fn resource(version: i64, history: &[Value]) -> String {
-        json!({"metadata": {"resourceVersion": version.to_string()}, "status": {"attempt": version, "history": history}})
+    fn resource(revision: i64, history: &[Value]) -> String {
+        json!({"metadata": {"resourceVersion": revision.to_string()}, "status": {"attempt": revision, "history": history}})
             .to_string()
     }
 
@@ -134,43 +134,43 @@ mod tests {
         resource["status"]["history"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Returns all entries, three per second, and the version of the resource after each entry.
-    fn versions(length: i64) -> (Vec<Value>, Vec<String>) {
+    /// Returns all entries, three per second, and the revision of the resource after each entry.
+    fn revisions(length: i64) -> (Vec<Value>, Vec<String>) {
         let mut status = OrderStatus::default();
-        let (mut all, mut versions) = (Vec::new(), Vec::new());
+        let (mut all, mut revisions) = (Vec::new(), Vec::new());
         for number in 0..length {
             all.push(entry(number, number / 3, ""));
-            status.remember(serde_json::from_value(entry(number, number / 3, "")).unwrap());
-            let kept: Vec<Value> = status.history.iter().map(|entry| serde_json::to_value(entry).unwrap()).collect();
-            versions.push(resource(number, &kept));
+            status.push_history(serde_json::from_value(entry(number, number / 3, "")).unwrap());
+            let stored: Vec<Value> = status.history.iter().map(|entry| serde_json::to_value(entry).unwrap()).collect();
+            revisions.push(resource(number, &stored));
         }
-        (all, versions)
+        (all, revisions)
     }
 
     #[test]
-    fn what_the_newer_version_dropped_stays_and_all_else_is_the_newer_s() {
-        let (all, versions) = versions(40);
-        let merged = versions[1..].iter().fold(versions[0].clone(), |kept, version| merge(version, &kept));
-        assert!(history(&versions[39]).len() == MAX_HISTORY && all.len() == 40);
+    fn the_newer_revision_is_stored_with_the_history_entries_that_it_dropped() {
+        let (all, revisions) = revisions(40);
+        let merged = revisions[1..].iter().fold(revisions[0].clone(), |stored, revision| merge(revision, &stored));
+        assert!(history(&revisions[39]).len() == MAX_HISTORY && all.len() == 40);
         assert_eq!(history(&merged), all);
         let merged: Value = serde_json::from_str(&merged).unwrap();
         assert_eq!((&merged["metadata"]["resourceVersion"], &merged["status"]["attempt"]), (&json!("39"), &json!(39)));
     }
 
     #[test]
-    fn a_repeat_changes_no_byte_and_a_version_without_a_history_none_but_its_own() {
-        let (_, versions) = versions(20);
-        let merged = merge(&versions[19], &versions[3]);
-        assert_eq!(merge(&merged, &versions[19]), merged);
+    fn a_repeated_merge_changes_nothing_and_a_revision_without_a_history_adds_nothing() {
+        let (_, revisions) = revisions(20);
+        let merged = merge(&revisions[19], &revisions[3]);
+        assert_eq!(merge(&merged, &revisions[19]), merged);
         assert_eq!(merge(&merged, &merged), merged);
         let bare = r#"{"status": {}}"#;
         assert_eq!(merge(bare, bare), bare);
-        assert_eq!(merge(&versions[5], bare), versions[5]);
-        assert_eq!(history(&merge(bare, &versions[5])), history(&versions[5]));
+        assert_eq!(merge(&revisions[5], bare), revisions[5]);
+        assert_eq!(history(&merge(bare, &revisions[5])), history(&revisions[5]));
     }
 
     #[test]
-    fn entries_that_differ_in_anything_known_are_two_and_what_is_not_known_is_kept() {
+    fn entries_that_differ_in_a_known_field_are_distinct_and_unknown_fields_are_preserved() {
         let base = entry(1, 1, "");
         let with = |field: &str, value: &str| {
             let mut other = base.clone();
@@ -186,27 +186,30 @@ mod tests {
         // This is the same time in another notation.
         let same = with("time", "2023-11-14T22:13:21.000+00:00");
         assert_eq!(history(&merge(&resource(2, &[same]), &resource(1, std::slice::from_ref(&base)))).len(), 1);
-        let tomorrow = with("sinceThen", "7");
-        assert_eq!(history(&merge(&resource(2, &[]), &resource(1, std::slice::from_ref(&tomorrow)))), [tomorrow]);
+        let with_unknown_field = with("sinceThen", "7");
+        assert_eq!(
+            history(&merge(&resource(2, &[]), &resource(1, std::slice::from_ref(&with_unknown_field)))),
+            [with_unknown_field]
+        );
     }
 
     #[test]
-    fn the_oldest_after_the_first_make_room() {
+    fn the_oldest_entries_after_the_first_are_dropped() {
         let all: Vec<Value> = (0..700).map(|number| entry(number, number, "")).collect();
-        let kept = history(&merge(&resource(2, &all[690..]), &resource(1, &all[..690])));
-        let (first, latest) = (&all[..1], &all[700 - kept.len() + 1..]);
-        assert_eq!(kept, [first, latest].concat());
+        let stored = history(&merge(&resource(2, &all[690..]), &resource(1, &all[..690])));
+        let (first, latest) = (&all[..1], &all[700 - stored.len() + 1..]);
+        assert_eq!(stored, [first, latest].concat());
 
         let short =
             |number: i64| json!({"time": "2023-11-14T22:13:21Z", "action": "", "reason": "", "message": number.to_string()});
         let all: Vec<Value> = (0..600).map(short).collect();
-        let kept = history(&merge(&resource(2, &all[590..]), &resource(1, &all[..590])));
-        assert_eq!(kept, [&all[..1], &all[101..]].concat());
-        assert_eq!(kept.len(), MAX_ENTRIES);
+        let stored = history(&merge(&resource(2, &all[590..]), &resource(1, &all[..590])));
+        assert_eq!(stored, [&all[..1], &all[101..]].concat());
+        assert_eq!(stored.len(), MAX_ENTRIES);
     }
 
     #[test]
-    fn no_order_becomes_larger_than_one_may_be() {
+    fn no_order_exceeds_the_maximum_size() {
         let large = |range: std::ops::Range<i64>| range.map(|number| entry(number, number, &"x".repeat(400))).collect::<Vec<_>>();
         let merged = merge(&resource(2, &large(100..200)), &resource(1, &large(0..100)));
         assert!((MAX_RESOURCE - 1000..=MAX_RESOURCE).contains(&merged.len()), "{}", merged.len());
@@ -224,33 +227,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_whatever_order_versions_come_all_of_their_entries_are_kept_each_once_by_time(
+        fn the_entries_of_all_revisions_are_stored_once_sorted_by_time_in_any_order_of_arrival(
             length in 1..60_usize,
             picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
         ) {
-            let (all, versions) = versions(length as i64);
+            let (all, revisions) = revisions(length as i64);
             let picks: Vec<usize> = picks.iter().map(|pick| pick.index(length)).collect();
-            let (mut kept, mut newest) = (versions[picks[0]].clone(), picks[0]);
+            let (mut stored, mut newest) = (revisions[picks[0]].clone(), picks[0]);
             for pick in &picks[1..] {
-                kept = if *pick > newest { merge(&versions[*pick], &kept) } else { merge(&kept, &versions[*pick]) };
+                stored = if *pick > newest { merge(&revisions[*pick], &stored) } else { merge(&stored, &revisions[*pick]) };
                 newest = newest.max(*pick);
             }
-            let sent: Vec<Value> = picks.iter().flat_map(|pick| history(&versions[*pick])).collect();
-            let kept = history(&kept);
-            let in_any_order = |entries: &[Value]| {
+            let sent: Vec<Value> = picks.iter().flat_map(|pick| history(&revisions[*pick])).collect();
+            let stored = history(&stored);
+            let sorted_texts = |entries: &[Value]| {
                 let mut texts: Vec<String> = entries.iter().map(Value::to_string).collect();
                 texts.sort_unstable();
                 texts.dedup();
                 texts
             };
-            prop_assert_eq!(in_any_order(&kept), in_any_order(&sent), "all of it");
-            prop_assert_eq!(kept.len(), in_any_order(&sent).len(), "each once");
-            prop_assert!(kept.is_sorted_by_key(|entry| entry["time"].to_string()));
-            // If the versions arrive in their order, the entries are in the order in which the
+            prop_assert_eq!(sorted_texts(&stored), sorted_texts(&sent), "all entries");
+            prop_assert_eq!(stored.len(), sorted_texts(&sent).len(), "each once");
+            prop_assert!(stored.is_sorted_by_key(|entry| entry["time"].to_string()));
+            // If the revisions arrive in their order, the entries are in the order in which the
             // events happened.
             if picks.is_sorted() {
-                let happened: Vec<&Value> = all.iter().filter(|entry| sent.contains(entry)).collect();
-                prop_assert_eq!(kept.iter().collect::<Vec<_>>(), happened);
+                let in_order: Vec<&Value> = all.iter().filter(|entry| sent.contains(entry)).collect();
+                prop_assert_eq!(stored.iter().collect::<Vec<_>>(), in_order);
             }
         }
     }

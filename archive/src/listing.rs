@@ -6,7 +6,7 @@ use std::fmt;
 use orders_crds::Login;
 use serde::Deserialize;
 
-use crate::entry::is_column;
+use crate::entry::is_valid_column_value;
 
 /// The number of orders on a page if the caller sets no limit.
 pub const DEFAULT_LIMIT: u16 = 20;
@@ -78,11 +78,11 @@ impl TryFrom<String> for Cursor {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let read = || {
+        let parse = || {
             let (created_at, uid) = text.split_once(',')?;
-            is_column(uid).then_some(Cursor { created_at: created_at.parse().ok()?, uid: uid.to_owned() })
+            is_valid_column_value(uid).then_some(Cursor { created_at: created_at.parse().ok()?, uid: uid.to_owned() })
         };
-        read().ok_or("use `next` of the page before")
+        parse().ok_or("must be `next` of the previous page")
     }
 }
 
@@ -95,16 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_reads_back_and_a_made_up_one_does_not() {
-        let there = cursor(1_737_957_687_000_000, "b5f0c1d2-0000-4000-8000-000000000001");
-        assert_eq!(Cursor::try_from(there.to_string()), Ok(there));
+    fn a_cursor_can_be_parsed_and_any_other_text_cannot() {
+        let original = cursor(1_737_957_687_000_000, "b5f0c1d2-0000-4000-8000-000000000001");
+        assert_eq!(Cursor::try_from(original.to_string()), Ok(original));
         for text in ["", ",", "5", "5,", ",a", "five,a", "5,a\0", "5 ,a", "9223372036854775808,a"] {
             assert!(Cursor::try_from(text.to_owned()).is_err(), "{text:?}");
         }
     }
 
     #[test]
-    fn a_page_starts_at_the_earlier_of_its_two_bounds() {
+    fn a_page_starts_at_the_stricter_of_its_two_bounds() {
         let start = |before: Option<Cursor>, to| Listing { before, to, ..Listing::of("shop") }.start();
         assert_eq!(start(None, None), cursor(i64::MAX, ""));
         assert_eq!(start(None, Some(7)), cursor(7, ""));

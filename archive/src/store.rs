@@ -7,7 +7,7 @@ use orders_service::database::{Database, Kind, Migrations};
 use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
 use crate::{
-    entry::{Entry, is_column},
+    entry::{Entry, is_valid_column_value},
     error::ArchiveError,
     history,
     listing::{Cursor, Listing},
@@ -87,9 +87,9 @@ impl Store {
     /// [`ArchiveError::Database`].
     pub async fn put(&self, entry: &Entry) -> Result<i64, ArchiveError> {
         let mut transaction = self.database.begin_write().await?;
-        let kept = self.keep(&mut transaction, entry, Timestamp::now()).await?;
+        let revision = self.upsert(&mut transaction, entry, Timestamp::now()).await?;
         transaction.commit().await?;
-        Ok(kept)
+        Ok(revision)
     }
 
     /// Stores all of these orders, each as [`Store::put`] does. After an error, none of them is
@@ -104,18 +104,18 @@ impl Store {
         let now = Timestamp::now();
         let mut transaction = self.database.begin_write().await?;
         for entry in entries {
-            self.keep(&mut transaction, entry, now).await?;
+            self.upsert(&mut transaction, entry, now).await?;
         }
         Ok(transaction.commit().await?)
     }
 
     /// Stores an order within a transaction, which then holds the lock on the order's row. Returns
     /// the revision that is stored after the call.
-    async fn keep(&self, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<i64, sqlx::Error> {
+    async fn upsert(&self, transaction: &mut AnyConnection, entry: &Entry, now: Timestamp) -> Result<i64, sqlx::Error> {
         if write(INSERT, &mut *transaction, entry, now).await? > 0 {
             return Ok(entry.revision);
         }
-        let stored = sqlx::query(self.stored_sql()).bind(&entry.uid).fetch_one(&mut *transaction).await?;
+        let stored = sqlx::query(self.select_stored_sql()).bind(&entry.uid).fetch_one(&mut *transaction).await?;
         let (revision, resource): (i64, String) = (stored.try_get("revision")?, stored.try_get("resource")?);
         if entry.revision > revision {
             let merged = Entry { resource: history::merge(&entry.resource, &resource), ..entry.clone() };
@@ -125,8 +125,8 @@ impl Store {
             // dropped.
             let merged = history::merge(&resource, &entry.resource);
             if merged != resource {
-                let add = sqlx::query("UPDATE orders SET resource = $2 WHERE uid = $1").bind(&entry.uid).bind(merged);
-                add.execute(transaction).await?;
+                let update = sqlx::query("UPDATE orders SET resource = $2 WHERE uid = $1").bind(&entry.uid).bind(merged);
+                update.execute(transaction).await?;
             }
         }
         Ok(entry.revision.max(revision))
@@ -134,7 +134,7 @@ impl Store {
 
     /// Returns the statement that reads the stored order before it is updated. PostgreSQL locks the
     /// row. SQLite needs no lock, because it allows one write transaction at a time.
-    const fn stored_sql(&self) -> &'static str {
+    const fn select_stored_sql(&self) -> &'static str {
         match self.database.kind {
             Kind::Sqlite => "SELECT revision, resource FROM orders WHERE uid = $1",
             Kind::Postgres => "SELECT revision, resource FROM orders WHERE uid = $1 FOR UPDATE",
@@ -146,7 +146,7 @@ impl Store {
     /// # Errors
     /// [`ArchiveError::Database`].
     pub async fn find(&self, uid: &str) -> Result<Option<String>, ArchiveError> {
-        if !is_column(uid) {
+        if !is_valid_column_value(uid) {
             return Ok(None);
         }
         let found = sqlx::query_scalar("SELECT resource FROM orders WHERE uid = $1").bind(uid);
@@ -158,7 +158,7 @@ impl Store {
     /// # Errors
     /// [`ArchiveError::Database`].
     pub async fn find_named(&self, namespace: &str, name: &str) -> Result<Option<String>, ArchiveError> {
-        if !is_column(namespace) || !is_column(name) {
+        if !is_valid_column_value(namespace) || !is_valid_column_value(name) {
             return Ok(None);
         }
         let found = sqlx::query_scalar(NEWEST_OF_NAME).bind(namespace).bind(name);
@@ -183,10 +183,10 @@ impl Store {
         }
         let mut rows = query.fetch_all(&self.database.pool).await?;
         let limit = usize::from(listing.limit);
-        let more = rows.len() > limit;
+        let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if more => Some(Cursor { created_at: last.try_get("created_at")?, uid: last.try_get("uid")? }),
+            Some(last) if has_more => Some(Cursor { created_at: last.try_get("created_at")?, uid: last.try_get("uid")? }),
             _ => None,
         };
         let resources = rows.iter().map(|row| row.try_get("resource")).collect::<Result<_, sqlx::Error>>()?;
@@ -243,7 +243,7 @@ async fn write(sql: &'static str, transaction: &mut AnyConnection, entry: &Entry
         .bind(&entry.resource)
         .execute(transaction)
         .await
-        .map(|done| done.rows_affected())
+        .map(|result| result.rows_affected())
 }
 
 impl FromRow<'_, AnyRow> for Archived {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use orders_contracts::{billing::ExportedTransaction as Transaction, notify::KeyedEntry as Message};
+use orders_contracts::{billing::ExportedTransaction as Transaction, notify::ExportedMessage as Message};
 use orders_crds::{Money, Outcome};
 use serde::Serialize;
 use strum::EnumIter;
@@ -34,18 +34,18 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Returns the rule in words.
-    pub const fn in_words(self) -> &'static str {
+    /// Returns the rule as a line of the report.
+    pub const fn description(self) -> &'static str {
         match self {
             Rule::PostingsSumToZero => "all postings sum to zero",
             Rule::PostingsMatchTransaction => "each transaction has the postings of its amount",
             Rule::BalanceIsSumOfPostings => "every balance is the sum of its postings",
             Rule::NoNegativeBalance => "no balance is negative",
             Rule::PaidOrderHasOneCharge => "each paid order has exactly one charge of its amount",
-            Rule::RefusedOrderHasNoCharge => "no refused order has a charge outstanding",
-            Rule::ChargeHasOrder => "no charge is without an order",
-            Rule::RefundWithinCharge => "no charge is given back beyond what it took",
-            Rule::OrderHasOneMessage => "each order that was told has its one message",
+            Rule::RefusedOrderHasNoCharge => "each charge of a refused order is fully refunded",
+            Rule::ChargeHasOrder => "each charge belongs to an order",
+            Rule::RefundWithinCharge => "no charge is refunded beyond its amount",
+            Rule::OrderHasOneMessage => "each notified order has exactly one message",
         }
     }
 }
@@ -63,46 +63,49 @@ pub struct Violation {
 
 /// Checks every rule.
 pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
-    let ledger = Index::of(snapshot);
+    let index = Index::of(snapshot);
     let mut violations = Vec::new();
-    let mut found = |rule, order: Option<&OrderFacts>, detail: String| {
+    let mut report = |rule, order: Option<&OrderFacts>, detail: String| {
         violations.push(Violation { rule, order: order.map(|order| order.name.clone()), detail });
     };
 
     if snapshot.summary.sum != Money::ZERO {
-        found(Rule::PostingsSumToZero, None, format!("the ledger's postings sum to {}", snapshot.summary.sum));
+        report(Rule::PostingsSumToZero, None, format!("the ledger's postings sum to {}", snapshot.summary.sum));
     }
     for transaction in &snapshot.transactions {
-        check_postings(transaction, &mut found);
+        check_postings(transaction, &mut report);
     }
     for account in &snapshot.accounts {
         if account.balance != account.posted {
             let detail =
                 format!("account {}: the balance is {}, its postings sum to {}", account.login, account.balance, account.posted);
-            found(Rule::BalanceIsSumOfPostings, None, detail);
+            report(Rule::BalanceIsSumOfPostings, None, detail);
         }
         if account.balance < Money::ZERO {
-            found(Rule::NoNegativeBalance, None, format!("account {}: the balance is {}", account.login, account.balance));
+            report(Rule::NoNegativeBalance, None, format!("account {}: the balance is {}", account.login, account.balance));
         }
     }
     for order in &snapshot.orders {
-        check_order(order, &ledger, &mut found);
+        check_order(order, &index, &mut report);
     }
-    for (key, charges) in &ledger.charges {
+    for (key, charges) in &index.charges_by_key {
         for charge in charges.iter().filter(|charge| charge.outcome == "done") {
-            let refunded = ledger.refunded(key);
+            let refunded = index.refunded(key);
             if refunded > charge.amount {
-                found(
+                report(
                     Rule::RefundWithinCharge,
                     None,
-                    format!("charge {key} of {} took {}, and {refunded} was given back", charge.login, charge.amount),
+                    format!("charge {key} of {}: the amount is {}, but {refunded} was refunded", charge.login, charge.amount),
                 );
             }
-            if !snapshot.known.contains(uid_of(key)) && refunded < charge.amount {
-                found(
+            if !snapshot.all_uids.contains(uid_of(key)) && refunded < charge.amount {
+                report(
                     Rule::ChargeHasOrder,
                     None,
-                    format!("charge {key} of {}: {} was taken, and there is no order with this UID", charge.login, charge.amount),
+                    format!(
+                        "charge {key} of {}: {} was charged, but there is no order with this UID",
+                        charge.login, charge.amount
+                    ),
                 );
             }
         }
@@ -110,11 +113,11 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
     violations
 }
 
-fn check_postings(transaction: &Transaction, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
+fn check_postings(transaction: &Transaction, report: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
     let sum: i64 = transaction.postings.iter().map(|posting| posting.amount.minor()).sum();
-    let name = || format!("transaction {} ({} {} of {})", transaction.id, transaction.kind, transaction.key, transaction.login);
+    let label = || format!("transaction {} ({} {} of {})", transaction.id, transaction.kind, transaction.key, transaction.login);
     if sum != 0 {
-        found(Rule::PostingsSumToZero, None, format!("{}: its postings sum to {}", name(), Money::from_minor(sum)));
+        report(Rule::PostingsSumToZero, None, format!("{}: its postings sum to {}", label(), Money::from_minor(sum)));
     }
     let customer = format!("customer:{}", transaction.login);
     let change = if transaction.kind == "charge" { -transaction.amount.minor() } else { transaction.amount.minor() };
@@ -123,61 +126,61 @@ fn check_postings(transaction: &Transaction, found: &mut impl FnMut(Rule, Option
     let expected = if transaction.outcome == "done" { (2, change) } else { (0, 0) };
     if (transaction.postings.len(), of_customer) != expected {
         let detail = format!(
-            "{}: {} of {}, but {} postings that change the account by {}",
-            name(),
+            "{}: the outcome is {}, the amount is {}, but {} postings change the account by {}",
+            label(),
             transaction.outcome,
             transaction.amount,
             transaction.postings.len(),
             Money::from_minor(of_customer)
         );
-        found(Rule::PostingsMatchTransaction, None, detail);
+        report(Rule::PostingsMatchTransaction, None, detail);
     }
 }
 
-fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
+fn check_order(order: &OrderFacts, index: &Index<'_>, report: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
     // Fully refunded charges do not count: a paid order may have been cancelled since the audit
     // read it.
-    let charges = ledger.charges_of(&order.uid).filter(|charge| charge.outcome == "done");
-    let (given_back, done): (Vec<&Transaction>, Vec<&Transaction>) =
-        charges.partition(|charge| ledger.refunded(&charge.key) >= charge.amount);
+    let charges = index.charges_of_order(&order.uid).filter(|charge| charge.outcome == "done");
+    let (fully_refunded, others): (Vec<&Transaction>, Vec<&Transaction>) =
+        charges.partition(|charge| index.refunded(&charge.key) >= charge.amount);
     match order.outcome {
         // Billing may have a charge or none: the status of the order does not show it.
         Outcome::Undecided | Outcome::Unknown => return,
-        Outcome::Paid => match &*done {
+        Outcome::Paid => match &*others {
             [charge] if Some(charge.amount) == order.amount && charge.login == order.login => {}
-            [charge] => found(
+            [charge] => report(
                 Rule::PaidOrderHasOneCharge,
                 Some(order),
                 format!(
-                    "UID {}: charged {} to {}, not {:?} to {}",
+                    "UID {}: {} was charged to {}, but the amount of the order is {} and its login is {}",
                     order.uid,
                     charge.amount,
                     charge.login,
-                    order.amount.map(|a| a.to_string()),
+                    order.amount.map_or_else(|| "invalid".to_owned(), |amount| amount.to_string()),
                     order.login
                 ),
             ),
-            [] if order.cancel_requested && given_back.len() == 1 => {}
-            charges => found(Rule::PaidOrderHasOneCharge, Some(order), format!("UID {}: {} charges", order.uid, charges.len())),
+            [] if order.cancel_requested && fully_refunded.len() == 1 => {}
+            charges => report(Rule::PaidOrderHasOneCharge, Some(order), format!("UID {}: {} charges", order.uid, charges.len())),
         },
         Outcome::Refused(refusal) => {
-            let outstanding: i64 = done.iter().map(|charge| charge.amount.minor() - ledger.refunded(&charge.key).minor()).sum();
+            let unrefunded: i64 = others.iter().map(|charge| charge.amount.minor() - index.refunded(&charge.key).minor()).sum();
             // After a requested retry, the order may have been charged again since the audit read
             // it.
-            if outstanding > 0 && !order.retry_requested {
+            if unrefunded > 0 && !order.retry_requested {
                 let reason = refusal.reason();
-                found(
+                report(
                     Rule::RefusedOrderHasNoCharge,
                     Some(order),
-                    format!("UID {}: refused because {reason}, but {} was taken", order.uid, Money::from_minor(outstanding)),
+                    format!("UID {}: refused because {reason}, but {} is not refunded", order.uid, Money::from_minor(unrefunded)),
                 );
             }
         }
     }
-    if order.notified {
-        match ledger.messages.get(&*order.message_key).map(Vec::as_slice).unwrap_or_default() {
-            [message] if sent_to(message, order) => {}
-            [message] => found(
+    if order.is_notified {
+        match index.messages_by_key.get(&*order.message_key).map(Vec::as_slice).unwrap_or_default() {
+            [message] if was_sent_to(message, order) => {}
+            [message] => report(
                 Rule::OrderHasOneMessage,
                 Some(order),
                 format!(
@@ -185,12 +188,12 @@ fn check_order(order: &OrderFacts, ledger: &Index<'_>, found: &mut impl FnMut(Ru
                     order.uid, message.entry.id, message.entry.login, message.entry.email, message.entry.is_sended
                 ),
             ),
-            messages => found(Rule::OrderHasOneMessage, Some(order), format!("UID {}: {} messages", order.uid, messages.len())),
+            messages => report(Rule::OrderHasOneMessage, Some(order), format!("UID {}: {} messages", order.uid, messages.len())),
         }
     }
 }
 
-fn sent_to(message: &Message, order: &OrderFacts) -> bool {
+fn was_sent_to(message: &Message, order: &OrderFacts) -> bool {
     message.entry.is_sended && message.entry.login == order.login && message.entry.email == order.email
 }
 
@@ -204,51 +207,58 @@ fn uid_of(key: &str) -> &str {
 /// than once. The audit reports this as a violation, because it does not rely on the services'
 /// constraints.
 struct Index<'a> {
-    charges: HashMap<&'a str, Vec<&'a Transaction>>,
-    orders: HashMap<&'a str, Vec<&'a Transaction>>,
-    refunds: HashMap<&'a str, i64>,
-    messages: HashMap<&'a str, Vec<&'a Message>>,
+    charges_by_key: HashMap<&'a str, Vec<&'a Transaction>>,
+    charges_by_order: HashMap<&'a str, Vec<&'a Transaction>>,
+    refunded_by_charge: HashMap<&'a str, i64>,
+    messages_by_key: HashMap<&'a str, Vec<&'a Message>>,
 }
 
 impl<'a> Index<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let mut index =
-            Index { charges: HashMap::new(), orders: HashMap::new(), refunds: HashMap::new(), messages: HashMap::new() };
+        let mut index = Index {
+            charges_by_key: HashMap::new(),
+            charges_by_order: HashMap::new(),
+            refunded_by_charge: HashMap::new(),
+            messages_by_key: HashMap::new(),
+        };
         for transaction in &snapshot.transactions {
             match (&*transaction.kind, &transaction.charge_key) {
                 ("charge", _) => {
-                    index.charges.entry(&transaction.key).or_default().push(transaction);
-                    index.orders.entry(uid_of(&transaction.key)).or_default().push(transaction);
+                    index.charges_by_key.entry(&transaction.key).or_default().push(transaction);
+                    index.charges_by_order.entry(uid_of(&transaction.key)).or_default().push(transaction);
                 }
                 ("refund", Some(charge)) if transaction.outcome == "done" => {
-                    *index.refunds.entry(charge).or_default() += transaction.amount.minor()
+                    *index.refunded_by_charge.entry(charge).or_default() += transaction.amount.minor()
                 }
                 _ => {}
             }
         }
         for message in &snapshot.messages {
-            index.messages.entry(&message.key).or_default().push(message);
+            index.messages_by_key.entry(&message.key).or_default().push(message);
         }
         index
     }
 
     /// Returns all attempts to charge the order with this UID.
-    fn charges_of(&self, uid: &str) -> impl Iterator<Item = &'a Transaction> {
-        self.orders.get(uid).into_iter().flatten().copied()
+    fn charges_of_order(&self, uid: &str) -> impl Iterator<Item = &'a Transaction> {
+        self.charges_by_order.get(uid).into_iter().flatten().copied()
     }
 
     fn refunded(&self, key: &str) -> Money {
-        Money::from_minor(self.refunds.get(key).copied().unwrap_or_default())
+        Money::from_minor(self.refunded_by_charge.get(key).copied().unwrap_or_default())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use orders_contracts::{
         billing::{ExportedAccount as Account, ExportedPosting as Posting, Summary},
         notify::LogEntry,
     };
     use orders_crds::{Refusal, order::message_key};
+    use strum::IntoEnumIterator;
 
     use super::*;
 
@@ -259,10 +269,10 @@ mod tests {
     fn transaction(id: i64, kind: &str, key: &str, amount: &str, outcome: &str) -> Transaction {
         let (amount, customer) = (money(amount), "customer:anna".to_owned());
         let change = if kind == "charge" { Money::from_minor(-amount.minor()) } else { amount };
-        let against = if kind == "refill" { "cash" } else { "revenue" };
+        let offsetting_account = if kind == "refill" { "cash" } else { "revenue" };
         let postings = vec![
             Posting { account: customer, amount: change },
-            Posting { account: against.to_owned(), amount: Money::from_minor(-change.minor()) },
+            Posting { account: offsetting_account.to_owned(), amount: Money::from_minor(-change.minor()) },
         ];
         Transaction {
             id,
@@ -284,7 +294,7 @@ mod tests {
             email: "anna@example.com".to_owned(),
             amount: Some(money(amount)),
             outcome,
-            notified: true,
+            is_notified: true,
             message_key: message_key(uid, outcome),
             cancel_requested: false,
             retry_requested: false,
@@ -304,21 +314,21 @@ mod tests {
     }
 
     /// Returns a snapshot with one paid, one refused and one undecided order.
-    fn sound() -> Snapshot {
-        let waiting = OrderFacts { notified: false, ..order("waiting", "1.00", Outcome::Undecided) };
+    fn consistent_snapshot() -> Snapshot {
+        let undecided = OrderFacts { is_notified: false, ..order("undecided", "1.00", Outcome::Undecided) };
         let orders = vec![
             order("paid", "100.00", Outcome::Paid),
             order("refused", "1000.00", Outcome::Refused(Refusal::InsufficientFunds)),
-            waiting,
+            undecided,
         ];
         Snapshot {
-            known: orders.iter().map(|order| order.uid.clone()).collect(),
+            all_uids: orders.iter().map(|order| order.uid.clone()).collect(),
             orders,
             transactions: vec![
                 transaction(1, "refill", "r", "900.00", "done"),
                 transaction(2, "charge", "paid", "100.00", "done"),
                 transaction(3, "charge", "refused", "1000.00", "insufficient_funds"),
-                transaction(4, "charge", "waiting", "1.00", "done"),
+                transaction(4, "charge", "undecided", "1.00", "done"),
             ],
             accounts: vec![Account { login: "anna".to_owned(), balance: money("799.00"), posted: money("799.00") }],
             summary: Summary { transactions: 4, postings: 6, sum: Money::ZERO },
@@ -326,8 +336,8 @@ mod tests {
         }
     }
 
-    fn broken(damage: impl FnOnce(&mut Snapshot)) -> Vec<Rule> {
-        let mut snapshot = sound();
+    fn violated_rules(damage: impl FnOnce(&mut Snapshot)) -> Vec<Rule> {
+        let mut snapshot = consistent_snapshot();
         damage(&mut snapshot);
         let mut rules: Vec<Rule> = check(&snapshot).into_iter().map(|violation| violation.rule).collect();
         rules.dedup();
@@ -335,62 +345,124 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_installation_has_no_violation() {
-        assert_eq!(check(&sound()), []);
+    fn a_consistent_installation_has_no_violation() {
+        assert_eq!(check(&consistent_snapshot()), []);
     }
 
     #[test]
-    fn each_rule_finds_what_breaks_it_and_names_the_order() {
+    fn each_rule_detects_its_violation_and_names_the_order() {
         use Rule::*;
-        assert_eq!(broken(|s| s.summary.sum = money("0.01")), [PostingsSumToZero]);
+        assert_eq!(violated_rules(|s| s.summary.sum = money("0.01")), [PostingsSumToZero]);
         assert_eq!(
-            broken(|s| s.transactions[0].postings[0].amount = money("901")),
+            violated_rules(|s| s.transactions[0].postings[0].amount = money("901")),
             [PostingsSumToZero, PostingsMatchTransaction]
         );
-        assert_eq!(broken(|s| s.transactions[1].postings.clear()), [PostingsMatchTransaction]);
-        assert_eq!(broken(|s| s.transactions[2].postings = s.transactions[1].postings.clone()), [PostingsMatchTransaction]);
-        assert_eq!(broken(|s| s.accounts[0].balance = money("800")), [BalanceIsSumOfPostings]);
-        assert_eq!(broken(|s| s.accounts[0].balance = money("-1")), [BalanceIsSumOfPostings, NoNegativeBalance]);
-        assert_eq!(broken(|s| drop(s.transactions.remove(1))), [PaidOrderHasOneCharge]);
-        assert_eq!(broken(|s| s.transactions.push(transaction(9, "charge", "paid", "100.00", "done"))), [PaidOrderHasOneCharge]);
-        assert_eq!(broken(|s| s.orders[0].amount = Some(money("99"))), [PaidOrderHasOneCharge]);
+        assert_eq!(violated_rules(|s| s.transactions[1].postings.clear()), [PostingsMatchTransaction]);
         assert_eq!(
-            broken(|s| s.transactions[2] = transaction(3, "charge", "refused", "1000.00", "done")),
+            violated_rules(|s| s.transactions[2].postings = s.transactions[1].postings.clone()),
+            [PostingsMatchTransaction]
+        );
+        assert_eq!(violated_rules(|s| s.accounts[0].balance = money("800")), [BalanceIsSumOfPostings]);
+        assert_eq!(violated_rules(|s| s.accounts[0].balance = money("-1")), [BalanceIsSumOfPostings, NoNegativeBalance]);
+        assert_eq!(violated_rules(|s| drop(s.transactions.remove(1))), [PaidOrderHasOneCharge]);
+        assert_eq!(
+            violated_rules(|s| s.transactions.push(transaction(9, "charge", "paid", "100.00", "done"))),
+            [PaidOrderHasOneCharge]
+        );
+        assert_eq!(violated_rules(|s| s.orders[0].amount = Some(money("99"))), [PaidOrderHasOneCharge]);
+        assert_eq!(
+            violated_rules(|s| s.transactions[2] = transaction(3, "charge", "refused", "1000.00", "done")),
             [RefusedOrderHasNoCharge]
         );
-        assert_eq!(broken(|s| s.transactions.push(transaction(9, "charge", "nobody", "5.00", "done"))), [ChargeHasOrder]);
-        assert_eq!(broken(|s| drop(s.messages.remove(0))), [OrderHasOneMessage]);
-        assert_eq!(broken(|s| s.messages.push(message(9, "refused"))), [OrderHasOneMessage]);
-        assert_eq!(broken(|s| s.messages[1].entry.is_sended = false), [OrderHasOneMessage]);
+        assert_eq!(violated_rules(|s| s.transactions.push(transaction(9, "charge", "nobody", "5.00", "done"))), [ChargeHasOrder]);
+        assert_eq!(violated_rules(|s| drop(s.messages.remove(0))), [OrderHasOneMessage]);
+        assert_eq!(violated_rules(|s| s.messages.push(message(9, "refused"))), [OrderHasOneMessage]);
+        assert_eq!(violated_rules(|s| s.messages[1].entry.is_sended = false), [OrderHasOneMessage]);
 
-        let mut snapshot = sound();
+        let mut snapshot = consistent_snapshot();
         snapshot.transactions.remove(1);
         assert_eq!(check(&snapshot)[0].order.as_deref(), Some("shop/paid"));
     }
 
+    fn refund(charge_key: &str, amount: &str, outcome: &str) -> Transaction {
+        Transaction { charge_key: Some(charge_key.to_owned()), ..transaction(9, "refund", "f", amount, outcome) }
+    }
+
     #[test]
-    fn what_was_given_back_is_not_outstanding() {
-        let refund = |amount: &str| Transaction {
-            charge_key: Some("refused".to_owned()),
-            ..transaction(9, "refund", "f", amount, "done")
+    fn each_rule_has_a_line_of_its_own_in_the_report() {
+        let lines: HashSet<&str> = Rule::iter().map(Rule::description).collect();
+        assert_eq!(lines.len(), Rule::iter().count());
+    }
+
+    #[test]
+    fn an_account_may_be_empty() {
+        let damage = |s: &mut Snapshot| {
+            (s.accounts[0].balance, s.accounts[0].posted) = (Money::ZERO, Money::ZERO);
         };
+        assert_eq!(violated_rules(damage), []);
+    }
+
+    #[test]
+    fn a_paid_order_may_be_refunded_only_if_its_cancellation_was_requested() {
+        let refunded = |cancel_requested: bool| {
+            violated_rules(|s| {
+                s.orders[0].cancel_requested = cancel_requested;
+                s.transactions.push(refund("paid", "100.00", "done"));
+            })
+        };
+        assert_eq!(refunded(true), []);
+        assert_eq!(refunded(false), [Rule::PaidOrderHasOneCharge]);
+        let uncharged = violated_rules(|s| {
+            s.orders[0].cancel_requested = true;
+            s.transactions.remove(1);
+        });
+        assert_eq!(uncharged, [Rule::PaidOrderHasOneCharge], "a refund needs a charge");
+    }
+
+    #[test]
+    fn a_charge_without_an_order_counts_until_it_is_fully_refunded() {
+        let charge = || transaction(5, "charge", "nobody", "5.00", "done");
+        assert_eq!(violated_rules(|s| s.transactions.extend([charge(), refund("nobody", "5.00", "done")])), []);
+        assert_eq!(
+            violated_rules(|s| s.transactions.extend([charge(), refund("nobody", "4.99", "done")])),
+            [Rule::ChargeHasOrder]
+        );
+        assert_eq!(
+            violated_rules(|s| s.transactions.extend([charge(), refund("nobody", "5.00", "balance_limit")])),
+            [Rule::ChargeHasOrder],
+            "a refund that was refused returns nothing"
+        );
+    }
+
+    #[test]
+    fn the_report_of_a_partial_refund_states_what_is_left() {
+        let mut snapshot = consistent_snapshot();
+        snapshot.transactions[2] = transaction(3, "charge", "refused", "1000.00", "done");
+        snapshot.transactions.push(refund("refused", "999.00", "done"));
+        let detail = &check(&snapshot)[0].detail;
+        assert!(detail.ends_with("1.00 is not refunded"), "{detail}");
+    }
+
+    #[test]
+    fn a_fully_refunded_charge_does_not_count() {
+        let refund = |amount: &str| refund("refused", amount, "done");
         let charge = || transaction(3, "charge", "refused", "1000.00", "done");
         assert_eq!(
-            broken(|s| {
+            violated_rules(|s| {
                 s.transactions[2] = charge();
                 s.transactions.push(refund("1000.00"))
             }),
             []
         );
         assert_eq!(
-            broken(|s| {
+            violated_rules(|s| {
                 s.transactions[2] = charge();
                 s.transactions.push(refund("999.99"))
             }),
             [Rule::RefusedOrderHasNoCharge]
         );
         assert_eq!(
-            broken(|s| {
+            violated_rules(|s| {
                 s.transactions[2] = charge();
                 s.transactions.push(refund("1000.01"))
             }),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use orders_contracts::{
     billing::{ExportedAccount, ExportedTransaction, Summary},
-    notify::KeyedEntry,
+    notify::ExportedMessage,
 };
 use orders_crds::{
     Money, Order, Outcome,
@@ -38,7 +38,7 @@ pub struct OrderFacts {
     /// The outcome that the status shows.
     pub outcome: Outcome,
     /// Whether the status shows that the message was sent.
-    pub notified: bool,
+    pub is_notified: bool,
     /// The key of the message.
     pub message_key: String,
     /// Whether a cancellation was requested. In this case, the charge may have been refunded since.
@@ -52,13 +52,13 @@ pub struct OrderFacts {
 /// The installation continues to work while the audit reads it, so the sequence of the reads
 /// matters: the audit reads the orders first, then the ledger and the messages. The services record
 /// each charge and each message before the status of the order shows it, so the audit finds the
-/// record. `known` also contains the orders that were placed during the reads.
+/// record. `all_uids` also contains the orders that were placed during the reads.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The orders as the audit read them first, except those that changed during the reads.
     pub orders: Vec<OrderFacts>,
     /// The UIDs of all orders, live or archived, including those that were placed during the reads.
-    pub known: BTreeSet<String>,
+    pub all_uids: BTreeSet<String>,
     /// The transactions of the ledger.
     pub transactions: Vec<ExportedTransaction>,
     /// The accounts of the ledger.
@@ -66,7 +66,7 @@ pub struct Snapshot {
     /// The totals of the ledger.
     pub summary: Summary,
     /// The messages of the log.
-    pub messages: Vec<KeyedEntry>,
+    pub messages: Vec<ExportedMessage>,
 }
 
 /// A service that the audit reads.
@@ -97,47 +97,47 @@ pub async fn snapshot(
     };
     // List the live orders before the archived orders: an order that is archived in between is
     // found in the archive.
-    let mut first = list(&orders).await?;
+    let mut first = list_orders(&orders).await?;
     let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
-    let of_interest = |order: &&Archived| namespace.is_none_or(|namespace| order.namespace == namespace);
-    let archived = archived(archive).await?;
-    let archived: Vec<OrderFacts> = archived.iter().filter(of_interest).map(|order| facts(&order.resource)).collect();
+    let is_in_namespace = |order: &&ArchivedRow| namespace.is_none_or(|namespace| order.namespace == namespace);
+    let archived = read_archived(archive).await?;
+    let archived: Vec<OrderFacts> = archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource)).collect();
     first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
     let transactions = billing.pages("/billing/ledger/transactions", |last: &ExportedTransaction| last.id.to_string()).await?;
     let accounts = billing.pages("/billing/ledger/accounts", |last: &ExportedAccount| last.login.clone()).await?;
     let summary = billing.read("/billing/ledger/summary").await?;
-    let messages = notify.pages("/notify/messages", |last: &KeyedEntry| last.entry.id.to_string()).await?;
-    let mut known: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
-    let now = list(&orders).await?;
-    known.extend(now.iter().map(|order| order.uid.clone()));
-    known.extend(self::archived(archive).await?.into_iter().map(|order| order.uid));
+    let messages = notify.pages("/notify/messages", |last: &ExportedMessage| last.entry.id.to_string()).await?;
+    let mut all_uids: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
+    let second = list_orders(&orders).await?;
+    all_uids.extend(second.iter().map(|order| order.uid.clone()));
+    all_uids.extend(read_archived(archive).await?.into_iter().map(|order| order.uid));
     // Leave out the orders that changed during the reads. The next audit checks them.
-    let now: HashMap<&str, &OrderFacts> = now.iter().map(|order| (&*order.uid, order)).collect();
-    first.retain(|order| now.get(&*order.uid).is_none_or(|now| *now == order));
-    Ok(Snapshot { orders: first, known, transactions, accounts, summary, messages })
+    let second: HashMap<&str, &OrderFacts> = second.iter().map(|order| (&*order.uid, order)).collect();
+    first.retain(|order| second.get(&*order.uid).is_none_or(|second| *second == order));
+    Ok(Snapshot { orders: first, all_uids, transactions, accounts, summary, messages })
 }
 
-/// An archived order.
+/// A row of the archive's export.
 #[derive(Debug, Deserialize)]
-struct Archived {
+struct ArchivedRow {
     uid: String,
     namespace: String,
     resource: Order,
 }
 
-async fn archived(archive: Option<&Source>) -> Result<Vec<Archived>> {
+async fn read_archived(archive: Option<&Source>) -> Result<Vec<ArchivedRow>> {
     match archive {
-        Some(archive) => archive.pages("/archive/export", |last: &Archived| last.uid.clone()).await,
+        Some(archive) => archive.pages("/archive/export", |last: &ArchivedRow| last.uid.clone()).await,
         None => Ok(Vec::new()),
     }
 }
 
-async fn list(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
+async fn list_orders(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
     let mut all = Vec::new();
     let mut page = ListParams::default().limit(ORDERS_PAGE);
     loop {
         let listed = orders.list(&page).await.context("the Orders cannot be listed")?;
-        all.extend(listed.items.iter().map(facts));
+        all.extend(listed.items.iter().map(order_facts));
         tracing::debug!(orders = all.len(), "read");
         match listed.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),
@@ -146,7 +146,7 @@ async fn list(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
     }
 }
 
-fn facts(order: &Order) -> OrderFacts {
+fn order_facts(order: &Order) -> OrderFacts {
     let status = order.status.clone().unwrap_or_default();
     let uid = order.uid().unwrap_or_default();
     OrderFacts {
@@ -157,9 +157,12 @@ fn facts(order: &Order) -> OrderFacts {
         email: order.spec.email.clone(),
         amount: Money::positive(&order.spec.amount).ok(),
         cancel_requested: order.spec.cancel_requested.unwrap_or_default() || order.meta().deletion_timestamp.is_some(),
-        retry_requested: order.annotations().get(ATTEMPT_ANNOTATION).is_some_and(|asked| *asked != status.attempt().to_string()),
+        retry_requested: order
+            .annotations()
+            .get(ATTEMPT_ANNOTATION)
+            .is_some_and(|requested| *requested != status.attempt().to_string()),
         outcome: status.outcome(),
-        notified: status.is_notified(),
+        is_notified: status.is_notified(),
     }
 }
 
@@ -170,8 +173,8 @@ impl Source {
         let response = self.http.get(&url).header(AUTHORIZATION, token).send().await.with_context(|| url.clone())?;
         let status = response.status();
         let body = http_client::body(response, MAX_PAGE).await.with_context(|| url.clone())?;
-        ensure!(status.is_success(), "{url} answered {status}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).with_context(|| format!("{url}: the answer cannot be read"))
+        ensure!(status.is_success(), "{url} responded with {status}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).with_context(|| format!("{url}: the response cannot be parsed"))
     }
 
     /// Reads page after page until a page is empty. `key` returns the key of the last row of a

@@ -7,7 +7,7 @@ use orders_service::telemetry::LogArgs;
 
 /// Checks that the Orders, the ledger and the message log of a live installation agree.
 ///
-/// The exit code is 0 if every rule holds, 1 if a rule is violated, and 2 if the audit cannot be
+/// The exit code is 0 if no rule is violated, 1 if a rule is violated, and 2 if the audit cannot be
 /// completed.
 #[derive(Debug, Parser)]
 #[command(name = "orders-audit", version)]

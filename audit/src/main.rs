@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("the audit could not be made: {error:#}");
+            eprintln!("the audit could not be completed: {error:#}");
             ExitCode::from(2)
         }
     }
@@ -40,5 +40,5 @@ async fn run(config: Config) -> anyhow::Result<bool> {
         Output::Text => print!("{}", report.to_text()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    Ok(report.holds)
+    Ok(report.is_consistent)
 }

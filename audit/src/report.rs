@@ -14,8 +14,9 @@ use crate::{
 /// The amount of data that the audit checked, and the violations that it found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Whether every rule holds.
-    pub holds: bool,
+    /// Whether no rule is violated.
+    #[serde(rename = "holds")]
+    pub is_consistent: bool,
     /// The number of orders that were checked.
     pub orders: usize,
     /// The number of these orders that are not decided yet. The audit cannot check their charges
@@ -40,7 +41,7 @@ impl Report {
     /// Creates a report from a snapshot and the violations in it.
     pub fn new(snapshot: &Snapshot, violations: Vec<Violation>) -> Self {
         Report {
-            holds: violations.is_empty(),
+            is_consistent: violations.is_empty(),
             orders: snapshot.orders.len(),
             undecided: snapshot.orders.iter().filter(|order| is_undecided(order.outcome)).count(),
             transactions: snapshot.transactions.len(),
@@ -57,16 +58,16 @@ impl Report {
             self.orders, self.undecided, self.transactions, self.accounts, self.messages
         );
         for rule in Rule::iter() {
-            let broken: Vec<&Violation> = self.violations.iter().filter(|violation| violation.rule == rule).collect();
-            let mark = if broken.is_empty() { "ok  " } else { "FAIL" };
-            let _ = writeln!(text, "{mark} {}", rule.in_words());
-            for violation in broken {
+            let violations: Vec<&Violation> = self.violations.iter().filter(|violation| violation.rule == rule).collect();
+            let result = if violations.is_empty() { "ok  " } else { "FAIL" };
+            let _ = writeln!(text, "{result} {}", rule.description());
+            for violation in violations {
                 let order = violation.order.as_ref().map(|order| format!("order {order}: ")).unwrap_or_default();
                 let _ = writeln!(text, "       {order}{}", violation.detail);
             }
         }
         let _ = match self.violations.len() {
-            0 => writeln!(text, "Everything holds."),
+            0 => writeln!(text, "No violations."),
             count => writeln!(text, "{count} violations."),
         };
         text

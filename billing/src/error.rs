@@ -15,7 +15,7 @@ pub enum LedgerError {
     #[error("there is no account with this login; register it first")]
     AccountNotFound,
     /// An account with this login already exists.
-    #[error("this login is registered already; its balance is unchanged")]
+    #[error("this login is already registered; its balance is unchanged")]
     AlreadyRegistered,
     /// The balance would exceed the largest amount that every component stores exactly.
     #[error("the balance would be larger than 999999999999.99")]
@@ -27,7 +27,7 @@ pub enum LedgerError {
     #[error("there is no charge with this key")]
     ChargeNotFound,
     /// The charge was refused or closed, so there is nothing to refund.
-    #[error("this charge took no money: there is nothing to refund")]
+    #[error("this charge was refused or closed: there is nothing to refund")]
     NotCharged,
     /// The refunds of the charge would exceed its amount.
     #[error("the refunds of this charge would be larger than the charge")]
@@ -53,7 +53,7 @@ impl From<LedgerError> for Problem {
             LedgerError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");
                 Problem::unavailable(
-                    "the ledger's database does not answer now; whether the call had its effect is not known. Repeat it with the same Idempotency-Key, or look at the balance first",
+                    "the ledger's database does not respond; it is unknown whether the call had its effect. Repeat the call with the same Idempotency-Key, or check the balance first",
                 )
             }
             LedgerError::Database(error) => Problem::internal(&error),

@@ -49,5 +49,5 @@ async fn main() -> anyhow::Result<()> {
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "billing is ready");
     let serving = server::run(listener, server::with_bounds(routes::router(billing), LIMITS), shutdown.clone());
-    shutdown.serve_beside(serving, listening).await
+    shutdown.serve_with_listener(serving, listening).await
 }

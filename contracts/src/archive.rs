@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 /// Response to `PUT /archive/orders/{uid}`: an archived order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Kept {
+pub struct ArchivedOrder {
     /// UID of the order.
     pub uid: String,
     /// Revision of the archived order. It is larger than the revision in the request if a later
@@ -17,7 +17,7 @@ pub struct Kept {
 
 /// Response to `POST /archive/orders`: the number of archived orders.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Stored {
+pub struct ArchivedCount {
     /// Number of orders in the request. Each of them is archived now, in the revision that was sent
     /// or a later one.
     pub stored: usize,

@@ -1,4 +1,4 @@
-//! Generates the AsyncAPI 3 documents, one for each style of interaction, from the types and the
+//! Generates the AsyncAPI 3 documents, one for each style of interaction with a broker, from the types and the
 //! topology that the services use.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -6,28 +6,20 @@ use serde_json::{Value, json};
 
 use crate::{
     events::{CloseRequested, Decided, Event, NotificationChanged, PaymentRequested, RefundRequested, Refunded},
+    interaction::Interaction,
     topology::{
         CLOSE_REQUESTED, DECIDED, NOTIFICATION_CHANGED, PAYMENT_DECIDED, PAYMENT_REFUNDED, PAYMENT_REQUESTED, REFUND_REQUESTED,
         Service,
     },
 };
 
-/// A style of interaction that uses a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Billing over HTTP, notify over the broker.
-    NotifyBroker,
-    /// Both over the broker.
-    Broker,
-}
-
 /// A subject, the message on it, its sender and its receivers.
 struct Channel {
     name: &'static str,
     subject: &'static str,
     message: &'static str,
-    /// Describes the message of this name.
-    described: fn(&str) -> (Value, Value),
+    /// Returns the message of this name and the schema of its data.
+    describe: fn(&str) -> (Value, Value),
     summary: &'static str,
     from: Service,
     to: &'static [Service],
@@ -37,7 +29,7 @@ const REQUEST: Channel = Channel {
     name: "paymentRequested",
     subject: PAYMENT_REQUESTED,
     message: "PaymentRequested",
-    described: described::<PaymentRequested>,
+    describe: describe::<PaymentRequested>,
     summary: "The operator requests a charge. It repeats the request with the same key until it has the outcome",
     from: Service::Operator,
     to: &[Service::Billing],
@@ -46,7 +38,7 @@ const CLOSE: Channel = Channel {
     name: "closeRequested",
     subject: CLOSE_REQUESTED,
     message: "CloseRequested",
-    described: described::<CloseRequested>,
+    describe: describe::<CloseRequested>,
     summary: "The operator requests that the charge of a cancelled order be closed. Billing replies with the outcome, as for a payment",
     from: Service::Operator,
     to: &[Service::Billing],
@@ -55,7 +47,7 @@ const REFUND: Channel = Channel {
     name: "refundRequested",
     subject: REFUND_REQUESTED,
     message: "RefundRequested",
-    described: described::<RefundRequested>,
+    describe: describe::<RefundRequested>,
     summary: "The operator requests the refund of an order that was cancelled after it was paid",
     from: Service::Operator,
     to: &[Service::Billing],
@@ -64,7 +56,7 @@ const REFUNDED: Channel = Channel {
     name: "paymentRefunded",
     subject: PAYMENT_REFUNDED,
     message: "Refunded",
-    described: described::<Refunded>,
+    describe: describe::<Refunded>,
     summary: "Billing has refunded a charge. The operator writes the refund into the order and requests the customer's message",
     from: Service::Billing,
     to: &[Service::Operator],
@@ -73,7 +65,7 @@ const PAYMENT: Channel = Channel {
     name: "paymentDecided",
     subject: PAYMENT_DECIDED,
     message: "Decided",
-    described: described::<Decided>,
+    describe: describe::<Decided>,
     summary: "The outcome of a payment. The operator writes it into the order, and notify sends the customer a message",
     from: Service::Billing,
     to: &[Service::Operator, Service::Notify],
@@ -82,7 +74,7 @@ const ORDER: Channel = Channel {
     name: "decided",
     subject: DECIDED,
     message: "Decided",
-    described: described::<Decided>,
+    describe: describe::<Decided>,
     summary: "The outcome of an order. Notify sends the customer one message per key and publishes the state of the message",
     from: Service::Operator,
     to: &[Service::Notify],
@@ -91,17 +83,18 @@ const NOTIFICATION: Channel = Channel {
     name: "notificationChanged",
     subject: NOTIFICATION_CHANGED,
     message: "NotificationChanged",
-    described: described::<NotificationChanged>,
+    describe: describe::<NotificationChanged>,
     summary: "The state of a customer's message. The operator writes it into the order",
     from: Service::Notify,
     to: &[Service::Operator],
 };
 
-/// Generates the document of a style.
-pub fn document(style: Style) -> Value {
-    let (title, channels): (_, &[&Channel]) = match style {
-        Style::NotifyBroker => ("orders: broker for notifications", &[&ORDER, &NOTIFICATION]),
-        Style::Broker => {
+/// Generates the document of a style. Returns `None` for [`Interaction::Http`], which uses no broker.
+pub fn document(interaction: Interaction) -> Option<Value> {
+    let (title, channels): (_, &[&Channel]) = match interaction {
+        Interaction::Http => return None,
+        Interaction::NotifyBroker => ("orders: broker for notifications", &[&ORDER, &NOTIFICATION]),
+        Interaction::Broker => {
             ("orders: broker for everything", &[&REQUEST, &CLOSE, &REFUND, &PAYMENT, &REFUNDED, &ORDER, &NOTIFICATION])
         }
     };
@@ -142,21 +135,21 @@ pub fn document(style: Style) -> Value {
                 "messages": [{"$ref": format!("#/channels/{}/messages/{}", channel.name, channel.message)}],
             })
         };
-        let name = |service: Service, verb: &str| format!("{}{verb}{}", service.name(), capitalized(channel.name));
+        let name = |service: Service, verb: &str| format!("{}{verb}{}", service.name(), capitalize(channel.name));
         document["operations"][name(channel.from, "Sends")] = operation("send", channel.from);
         for service in channel.to {
             document["operations"][name(*service, "Receives")] = operation("receive", *service);
         }
-        let (message, schema) = (channel.described)(channel.message);
+        let (message, schema) = (channel.describe)(channel.message);
         document["components"]["messages"][channel.message] = message;
         document["components"]["schemas"][channel.message] = schema;
     }
-    document
+    Some(document)
 }
 
 /// Returns the message, whose payload is the CloudEvent around the data, and the schema of the
 /// data.
-fn described<E: Event>(name: &str) -> (Value, Value) {
+fn describe<E: Event>(name: &str) -> (Value, Value) {
     let mut schema = schema_of::<E>();
     let description = schema["description"].clone();
     if let Some(schema) = schema.as_object_mut() {
@@ -189,6 +182,6 @@ fn schema_of<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-fn capitalized(name: &str) -> String {
+fn capitalize(name: &str) -> String {
     name.chars().take(1).flat_map(char::to_uppercase).chain(name.chars().skip(1)).collect()
 }

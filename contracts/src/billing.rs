@@ -37,7 +37,7 @@ pub struct Charge {
     pub amount: Money,
     /// The outcome, which is final for the key.
     #[serde(with = "outcome")]
-    #[schema(value_type = outcome::OfCharge)]
+    #[schema(value_type = outcome::ChargeOutcome)]
     pub outcome: Outcome,
     /// Whether an earlier call decided this key.
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct ChargeState {
     pub amount: Money,
     /// The outcome, which is final for the key.
     #[serde(with = "outcome")]
-    #[schema(value_type = outcome::OfCharge)]
+    #[schema(value_type = outcome::ChargeOutcome)]
     pub outcome: Outcome,
     /// The amount that was refunded.
     #[serde(with = "json_number")]

@@ -107,7 +107,7 @@ pub struct Decided {
     pub amount: Money,
     /// The outcome.
     #[serde(with = "outcome")]
-    #[schemars(with = "outcome::Written")]
+    #[schemars(with = "outcome::WireOutcome")]
     pub outcome: Outcome,
     /// The balance right after the charge or at the refusal: a decimal with two places. Absent if
     /// there is no account.
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_reads_as_a_cloud_event() {
+    fn a_message_is_serialized_as_a_cloud_event() {
         let data = NotificationChanged { key: "uid".into(), state: NotificationState::Sent, error: None, resends: 0 };
         let event = serde_json::to_value(CloudEvent::new(Service::Notify, "id".into(), data)).unwrap();
         assert_eq!(event["specversion"], "1.0");
@@ -273,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn values_are_checked_as_they_are_read() {
-        let good = json!({"key": "k", "login": "a", "email": "a@b.cd", "amount": "10.00"});
-        assert!(serde_json::from_value::<PaymentRequested>(good.clone()).is_ok());
-        for (field, bad) in
+    fn values_are_validated_as_they_are_deserialized() {
+        let valid = json!({"key": "k", "login": "a", "email": "a@b.cd", "amount": "10.00"});
+        assert!(serde_json::from_value::<PaymentRequested>(valid.clone()).is_ok());
+        for (field, invalid) in
             [("login", json!("a b")), ("email", json!("nobody")), ("amount", json!(10)), ("amount", json!("1.001"))]
         {
-            let mut event = good.clone();
-            event[field] = bad;
+            let mut event = valid.clone();
+            event[field] = invalid;
             assert!(serde_json::from_value::<PaymentRequested>(event).is_err(), "{field}");
         }
     }

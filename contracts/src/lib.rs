@@ -2,9 +2,10 @@
 //! and server use the same type. The OpenAPI and AsyncAPI documents are derived from these types.
 //!
 //! [`billing`], [`notify`] and [`archive`] define the HTTP calls. [`events`] defines the messages
-//! over the broker, and [`topology`] the subjects and streams that carry them. [`outcome`] defines
-//! the serialized form of an order's outcome in all of them. [`texts`] contains the messages in
-//! which a customer reads the outcome.
+//! over the broker, and [`topology`] the subjects and streams that carry them. [`interaction`]
+//! names the ways in which the operator uses HTTP and the broker. [`outcome`] defines the
+//! serialized form of an order's outcome in all of them. [`texts`] contains the messages in which a
+//! customer reads the outcome.
 //!
 //! A new version may add optional fields and enumeration values. If a newer peer sends a value that
 //! this version does not know, the value is read as *unknown*. It is never read as a refusal.
@@ -15,6 +16,7 @@ pub mod archive;
 pub mod asyncapi;
 pub mod billing;
 pub mod events;
+pub mod interaction;
 pub mod notify;
 pub mod outcome;
 pub mod texts;

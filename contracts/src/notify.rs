@@ -48,7 +48,7 @@ pub struct LogEntry {
 
 /// A message and the state of its delivery.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Delivered {
+pub struct MessageDelivery {
     /// The message.
     #[serde(flatten)]
     pub entry: LogEntry,
@@ -68,7 +68,7 @@ pub struct Delivered {
 
 /// Item of the response to `GET /notify/messages`: a message with its key, for the audit.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct KeyedEntry {
+pub struct ExportedMessage {
     /// The message.
     #[serde(flatten)]
     pub entry: LogEntry,

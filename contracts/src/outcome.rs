@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 /// values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Outcome")]
-pub enum Written {
+pub enum WireOutcome {
     /// The account was charged.
     Charged,
     /// The balance was less than the amount.
@@ -31,39 +31,39 @@ pub enum Written {
     Unknown,
 }
 
-impl From<Outcome> for Written {
+impl From<Outcome> for WireOutcome {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Paid => Written::Charged,
-            Outcome::Refused(Refusal::InsufficientFunds) => Written::InsufficientFunds,
-            Outcome::Refused(Refusal::AccountNotFound) => Written::AccountNotFound,
-            Outcome::Refused(Refusal::Cancelled) => Written::Closed,
-            Outcome::Refused(Refusal::DeadlineExceeded) => Written::DeadlineExceeded,
-            Outcome::Refused(Refusal::Refunded) => Written::Refunded,
+            Outcome::Paid => WireOutcome::Charged,
+            Outcome::Refused(Refusal::InsufficientFunds) => WireOutcome::InsufficientFunds,
+            Outcome::Refused(Refusal::AccountNotFound) => WireOutcome::AccountNotFound,
+            Outcome::Refused(Refusal::Cancelled) => WireOutcome::Closed,
+            Outcome::Refused(Refusal::DeadlineExceeded) => WireOutcome::DeadlineExceeded,
+            Outcome::Refused(Refusal::Refunded) => WireOutcome::Refunded,
             // Never sent: there is nothing to notify a customer of.
-            Outcome::Refused(Refusal::InvalidOrder) | Outcome::Undecided | Outcome::Unknown => Written::Unknown,
+            Outcome::Refused(Refusal::InvalidOrder) | Outcome::Undecided | Outcome::Unknown => WireOutcome::Unknown,
         }
     }
 }
 
-impl From<Written> for Outcome {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Charged => Outcome::Paid,
-            Written::InsufficientFunds => Outcome::Refused(Refusal::InsufficientFunds),
-            Written::AccountNotFound => Outcome::Refused(Refusal::AccountNotFound),
-            Written::Closed => Outcome::Refused(Refusal::Cancelled),
-            Written::DeadlineExceeded => Outcome::Refused(Refusal::DeadlineExceeded),
-            Written::Refunded => Outcome::Refused(Refusal::Refunded),
-            Written::Unknown => Outcome::Unknown,
+impl From<WireOutcome> for Outcome {
+    fn from(outcome: WireOutcome) -> Self {
+        match outcome {
+            WireOutcome::Charged => Outcome::Paid,
+            WireOutcome::InsufficientFunds => Outcome::Refused(Refusal::InsufficientFunds),
+            WireOutcome::AccountNotFound => Outcome::Refused(Refusal::AccountNotFound),
+            WireOutcome::Closed => Outcome::Refused(Refusal::Cancelled),
+            WireOutcome::DeadlineExceeded => Outcome::Refused(Refusal::DeadlineExceeded),
+            WireOutcome::Refunded => Outcome::Refused(Refusal::Refunded),
+            WireOutcome::Unknown => Outcome::Unknown,
         }
     }
 }
 
-/// The outcomes of a charge, which billing sends. The OpenAPI document of billing uses this type.
+/// The outcomes of a charge that billing sends, for its OpenAPI document.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(as = Outcome)]
-pub enum OfCharge {
+pub enum ChargeOutcome {
     /// The account was charged.
     Charged,
     /// The balance was less than the amount.
@@ -79,7 +79,7 @@ pub enum OfCharge {
 /// # Errors
 /// The errors of the serializer.
 pub fn serialize<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
-    Written::from(*outcome).serialize(serializer)
+    WireOutcome::from(*outcome).serialize(serializer)
 }
 
 /// Deserializes an outcome. A value that this version does not know becomes [`Outcome::Unknown`].
@@ -87,12 +87,13 @@ pub fn serialize<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::O
 /// # Errors
 /// The error of the deserializer, if the value is not a string.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Outcome, D::Error> {
-    Written::deserialize(deserializer).map(Outcome::from)
+    WireOutcome::deserialize(deserializer).map(Outcome::from)
 }
 
 #[cfg(test)]
 mod tests {
     use strum::IntoEnumIterator;
+    use utoipa::PartialSchema;
 
     use super::*;
 
@@ -100,7 +101,7 @@ mod tests {
     struct Holder(#[serde(with = "super")] Outcome);
 
     #[test]
-    fn each_outcome_that_is_sent_reads_back() {
+    fn each_outcome_that_is_sent_is_read_back() {
         let refusals = Refusal::iter().filter(|refusal| *refusal != Refusal::InvalidOrder).map(Outcome::Refused);
         for outcome in refusals.chain([Outcome::Paid]) {
             let text = serde_json::to_string(&Holder(outcome)).unwrap();
@@ -118,5 +119,19 @@ mod tests {
             assert_eq!(serde_json::from_str::<Holder>(&text).unwrap(), Holder(Outcome::Unknown), "{outcome:?}");
         }
         assert!(serde_json::from_str::<Holder>("1").is_err());
+    }
+
+    #[test]
+    fn the_schema_of_a_charge_lists_each_outcome_that_billing_sends() {
+        fn is_sent_by_billing(refusal: Refusal) -> bool {
+            match refusal {
+                Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled => true,
+                Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder => false,
+            }
+        }
+        let refusals = Refusal::iter().filter(|refusal| is_sent_by_billing(*refusal)).map(Outcome::Refused);
+        let sent: Vec<WireOutcome> = std::iter::once(Outcome::Paid).chain(refusals).map(WireOutcome::from).collect();
+        let schema = serde_json::to_value(ChargeOutcome::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::to_value(sent).unwrap());
     }
 }

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_those_of_the_contract_to_the_space() {
+    fn each_text_is_exactly_that_of_the_wire_contract() {
         let login = Login::try_from("a".to_owned()).unwrap();
         let text = |outcome| for_outcome(outcome, &login, Money::from_minor(100_000), Some(Money::from_minor(80_000)));
         assert_eq!(text(Outcome::Paid).as_deref(), Some("Заказ успешно оформлен"));

@@ -30,7 +30,7 @@ pub const DECIDED: &str = "orders.decided";
 /// The state of a customer's message changed.
 pub const NOTIFICATION_CHANGED: &str = "orders.notification.changed";
 /// Prefix of the subjects of dead letters; the name of the service follows.
-pub const DEAD: &str = "orders.dead";
+pub const DEAD_LETTERS: &str = "orders.dead";
 
 /// A stream, which stores messages until they are consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
@@ -84,8 +84,8 @@ impl Service {
 }
 
 impl Stream {
-    /// The streams that services read.
-    pub const READ: [Stream; 3] = [Stream::Payments, Stream::Outcomes, Stream::Notifications];
+    /// The streams that services consume.
+    pub const CONSUMED: [Stream; 3] = [Stream::Payments, Stream::Outcomes, Stream::Notifications];
 
     /// The name of the stream at the broker.
     pub fn name(self) -> &'static str {

@@ -44,7 +44,7 @@ pub enum Reason {
     Refunded,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
-    /// `Paid=Unknown`: billing has not given a definite answer; the operator repeats the request.
+    /// `Paid=Unknown`: billing has not replied with an outcome; the operator repeats the request.
     PaymentUnknown,
     /// `Notified=True`: the mail server accepted the message.
     Sent,
@@ -61,7 +61,7 @@ pub enum Reason {
     Opened,
     /// `AccountOpened=True`: an account with this login existed before.
     AlreadyOpen,
-    /// `AccountOpened=Unknown`: billing does not answer; the operator repeats the request.
+    /// `AccountOpened=Unknown`: billing does not respond; the operator repeats the request.
     BillingUnavailable,
 }
 
@@ -104,10 +104,10 @@ pub fn set(
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let before = find(conditions, kind);
+    let previous = find(conditions, kind);
     let status = status_str(status);
-    let last_transition_time = match before {
-        Some(before) if before.status == status => before.last_transition_time.clone(),
+    let last_transition_time = match previous {
+        Some(previous) if previous.status == status => previous.last_transition_time.clone(),
         _ => Time(now),
     };
     let condition = Condition {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn transition_time_moves_only_with_the_status() {
+    fn the_transition_time_changes_only_with_the_status() {
         let mut conditions = Vec::new();
         let mut set_paid = |status, reason, now| {
             set(&mut conditions, ConditionType::Paid, status, reason, String::new(), Some(1), at(now));
@@ -144,11 +144,11 @@ mod tests {
         assert_eq!(set_paid(None, Reason::PaymentUnknown, 1), at(1));
         assert_eq!(set_paid(None, Reason::PaymentUnknown, 2), at(1));
         assert_eq!(set_paid(Some(true), Reason::Paid, 3), at(3));
-        assert_eq!(conditions.len(), 1, "a list-map: one condition a type");
+        assert_eq!(conditions.len(), 1, "a list-map has one condition of each type");
     }
 
     #[test]
-    fn a_condition_says_all_that_it_was_set_to() {
+    fn a_condition_has_all_values_that_were_set() {
         let mut conditions = Vec::new();
         for (status, text) in [(Some(true), "True"), (Some(false), "False"), (None, "Unknown")] {
             set(&mut conditions, ConditionType::Notified, status, Reason::Sent, "why".to_owned(), Some(3), at(1));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn types_and_reasons_are_shown_as_they_are_stored() {
+    fn types_and_reasons_are_displayed_as_they_are_stored() {
         let types = [ConditionType::Succeeded, ConditionType::Paid, ConditionType::Notified, ConditionType::AccountOpened];
         assert_eq!(types.map(|kind| kind.to_string()), ["Succeeded", "Paid", "Notified", "AccountOpened"]);
         for reason in Reason::iter() {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_reads_back() {
+    fn every_reason_is_parsed_from_its_name() {
         for reason in Reason::iter() {
             assert_eq!(reason.as_str().parse(), Ok(reason));
         }

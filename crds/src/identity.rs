@@ -49,8 +49,12 @@ impl TryFrom<String> for Login {
 impl TryFrom<String> for EMail {
     type Error = IdentityError;
     fn try_from(text: String) -> Result<Self, IdentityError> {
-        let local_fits = text.split('@').next().is_some_and(|local| local.len() <= 64);
-        if text.len() <= EMAIL_MAX && local_fits && EMAIL.is_match(&text) { Ok(EMail(text)) } else { Err(IdentityError::EMail) }
+        let is_local_part_short = text.split('@').next().is_some_and(|local| local.len() <= 64);
+        if text.len() <= EMAIL_MAX && is_local_part_short && EMAIL.is_match(&text) {
+            Ok(EMail(text))
+        } else {
+            Err(IdentityError::EMail)
+        }
     }
 }
 
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_ordinary_logins_and_addresses() {
+    fn accepts_ordinary_logins_and_addresses() {
         for login in ["Aurore56", "Gage_Lind", "a", "o.brien-7", "me@example.com"] {
             assert!(Login::try_from(login.to_owned()).is_ok(), "{login}");
         }
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_break_a_header_a_path_or_a_mail() {
+    fn refuses_text_that_could_break_a_header_a_path_or_a_mail() {
         let long = "a".repeat(65);
         for login in ["", "-a", "a b", "a\nb", "a\r\nBcc: x", "a/b", "логин", "a\n", long.as_str()] {
             assert!(Login::try_from(login.to_owned()).is_err(), "{login:?}");

@@ -1,4 +1,4 @@
-//! The `Order` and `Customer` custom resources and the values they are made of.
+//! The `Order` and `Customer` custom resources and the types of their values.
 //!
 //! This crate does no I/O and uses no Kubernetes client, so its rules apply to an order from any
 //! source.

@@ -91,17 +91,17 @@ impl FromStr for Money {
 
     /// Parses a decimal (`100`, `99.95`, `-1`, `1e2`) exactly.
     fn from_str(text: &str) -> Result<Self, MoneyError> {
-        let looks_numeric = text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        let is_numeric = text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
             && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
-        if !looks_numeric {
+        if !is_numeric {
             return Err(MoneyError::NotANumber);
         }
         let digits = text.trim_start_matches(['-', '0']).split(['.', 'e', 'E']).next().unwrap_or_default().len();
         if digits > 12 {
             return Err(MoneyError::TooLarge);
         }
-        let read = if text.contains(['e', 'E']) { Decimal::from_scientific } else { Decimal::from_str_exact };
-        let decimal = read(text).map_err(|error| unreadable(error, text))?.normalize();
+        let parse = if text.contains(['e', 'E']) { Decimal::from_scientific } else { Decimal::from_str_exact };
+        let decimal = parse(text).map_err(|error| parse_error(error, text))?.normalize();
         if decimal.scale() > 2 {
             return Err(MoneyError::TooManyPlaces);
         }
@@ -114,7 +114,7 @@ impl FromStr for Money {
     }
 }
 
-fn unreadable(error: rust_decimal::Error, text: &str) -> MoneyError {
+fn parse_error(error: rust_decimal::Error, text: &str) -> MoneyError {
     use rust_decimal::Error::*;
     let negative_exponent = text.contains("e-") || text.contains("E-");
     match error {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_people_write() {
+    fn parses_each_usual_form_of_a_number() {
         for (text, minor) in [("100", 10_000), ("99.95", 9_995), ("0.5", 50), ("1e2", 10_000), ("-1", -100), ("100.000", 10_000)]
         {
             assert_eq!(text.parse::<Money>(), Ok(Money(minor)), "{text}");
@@ -185,12 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_exact_money() {
+    fn refuses_text_that_is_not_an_exact_amount() {
         use MoneyError::*;
         for (text, error) in [
             ("0.001", TooManyPlaces),
             ("1.005", TooManyPlaces),
             ("1e-3", TooManyPlaces),
+            ("1e-400", TooManyPlaces),
+            ("1E-400", TooManyPlaces),
             ("1000000000000", TooLarge),
             ("1234567890123456789", TooLarge),
             ("1e400", TooLarge),
@@ -198,6 +200,9 @@ mod tests {
             ("NaN", NotANumber),
             ("", NotANumber),
             ("1,5", NotANumber),
+            ("1_000", NotANumber),
+            (".5", NotANumber),
+            ("+5", NotANumber),
             ("١٢", NotANumber),
         ] {
             assert_eq!(text.parse::<Money>(), Err(error), "{text}");
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_themselves_are_within() {
+    fn the_largest_and_the_smallest_amount_are_valid() {
         assert_eq!("999999999999.99".parse::<Money>(), Ok(Money::MAX));
         assert_eq!("-999999999999.99".parse::<Money>(), Ok(Money(-Money::MAX.minor())));
         assert_eq!("000000000000001.5".parse::<Money>(), Ok(Money(150)));
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn text_has_two_places_or_as_few_as_say_it() {
+    fn text_has_two_places_and_the_short_form_as_few_as_are_exact() {
         for (minor, full, short) in [(0, "0.00", "0.0"), (5, "0.05", "0.05"), (-5, "-0.05", "-0.05"), (12_340, "123.40", "123.4")]
         {
             assert_eq!((Money(minor).to_string(), Money(minor).to_short_string()), (full.to_owned(), short.to_owned()));
@@ -253,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused_without_a_panic(text in "[-+0-9.eE]{0,40}") {
+        fn any_text_is_parsed_or_refused_without_a_panic(text in "[-+0-9.eE]{0,40}") {
             let _ = text.parse::<Money>();
         }
     }

@@ -124,9 +124,9 @@ pub const ATTEMPT_ANNOTATION: &str = "arch.homework/attempt";
 /// is the number of resends requested so far. `status.resends` has the number of resends made.
 pub const RESEND_ANNOTATION: &str = "arch.homework/resend";
 
-/// The number in one of these annotations, 1 to [`MAX_ATTEMPTS`]. Any other value requests nothing:
+/// Returns the number in one of these annotations, 1 to [`MAX_ATTEMPTS`]. Any other value requests nothing:
 /// the result is 0.
-pub fn asked_for(metadata: &ObjectMeta, annotation: &str) -> i32 {
+pub fn parse_annotation(metadata: &ObjectMeta, annotation: &str) -> i32 {
     let text = metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
     let number = text.and_then(|text| text.parse().ok());
     number.filter(|number| (0..=MAX_ATTEMPTS).contains(number)).unwrap_or(0)
@@ -282,9 +282,9 @@ impl OrderStatus {
 
     /// Whether the customer's message was given up. It is sent again only on request.
     pub fn is_undeliverable(&self) -> bool {
-        let finals = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
+        let given_up = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
         conditions::find(&self.conditions, ConditionType::Notified)
-            .is_some_and(|condition| finals.contains(&condition.reason.as_str()))
+            .is_some_and(|condition| given_up.contains(&condition.reason.as_str()))
     }
 
     /// Whether billing may hold a charge that the status does not show, or owes a refund. An
@@ -302,12 +302,12 @@ impl OrderStatus {
     /// Whether the customer is still to be notified of the outcome. An order that cannot be read has
     /// no customer to notify.
     pub fn is_message_open(&self) -> bool {
-        let is_notified_of = match self.outcome() {
+        let has_message = match self.outcome() {
             Outcome::Paid => true,
             Outcome::Refused(refusal) => refusal != Refusal::InvalidOrder,
             Outcome::Undecided | Outcome::Unknown => false,
         };
-        is_notified_of && !self.is_notification_final()
+        has_message && !self.is_notification_final()
     }
 
     /// The number of the current attempt to charge, counted from 1.
@@ -317,7 +317,7 @@ impl OrderStatus {
 
     /// Adds an entry to the history. Of more than [`MAX_HISTORY`] entries, only the first and the
     /// latest are kept.
-    pub fn remember(&mut self, entry: HistoryEntry) {
+    pub fn push_history(&mut self, entry: HistoryEntry) {
         self.history.push(entry);
         if self.history.len() > MAX_HISTORY {
             self.history.remove(1);
@@ -356,15 +356,15 @@ mod tests {
 
     fn status(conditions: &[(ConditionType, Option<bool>, Reason)]) -> OrderStatus {
         let mut status = OrderStatus::default();
-        for (kind, is, reason) in conditions {
+        for (kind, state, reason) in conditions {
             let now = jiff::Timestamp::UNIX_EPOCH;
-            conditions::set(&mut status.conditions, *kind, *is, *reason, String::new(), None, now);
+            conditions::set(&mut status.conditions, *kind, *state, *reason, String::new(), None, now);
         }
         status
     }
 
     #[test]
-    fn what_is_decided_and_what_is_open_follows_from_the_conditions() {
+    fn the_outcome_and_the_open_steps_follow_from_the_conditions() {
         use ConditionType::{Notified, Succeeded};
         // (conditions, outcome, is the charge open, is the message open, is it notified, is the message given up)
         for (conditions, outcome, charge, message, notified, given_up) in [
@@ -434,11 +434,11 @@ mod tests {
             reason: "Paid".to_owned(),
             message: number.to_string(),
         };
-        (0..MAX_HISTORY).for_each(|number| status.remember(entry(number)));
-        assert_eq!(status.history, (0..MAX_HISTORY).map(entry).collect::<Vec<_>>(), "all of them while there is room");
-        (MAX_HISTORY..40).for_each(|number| status.remember(entry(number)));
-        let kept: Vec<HistoryEntry> = std::iter::once(0).chain(25..40).map(entry).collect();
-        assert_eq!(status.history, kept);
+        (0..MAX_HISTORY).for_each(|number| status.push_history(entry(number)));
+        assert_eq!(status.history, (0..MAX_HISTORY).map(entry).collect::<Vec<_>>(), "all entries, up to the maximum");
+        (MAX_HISTORY..40).for_each(|number| status.push_history(entry(number)));
+        let expected: Vec<HistoryEntry> = std::iter::once(0).chain(25..40).map(entry).collect();
+        assert_eq!(status.history, expected);
     }
 
     #[test]
@@ -452,17 +452,17 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_asks_for_a_number_within_its_bounds() {
-        let asked = |text: &str| {
+    fn an_annotation_requests_a_number_within_its_bounds() {
+        let parse = |text: &str| {
             let annotations = Some([(ATTEMPT_ANNOTATION.to_owned(), text.to_owned())].into());
-            asked_for(&ObjectMeta { annotations, ..ObjectMeta::default() }, ATTEMPT_ANNOTATION)
+            parse_annotation(&ObjectMeta { annotations, ..ObjectMeta::default() }, ATTEMPT_ANNOTATION)
         };
-        assert_eq!(["0", "1", "100", "101", "-1", "x", ""].map(asked), [0, 1, 100, 0, 0, 0, 0]);
-        assert_eq!(asked_for(&ObjectMeta::default(), ATTEMPT_ANNOTATION), 0);
+        assert_eq!(["0", "1", "100", "101", "-1", "x", ""].map(parse), [0, 1, 100, 0, 0, 0, 0]);
+        assert_eq!(parse_annotation(&ObjectMeta::default(), ATTEMPT_ANNOTATION), 0);
     }
 
     #[test]
-    fn spec_reads_from_what_kubectl_users_write() {
+    fn a_spec_without_optional_fields_is_read() {
         let spec: OrderSpec = serde_json::from_str(r#"{"login":"a","email":"a@b.cd","cartId":1,"amount":"5"}"#).unwrap();
         assert_eq!(spec.id, None);
     }

@@ -72,10 +72,18 @@ impl Refusal {
             | Reason::BillingUnavailable => None,
         }
     }
+
+    /// Whether another attempt to charge the order may be requested.
+    pub const fn is_retryable(self) -> bool {
+        match self {
+            Refusal::InsufficientFunds | Refusal::AccountNotFound => true,
+            Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder => false,
+        }
+    }
 }
 
 impl Outcome {
-    /// The outcome that the condition `Succeeded` shows, if it is among these.
+    /// The outcome that the condition `Succeeded` of these conditions shows.
     pub fn of(conditions: &[Condition]) -> Self {
         let Some(condition) = conditions::find(conditions, ConditionType::Succeeded) else { return Outcome::Undecided };
         match &*condition.status {
@@ -109,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_reads_back_from_its_reason() {
+    fn each_refusal_is_found_by_its_reason() {
         for refusal in Refusal::iter() {
             assert_eq!(Refusal::of(refusal.reason()), Some(refusal));
             assert_eq!(outcome("False", refusal.reason().as_str()), Outcome::Refused(refusal));
@@ -118,7 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_of_a_newer_version_is_unknown_and_no_refusal() {
+    fn only_an_order_that_lacked_money_or_an_account_can_be_charged_again() {
+        let retryable: Vec<Refusal> = Refusal::iter().filter(|refusal| refusal.is_retryable()).collect();
+        assert_eq!(retryable, [Refusal::InsufficientFunds, Refusal::AccountNotFound]);
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_version_is_unknown_and_never_a_refusal() {
         assert_eq!(outcome("False", "AccountFrozen"), Outcome::Unknown);
         assert_eq!(outcome("False", "Sent"), Outcome::Unknown, "the reason of another condition");
         assert_eq!(outcome("True", "PaidByVoucher"), Outcome::Paid);

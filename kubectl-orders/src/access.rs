@@ -62,12 +62,12 @@ pub enum AccessError {
     },
     /// There was no response to a request.
     #[error("{0}")]
-    NoAnswer(String),
+    NoResponse(String),
 }
 
 /// An HTTP response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// Its status.
     pub status: StatusCode,
     /// Its body.
@@ -88,9 +88,9 @@ impl Access {
     /// [`AccessError`], if the API is not found.
     pub async fn find(arguments: &AccessArgs) -> Result<Self, AccessError> {
         if let Some(server) = &arguments.server {
-            return Ok(Access { client: client(Config::new(server.clone()))?, prefix: String::new() });
+            return Ok(Access { client: build_client(Config::new(server.clone()))?, prefix: String::new() });
         }
-        let (client, namespace) = kubernetes(arguments).await?;
+        let (client, namespace) = connect(arguments).await?;
         let (service, port) = match &arguments.service {
             Some(service) => service.split_once(':').map_or((service.as_str(), PORT), |parts| parts),
             None => (&*find_service(&client, &namespace).await?, PORT),
@@ -102,19 +102,19 @@ impl Access {
     /// Sends a request without a body.
     ///
     /// # Errors
-    /// [`AccessError::NoAnswer`] if there is no response. A refusal by the API is a response.
-    pub async fn send(&self, method: Method, path: &str) -> Result<Answer, AccessError> {
-        let no_answer = |error: String| AccessError::NoAnswer(format!("no answer to {method} {path}: {error}"));
+    /// [`AccessError::NoResponse`] if there is no response. A refusal by the API is a response.
+    pub async fn send(&self, method: Method, path: &str) -> Result<Response, AccessError> {
+        let no_response = |error: String| AccessError::NoResponse(format!("no response to {method} {path}: {error}"));
         let request = Request::builder().method(&method).uri(format!("{}{path}", self.prefix));
-        let request = request.body(Body::empty()).map_err(|error| no_answer(error.to_string()))?;
-        let answer = async {
-            let (parts, body) = self.client.send(request).await.map_err(|error| causes(&error))?.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| causes(&*error))?;
-            Ok(Answer { status: parts.status, text: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+        let request = request.body(Body::empty()).map_err(|error| no_response(error.to_string()))?;
+        let exchange = async {
+            let (parts, body) = self.client.send(request).await.map_err(|error| message_with_causes(&error))?.into_parts();
+            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| message_with_causes(&*error))?;
+            Ok(Response { status: parts.status, text: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
         };
-        match tokio::time::timeout(TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(no_answer),
-            Err(_) => Err(no_answer(format!("not within {} seconds", TIMEOUT.as_secs()))),
+        match tokio::time::timeout(TIMEOUT, exchange).await {
+            Ok(response) => response.map_err(no_response),
+            Err(_) => Err(no_response(format!("timed out after {} seconds", TIMEOUT.as_secs()))),
         }
     }
 }
@@ -128,29 +128,29 @@ pub fn proxy_path(namespace: &str, service: &str, port: &str) -> String {
 ///
 /// # Errors
 /// [`KubeconfigError`].
-pub async fn kubernetes(arguments: &AccessArgs) -> Result<(Client, String), KubeconfigError> {
-    let client = client(config(arguments).await?)?;
+pub async fn connect(arguments: &AccessArgs) -> Result<(Client, String), KubeconfigError> {
+    let client = build_client(load_config(arguments).await?)?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     Ok((client, namespace))
 }
 
-async fn config(arguments: &AccessArgs) -> Result<Config, KubeconfigError> {
+async fn load_config(arguments: &AccessArgs) -> Result<Config, KubeconfigError> {
     let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
-    let failed = |error: &dyn std::error::Error| KubeconfigError(causes(error));
+    let to_error = |error: &dyn std::error::Error| KubeconfigError(message_with_causes(error));
     match &arguments.kubeconfig {
         Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| failed(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| to_error(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| to_error(&error))
         }
-        None if options.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| failed(&error)),
-        None => Config::infer().await.map_err(|error| failed(&error)),
+        None if options.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| to_error(&error)),
+        None => Config::infer().await.map_err(|error| to_error(&error)),
     }
 }
 
-fn client(mut config: Config) -> Result<Client, KubeconfigError> {
-    // No automatic repeat: the user decides whether to request another attempt to charge again.
+fn build_client(mut config: Config) -> Result<Client, KubeconfigError> {
+    // No automatic retry: the user decides whether to request another attempt to charge again.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| KubeconfigError(causes(&error)))
+    Client::try_from(config).map_err(|error| KubeconfigError(message_with_causes(&error)))
 }
 
 async fn find_service(client: &Client, namespace: &str) -> Result<String, AccessError> {
@@ -158,13 +158,13 @@ async fn find_service(client: &Client, namespace: &str) -> Result<String, Access
     let found = services
         .list(&ListParams::default().labels(LABELS))
         .await
-        .map_err(|error| AccessError::Services { namespace: namespace.to_owned(), error: reason(error) })?;
-    the_only_service(namespace, found.items).map(|service| service.name_any())
+        .map_err(|error| AccessError::Services { namespace: namespace.to_owned(), error: error_message(error) })?;
+    select_service(namespace, found.items).map(|service| service.name_any())
 }
 
-fn the_only_service(namespace: &str, found: Vec<Service>) -> Result<Service, AccessError> {
+fn select_service(namespace: &str, found: Vec<Service>) -> Result<Service, AccessError> {
     let namespace = namespace.to_owned();
-    the_only_one(found).map_err(|names| match names {
+    select_only(found).map_err(|names| match names {
         None => AccessError::NoService(namespace),
         Some(names) => AccessError::SeveralServices { namespace, names },
     })
@@ -172,9 +172,9 @@ fn the_only_service(namespace: &str, found: Vec<Service>) -> Result<Service, Acc
 
 /// Returns the object, if exactly one was found. Otherwise, returns the names of the objects, or
 /// `None` if there are none.
-pub(crate) fn the_only_one<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Option<String>> {
+pub(crate) fn select_only<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Option<String>> {
     match (found.len(), found.pop()) {
-        (1, Some(one)) => Ok(one),
+        (1, Some(only)) => Ok(only),
         (_, None) => Err(None),
         (_, Some(last)) => {
             found.push(last);
@@ -183,16 +183,16 @@ pub(crate) fn the_only_one<T: ResourceExt>(mut found: Vec<T>) -> Result<T, Optio
     }
 }
 
-/// The message of Kubernetes, or the reason why there is none.
-pub(crate) fn reason(error: kube::Error) -> String {
+/// The message of Kubernetes, or the reason why Kubernetes did not respond.
+pub(crate) fn error_message(error: kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message,
-        other => causes(&other),
+        other => message_with_causes(&other),
     }
 }
 
 /// The message of an error with its causes: the outermost message rarely says what happened.
-fn causes(error: &dyn std::error::Error) -> String {
+fn message_with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_is_the_service_proxy_of_kubernetes() {
+    fn the_path_is_that_of_the_kubernetes_service_proxy() {
         assert_eq!(
             proxy_path("shop", "orders-api-server", "http"),
             "/api/v1/namespaces/shop/services/http:orders-api-server:http/proxy"
@@ -219,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_service_one_is_told_what_to_do_and_with_several_which_there_are() {
+    fn the_error_without_a_service_says_what_to_do_and_with_several_lists_them() {
         let named = |name: &str| {
             let mut service = Service::default();
             service.metadata.name = Some(name.to_owned());
             service
         };
-        assert_eq!(the_only_service("shop", vec![named("orders-api-server")]).unwrap().name_any(), "orders-api-server");
-        let none = the_only_service("shop", Vec::new()).unwrap_err().to_string();
+        assert_eq!(select_service("shop", vec![named("orders-api-server")]).unwrap().name_any(), "orders-api-server");
+        let none = select_service("shop", Vec::new()).unwrap_err().to_string();
         assert!(none.contains("namespace shop. Give the namespace of the release with -n"), "{none}");
-        let several = the_only_service("shop", vec![named("a"), named("b")]).unwrap_err().to_string();
+        let several = select_service("shop", vec![named("a"), named("b")]).unwrap_err().to_string();
         assert!(several.contains("--service (a, b)"), "{several}");
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    access::{Access, AccessError, Answer},
+    access::{Access, AccessError, Response},
     arguments::ListArgs,
     order::Order,
 };
@@ -24,13 +24,13 @@ pub enum ApiError {
     #[error("{0}")]
     Refused(String),
     /// The response is not an order.
-    #[error("the answer cannot be read: {0}")]
+    #[error("the response cannot be parsed: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
 /// An action that can be requested for an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Action {
     /// Cancel the order.
     Cancel,
     /// Charge the order again.
@@ -39,33 +39,33 @@ pub enum Wish {
     Resend,
 }
 
-impl Wish {
+impl Action {
     /// The end of the path of the action.
     const fn path(self) -> &'static str {
         match self {
-            Wish::Cancel => "cancel",
-            Wish::Retry => "retry",
-            Wish::Resend => "notifications/resend",
+            Action::Cancel => "cancel",
+            Action::Retry => "retry",
+            Action::Resend => "notifications/resend",
         }
     }
 }
 
 /// The result of a requested action.
 #[derive(Clone, Debug)]
-pub struct Granted {
+pub struct ActionResult {
     /// The current state of the order.
     pub order: Order,
     /// Whether the action is complete. If not, it continues.
-    pub done: bool,
+    pub is_complete: bool,
 }
 
 /// The result of a list call.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct OrderList {
     /// The orders, newest first.
     pub orders: Vec<Order>,
     /// Whether there are more orders than were requested.
-    pub more: bool,
+    pub has_more: bool,
 }
 
 #[derive(Deserialize)]
@@ -90,25 +90,26 @@ impl Api {
     /// # Errors
     /// [`ApiError`], also if there is no such order.
     pub async fn get(&self, id: i64) -> Result<Order, ApiError> {
-        let answer = self.send(Method::GET, &format!("/orders/{id}")).await?;
-        Ok(Order::read(&answer.text)?)
+        let response = self.send(Method::GET, &format!("/orders/{id}")).await?;
+        Ok(Order::parse(&response.text)?)
     }
 
     /// Lists orders, page by page.
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn list(&self, wanted: &ListArgs) -> Result<Listed, ApiError> {
+    pub async fn list(&self, arguments: &ListArgs) -> Result<OrderList, ApiError> {
         let (mut orders, mut cursor) = (Vec::new(), None);
         loop {
-            let answer = self.send(Method::GET, &list_path(wanted, wanted.limit.get() - orders.len(), cursor.as_deref())).await?;
-            let page: Page = serde_json::from_str(&answer.text)?;
+            let response =
+                self.send(Method::GET, &list_path(arguments, arguments.limit.get() - orders.len(), cursor.as_deref())).await?;
+            let page: Page = serde_json::from_str(&response.text)?;
             for item in page.items {
-                orders.push(Order::read(item.get())?);
+                orders.push(Order::parse(item.get())?);
             }
             cursor = page.next_cursor;
-            if cursor.is_none() || orders.len() >= wanted.limit.get() {
-                return Ok(Listed { orders, more: cursor.is_some() });
+            if cursor.is_none() || orders.len() >= arguments.limit.get() {
+                return Ok(OrderList { orders, has_more: cursor.is_some() });
             }
         }
     }
@@ -117,23 +118,23 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError`], also if the order's state forbids the action.
-    pub async fn ask(&self, id: i64, wish: Wish) -> Result<Granted, ApiError> {
-        let answer = self.send(Method::POST, &format!("/orders/{id}/{}", wish.path())).await?;
-        Ok(Granted { order: Order::read(&answer.text)?, done: answer.status != StatusCode::ACCEPTED })
+    pub async fn request_action(&self, id: i64, action: Action) -> Result<ActionResult, ApiError> {
+        let response = self.send(Method::POST, &format!("/orders/{id}/{}", action.path())).await?;
+        Ok(ActionResult { order: Order::parse(&response.text)?, is_complete: response.status != StatusCode::ACCEPTED })
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<Answer, ApiError> {
-        let answer = self.access.send(method, path).await?;
-        if answer.status.is_success() { Ok(answer) } else { Err(ApiError::Refused(refusal(&answer))) }
+    async fn send(&self, method: Method, path: &str) -> Result<Response, ApiError> {
+        let response = self.access.send(method, path).await?;
+        if response.status.is_success() { Ok(response) } else { Err(ApiError::Refused(refusal(&response))) }
     }
 }
 
-fn list_path(wanted: &ListArgs, left: usize, cursor: Option<&str>) -> String {
-    let limit = left.min(MAX_PAGE).to_string();
-    let (from, to) = (wanted.from.map(|time| time.to_string()), wanted.to.map(|time| time.to_string()));
+fn list_path(arguments: &ListArgs, remaining: usize, cursor: Option<&str>) -> String {
+    let limit = remaining.min(MAX_PAGE).to_string();
+    let (from, to) = (arguments.from.map(|time| time.to_string()), arguments.to.map(|time| time.to_string()));
     let pairs = [
-        ("login", wanted.login.as_deref()),
-        ("state", wanted.state.as_deref()),
+        ("login", arguments.login.as_deref()),
+        ("state", arguments.state.as_deref()),
         ("from", from.as_deref()),
         ("to", to.as_deref()),
         ("limit", Some(&*limit)),
@@ -145,16 +146,16 @@ fn list_path(wanted: &ListArgs, left: usize, cursor: Option<&str>) -> String {
 
 /// The reason why a request was refused: the `detail` of the API's problem, or the message of
 /// Kubernetes if the request did not reach the API.
-fn refusal(answer: &Answer) -> String {
-    let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+fn refusal(response: &Response) -> String {
+    let body: Value = serde_json::from_str(&response.text).unwrap_or_default();
     if let Some(detail) = body["detail"].as_str() {
         return detail.to_owned();
     }
     match (body["kind"].as_str(), body["message"].as_str()) {
-        (Some("Status"), Some(message)) => format!("Kubernetes does not pass the request on: {message}"),
+        (Some("Status"), Some(message)) => format!("Kubernetes did not proxy the request: {message}"),
         _ => {
-            let text: String = answer.text.chars().take(200).collect();
-            format!("{}: {}", answer.status, text.trim())
+            let text: String = response.text.chars().take(200).collect();
+            format!("{}: {}", response.status, text.trim())
         }
     }
 }
@@ -166,15 +167,15 @@ mod tests {
     use super::*;
     use crate::arguments::{ApiCommand, Arguments, Command};
 
-    fn path_of(line: &str, left: usize, cursor: Option<&str>) -> String {
+    fn path_of(line: &str, remaining: usize, cursor: Option<&str>) -> String {
         match Arguments::parse_from(line.split(' ')).command {
-            Command::Api(ApiCommand::List(wanted)) => list_path(&wanted, left, cursor),
+            Command::Api(ApiCommand::List(arguments)) => list_path(&arguments, remaining, cursor),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_page_is_asked_for_with_every_filter_and_as_large_as_is_left_and_allowed() {
+    fn a_page_request_has_every_filter_and_at_most_the_maximum_limit() {
         assert_eq!(path_of("orders list", 500, None), "/orders?limit=100");
         assert_eq!(
             path_of(
@@ -187,15 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_whoever_refused_it_says() {
+    fn a_refusal_shows_the_message_of_the_api_or_of_kubernetes() {
         let refused = |status, text: &str| {
             let status = StatusCode::from_u16(status).unwrap();
-            refusal(&Answer { status, text: text.to_owned() })
+            refusal(&Response { status, text: text.to_owned() })
         };
         assert_eq!(refused(404, r#"{"title":"Not Found","detail":"there is no order 4711"}"#), "there is no order 4711");
         assert_eq!(
             refused(503, r#"{"kind":"Status","message":"no endpoints available"}"#),
-            "Kubernetes does not pass the request on: no endpoints available"
+            "Kubernetes did not proxy the request: no endpoints available"
         );
         assert_eq!(refused(502, "<html>\n"), "502 Bad Gateway: <html>");
     }

@@ -51,7 +51,7 @@ pub struct AccessArgs {
 
     /// URL of the API, such as http://arch.homework. The API is then called directly, without a
     /// kubeconfig.
-    #[arg(long, env = "ORDERS_SERVER", global = true, value_name = "URL", value_parser = server)]
+    #[arg(long, env = "ORDERS_SERVER", global = true, value_name = "URL", value_parser = parse_server)]
     pub server: Option<Uri>,
 }
 
@@ -87,7 +87,8 @@ pub enum Command {
     /// A command that calls the API.
     #[command(flatten)]
     Api(ApiCommand),
-    /// Run the release's audit, which checks that the money adds up, and print its report.
+    /// Run the release's audit, which checks that orders, ledger and messages agree, and print its
+    /// report.
     ///
     /// Creates a Job from the chart's CronJob of the audit, waits until the Job ends, prints its
     /// log and deletes it. You need permission to list cronjobs, to get, create and delete jobs, to
@@ -106,7 +107,7 @@ pub enum ApiCommand {
     /// Show orders.
     Get {
         /// Numbers of the orders.
-        #[arg(required = true, value_name = "ID", value_parser = id)]
+        #[arg(required = true, value_name = "ID", value_parser = parse_id)]
         ids: Vec<i64>,
         /// Keep watching, and print an order again whenever it changes.
         #[arg(long, short)]
@@ -115,25 +116,25 @@ pub enum ApiCommand {
     /// Cancel an order: it is never charged, or its charge is refunded.
     Cancel {
         /// Number of the order.
-        #[arg(value_parser = id)]
+        #[arg(value_parser = parse_id)]
         id: i64,
     },
     /// Charge a refused order again, for example after a refill.
     Retry {
         /// Number of the order.
-        #[arg(value_parser = id)]
+        #[arg(value_parser = parse_id)]
         id: i64,
     },
     /// Send a customer's message again whose delivery was given up.
     Resend {
         /// Number of the order.
-        #[arg(value_parser = id)]
+        #[arg(value_parser = parse_id)]
         id: i64,
     },
     /// Show the history of an order, oldest entry first.
     History {
         /// Number of the order.
-        #[arg(value_parser = id)]
+        #[arg(value_parser = parse_id)]
         id: i64,
     },
 }
@@ -174,25 +175,25 @@ pub struct AuditArgs {
     pub cron_job: Option<String>,
 
     /// How long to wait until the audit ends, such as 90s or 10m.
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_limit)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_timeout)]
     pub timeout: Duration,
 }
 
-fn time_limit(text: &str) -> Result<Duration, String> {
-    let limit = text.parse::<SignedDuration>().ok().and_then(|limit| Duration::try_from(limit).ok());
-    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| "must be a length of time, as in 90s or 10m".to_owned())
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = text.parse::<SignedDuration>().ok().and_then(|timeout| Duration::try_from(timeout).ok());
+    timeout.filter(|timeout| !timeout.is_zero()).ok_or_else(|| "must be a duration, such as 90s or 10m".to_owned())
 }
 
-fn server(text: &str) -> Result<Uri, String> {
+fn parse_server(text: &str) -> Result<Uri, String> {
     let uri = text.parse().ok().filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none());
-    uri.ok_or_else(|| "must be a URL, as in http://arch.homework".to_owned())
+    uri.ok_or_else(|| "must be a URL, such as http://arch.homework".to_owned())
 }
 
 /// Parses an order's number: `14`, or `order-14` as `--output name` prints it.
-fn id(text: &str) -> Result<i64, String> {
+fn parse_id(text: &str) -> Result<i64, String> {
     let name = text.rsplit('/').next().unwrap_or(text);
     let number = name.strip_prefix("order-").unwrap_or(name).parse().ok().filter(|id| *id > 0);
-    number.ok_or_else(|| "an order's number is a positive integer".to_owned())
+    number.ok_or_else(|| "must be the number of an order: a positive integer".to_owned())
 }
 
 #[cfg(test)]
@@ -207,34 +208,34 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_named_by_its_number_or_as_kubectl_does() {
+    fn an_order_is_named_by_its_number_or_its_kubectl_name() {
         for text in ["14", "order-14", "order.arch.homework/order-14"] {
-            assert_eq!(id(text), Ok(14), "{text}");
+            assert_eq!(parse_id(text), Ok(14), "{text}");
         }
         for text in ["", "0", "-1", "x", "order-", "14/", "9223372036854775808"] {
-            assert!(id(text).is_err(), "{text}");
+            assert!(parse_id(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_server_is_a_url() {
-        assert!(server("http://arch.homework").is_ok() && server("https://shop.example:8443/api").is_ok());
+        assert!(parse_server("http://arch.homework").is_ok() && parse_server("https://shop.example:8443/api").is_ok());
         for text in ["", "arch.homework", "/orders", "ftp://arch.homework", "http://arch.homework/?x=y"] {
-            assert!(server(text).is_err(), "{text}");
+            assert!(parse_server(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_time_limit_is_positive_and_has_a_unit() {
-        assert_eq!(time_limit("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(time_limit("1m30s"), Ok(Duration::from_secs(90)));
+    fn a_timeout_is_positive_and_has_a_unit() {
+        assert_eq!(parse_timeout("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_timeout("1m30s"), Ok(Duration::from_secs(90)));
         for text in ["", "0s", "-1s", "10", "soon"] {
-            assert!(time_limit(text).is_err(), "{text}");
+            assert!(parse_timeout(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn kubectls_flags_stand_before_or_after_the_command() {
+    fn kubectls_flags_are_accepted_before_and_after_the_command() {
         for line in ["orders -n shop -o wide list", "orders list -n shop -o wide"] {
             let arguments = Arguments::parse_from(line.split(' '));
             assert_eq!(arguments.access.namespace.as_deref(), Some("shop"), "{line}");

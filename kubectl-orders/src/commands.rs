@@ -8,45 +8,45 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    api::{Api, ApiError, Wish},
+    api::{Action, Api, ApiError},
     arguments::{ApiCommand, Format, ListArgs, PrintArgs},
     order::Order,
     output::Printer,
-    watch::Seen,
+    watch::ChangeTracker,
 };
 
 /// The interval between two polls of a watch.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs a command and returns whether it succeeded. Errors are printed to standard error.
 pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
     let mut printer = Printer::new(print);
     match command {
-        ApiCommand::List(wanted) if wanted.watch => watch(&mut printer, async || Ok(list(api, &wanted).await?)).await,
-        ApiCommand::List(wanted) => match list(api, &wanted).await {
+        ApiCommand::List(arguments) if arguments.watch => watch(&mut printer, async || Ok(list(api, &arguments).await?)).await,
+        ApiCommand::List(arguments) => match list(api, &arguments).await {
             Ok(orders) if orders.is_empty() && matches!(print.output, None | Some(Format::Wide)) => {
                 eprintln!("No orders found.");
                 true
             }
-            Ok(orders) => say(&printer.orders(&orders, Timestamp::now())),
-            Err(error) => failed(&error),
+            Ok(orders) => print_text(&printer.format_orders(&orders, Timestamp::now())),
+            Err(error) => print_error(&error),
         },
-        ApiCommand::Get { ids, watch: true } => watch(&mut printer, async || all(api, &ids).await).await,
+        ApiCommand::Get { ids, watch: true } => watch(&mut printer, async || get_all(api, &ids).await).await,
         ApiCommand::Get { ids, watch: false } => get(api, &ids, &mut printer).await,
-        ApiCommand::Cancel { id } => ask(api, id, Wish::Cancel, &mut printer).await,
-        ApiCommand::Retry { id } => ask(api, id, Wish::Retry, &mut printer).await,
-        ApiCommand::Resend { id } => ask(api, id, Wish::Resend, &mut printer).await,
+        ApiCommand::Cancel { id } => request_action(api, id, Action::Cancel, &mut printer).await,
+        ApiCommand::Retry { id } => request_action(api, id, Action::Retry, &mut printer).await,
+        ApiCommand::Resend { id } => request_action(api, id, Action::Resend, &mut printer).await,
         ApiCommand::History { id } => match api.get(id).await {
-            Ok(order) => say(&printer.history(&order)),
-            Err(error) => failed(&error),
+            Ok(order) => print_text(&printer.format_history(&order)),
+            Err(error) => print_error(&error),
         },
     }
 }
 
-async fn list(api: &Api, wanted: &ListArgs) -> Result<Vec<Order>, ApiError> {
-    let listed = api.list(wanted).await?;
-    if listed.more && !wanted.watch {
-        eprintln!("There are more than {} orders: see --limit.", wanted.limit);
+async fn list(api: &Api, arguments: &ListArgs) -> Result<Vec<Order>, ApiError> {
+    let listed = api.list(arguments).await?;
+    if listed.has_more && !arguments.watch {
+        eprintln!("There are more than {} orders: see --limit.", arguments.limit);
     }
     Ok(listed.orders)
 }
@@ -61,18 +61,18 @@ async fn get(api: &Api, ids: &[i64], printer: &mut Printer) -> bool {
         }
     }
     let now = Timestamp::now();
-    let said = match &*found {
+    let is_printed = match &*found {
         [] => true,
-        [order] if ids.len() == 1 => say(&printer.order(order, now)),
-        orders => say(&printer.orders(orders, now)),
+        [order] if ids.len() == 1 => print_text(&printer.format_order(order, now)),
+        orders => print_text(&printer.format_orders(orders, now)),
     };
     for error in &errors {
-        failed(error);
+        print_error(error);
     }
-    said && errors.is_empty()
+    is_printed && errors.is_empty()
 }
 
-async fn all(api: &Api, ids: &[i64]) -> Result<Vec<Order>, ApiError> {
+async fn get_all(api: &Api, ids: &[i64]) -> Result<Vec<Order>, ApiError> {
     let mut orders = Vec::new();
     for id in ids {
         orders.push(api.get(*id).await?);
@@ -80,51 +80,52 @@ async fn all(api: &Api, ids: &[i64]) -> Result<Vec<Order>, ApiError> {
     Ok(orders)
 }
 
-async fn ask(api: &Api, id: i64, wish: Wish, printer: &mut Printer) -> bool {
-    match api.ask(id, wish).await {
-        Ok(granted) => say(&printer.granted(id, wish, &granted)),
-        Err(error) => failed(&error),
+async fn request_action(api: &Api, id: i64, action: Action, printer: &mut Printer) -> bool {
+    match api.request_action(id, action).await {
+        Ok(result) => print_text(&printer.format_result(id, action, &result)),
+        Err(error) => print_error(&error),
     }
 }
 
 /// Polls the orders and prints the changed ones, until the reader closes the output. If the first
 /// poll fails, the watch fails. If a later poll fails, the error is printed, and polling continues.
-async fn watch(printer: &mut Printer, look: impl AsyncFn() -> Result<Vec<Order>, ApiError>) -> bool {
-    let (mut seen, mut told) = (None::<Seen>, String::new());
+async fn watch(printer: &mut Printer, poll: impl AsyncFn() -> Result<Vec<Order>, ApiError>) -> bool {
+    let (mut tracker, mut last_error) = (None::<ChangeTracker>, String::new());
     loop {
-        match look().await {
+        match poll().await {
             Ok(orders) => {
                 // Lists begin with the newest order. Later changes are printed oldest first.
-                let is_first = seen.is_none();
-                let mut changed = seen.get_or_insert_default().changed(orders);
+                let is_first = tracker.is_none();
+                let mut changed = tracker.get_or_insert_default().take_changed(orders);
                 if !is_first {
                     changed.reverse();
                 }
-                if !changed.is_empty() && !say(&printer.stream(&changed, Timestamp::now())) {
+                if !changed.is_empty() && !print_text(&printer.format_stream(&changed, Timestamp::now())) {
                     return true;
                 }
-                told.clear();
+                last_error.clear();
             }
-            Err(error) if seen.is_none() => return failed(&error),
+            Err(error) if tracker.is_none() => return print_error(&error),
             Err(error) => {
                 let text = error.to_string();
-                if text != told {
-                    failed(&error);
-                    told = text;
+                if text != last_error {
+                    print_error(&error);
+                    last_error = text;
                 }
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Prints immediately, and returns whether the output could be written.
-pub(crate) fn say(text: &str) -> bool {
+/// Prints the text immediately, and returns whether the output could be written.
+pub(crate) fn print_text(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
-fn failed(error: &ApiError) -> bool {
+/// Prints an error to standard error. Returns `false`, the result of the failed command.
+fn print_error(error: &ApiError) -> bool {
     eprintln!("error: {error}");
     false
 }

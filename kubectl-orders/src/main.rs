@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
     let Arguments { access, print, command } = Arguments::parse();
     let command = match command {
         Command::Api(command) => command,
-        Command::Audit(wanted) => return audit::run(&access, &print, &wanted).await,
+        Command::Audit(arguments) => return audit::run(&access, &print, &arguments).await,
     };
     let api = match Access::find(&access).await {
         Ok(access) => Api::new(access),

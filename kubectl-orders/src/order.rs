@@ -35,9 +35,9 @@ pub struct Order {
     pub created: Option<Timestamp>,
     /// The history of the order, oldest entry first.
     pub history: Vec<HistoryEntry>,
-    /// The whole response of the API, including fields that this version does not know.
+    /// The complete response of the API, including fields that this version does not know.
     #[serde(skip)]
-    pub whole: Value,
+    pub json: Value,
 }
 
 /// An amount of money, for fields that may be null.
@@ -62,8 +62,8 @@ impl Order {
     ///
     /// # Errors
     /// If the JSON is not an order.
-    pub fn read(json: &str) -> serde_json::Result<Self> {
-        Ok(Order { whole: serde_json::from_str(json)?, ..serde_json::from_str(json)? })
+    pub fn parse(json: &str) -> serde_json::Result<Self> {
+        Ok(Order { json: serde_json::from_str(json)?, ..serde_json::from_str(json)? })
     }
 }
 
@@ -82,18 +82,18 @@ pub(crate) mod tests {
         for (name, value) in changes.as_object().into_iter().flatten() {
             order[name] = value.clone();
         }
-        Order::read(&order.to_string()).unwrap()
+        Order::parse(&order.to_string()).unwrap()
     }
 
     #[test]
-    fn an_order_is_read_exactly_and_what_is_unknown_is_kept() {
+    fn an_order_is_parsed_exactly_and_unknown_fields_are_kept() {
         let order = order(serde_json::json!({"amount": 999999999999.99, "colour": "red"}));
         assert_eq!(order.amount, Money::MAX);
-        assert_eq!((&order.whole["colour"], order.whole["amount"].to_string()), (&"red".into(), "999999999999.99".to_owned()));
+        assert_eq!((&order.json["colour"], order.json["amount"].to_string()), (&"red".into(), "999999999999.99".to_owned()));
     }
 
     #[test]
-    fn an_answer_without_its_fields_is_no_order() {
-        assert!(Order::read(r#"{"id":14}"#).is_err());
+    fn json_without_the_fields_of_an_order_is_refused() {
+        assert!(Order::parse(r#"{"id":14}"#).is_err());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     age,
-    api::{Granted, Wish},
+    api::{Action, ActionResult},
     arguments::{Format, PrintArgs},
     order::Order,
     table::Table,
@@ -29,79 +29,81 @@ impl Printer {
     }
 
     /// Formats several orders as one document. Only the first table of a printer has headers.
-    pub fn orders(&mut self, orders: &[Order], now: Timestamp) -> String {
+    pub fn format_orders(&mut self, orders: &[Order], now: Timestamp) -> String {
         match self.format {
             None | Some(Format::Wide) => {
                 let wide = self.format.is_some();
                 let rows = orders.iter().map(|order| cells(order, wide, now)).collect();
-                self.rows(headers(wide), rows)
+                self.format_rows(headers(wide), rows)
             }
-            Some(Format::Name) => orders.iter().map(name).collect(),
-            Some(Format::Json) => to_json(&list(orders)),
-            Some(Format::Yaml) => to_yaml(&list(orders)),
+            Some(Format::Name) => orders.iter().map(format_name).collect(),
+            Some(Format::Json) => to_json(&list_document(orders)),
+            Some(Format::Yaml) => to_yaml(&list_document(orders)),
         }
     }
 
     /// Formats one order as its own document.
-    pub fn order(&mut self, order: &Order, now: Timestamp) -> String {
+    pub fn format_order(&mut self, order: &Order, now: Timestamp) -> String {
         match self.format {
-            Some(Format::Json) => to_json(&order.whole),
-            Some(Format::Yaml) => to_yaml(&order.whole),
-            _ => self.orders(std::slice::from_ref(order), now),
+            Some(Format::Json) => to_json(&order.json),
+            Some(Format::Yaml) => to_yaml(&order.json),
+            None | Some(Format::Wide | Format::Name) => self.format_orders(std::slice::from_ref(order), now),
         }
     }
 
     /// Formats several orders, each as its own document.
-    pub fn stream(&mut self, orders: &[Order], now: Timestamp) -> String {
+    pub fn format_stream(&mut self, orders: &[Order], now: Timestamp) -> String {
         match self.format {
-            Some(Format::Json) => orders.iter().map(|order| to_json(&order.whole)).collect(),
-            Some(Format::Yaml) => orders.iter().map(|order| format!("---\n{}", to_yaml(&order.whole))).collect(),
-            _ => self.orders(orders, now),
+            Some(Format::Json) => orders.iter().map(|order| to_json(&order.json)).collect(),
+            Some(Format::Yaml) => orders.iter().map(|order| format!("---\n{}", to_yaml(&order.json))).collect(),
+            None | Some(Format::Wide | Format::Name) => self.format_orders(orders, now),
         }
     }
 
     /// Formats the history of an order.
-    pub fn history(&mut self, order: &Order) -> String {
+    pub fn format_history(&mut self, order: &Order) -> String {
         match self.format {
-            Some(Format::Name) => name(order),
-            Some(Format::Json) => to_json(&order.whole["history"]),
-            Some(Format::Yaml) => to_yaml(&order.whole["history"]),
+            Some(Format::Name) => format_name(order),
+            Some(Format::Json) => to_json(&order.json["history"]),
+            Some(Format::Yaml) => to_yaml(&order.json["history"]),
             None | Some(Format::Wide) => {
                 let entry = |entry: &crate::order::HistoryEntry| {
                     vec![entry.time.clone(), entry.action.clone(), entry.reason.clone(), entry.message.clone()]
                 };
-                self.rows(&["TIME", "ACTION", "REASON", "MESSAGE"], order.history.iter().map(entry).collect())
+                self.format_rows(&["TIME", "ACTION", "REASON", "MESSAGE"], order.history.iter().map(entry).collect())
             }
         }
     }
 
     /// Formats the result of a requested action.
-    pub fn granted(&mut self, id: i64, wish: Wish, granted: &Granted) -> String {
+    pub fn format_result(&mut self, id: i64, action: Action, result: &ActionResult) -> String {
         match self.format {
-            None | Some(Format::Wide) => sentence(id, wish, granted) + "\n",
-            Some(_) => self.order(&granted.order, Timestamp::UNIX_EPOCH),
+            None | Some(Format::Wide) => describe(id, action, result) + "\n",
+            Some(_) => self.format_order(&result.order, Timestamp::UNIX_EPOCH),
         }
     }
 
-    fn rows(&mut self, headers: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    fn format_rows(&mut self, headers: &[&str], mut rows: Vec<Vec<String>>) -> String {
         if std::mem::take(&mut self.headers) {
             rows.insert(0, headers.iter().map(|&header| header.to_owned()).collect());
         }
-        self.table.lines(&rows)
+        self.table.format_rows(&rows)
     }
 }
 
 /// Describes the result of a requested action in a sentence.
-pub fn sentence(id: i64, wish: Wish, granted: &Granted) -> String {
-    let order = &granted.order;
+pub fn describe(id: i64, action: Action, result: &ActionResult) -> String {
+    let order = &result.order;
     let (reason, mail) = (&order.reason, order.message_state.as_deref().unwrap_or(NONE));
-    match wish {
-        _ if !granted.done => format!("order {id}: asked for; not done yet"),
-        Wish::Cancel => format!("order {id} cancelled ({reason})"),
-        Wish::Retry if order.status == 1 => format!("order {id} charged ({reason})"),
-        Wish::Retry => format!("order {id} refused again ({reason})"),
-        Wish::Resend if mail == "Sent" => format!("order {id}: message sent ({mail})"),
-        Wish::Resend => format!("order {id}: message given up again ({mail})"),
+    if !result.is_complete {
+        return format!("order {id}: asked for; not done yet");
+    }
+    match action {
+        Action::Cancel => format!("order {id} cancelled ({reason})"),
+        Action::Retry if order.status == 1 => format!("order {id} charged ({reason})"),
+        Action::Retry => format!("order {id} refused again ({reason})"),
+        Action::Resend if mail == "Sent" => format!("order {id}: message sent ({mail})"),
+        Action::Resend => format!("order {id}: message given up again ({mail})"),
     }
 }
 
@@ -122,7 +124,7 @@ fn cells(order: &Order, wide: bool, now: Timestamp) -> Vec<String> {
         order.reason.clone(),
         or_none(order.balance.map(|balance| balance.0.to_string())),
         or_none(order.message_state.clone()),
-        order.created.map_or("<unknown>".to_owned(), |created| age::human(now.duration_since(created))),
+        order.created.map_or("<unknown>".to_owned(), |created| age::format_age(now.duration_since(created))),
     ];
     if wide {
         let refunded = or_none(order.refunded.map(|refunded| refunded.0.to_string()));
@@ -131,12 +133,12 @@ fn cells(order: &Order, wide: bool, now: Timestamp) -> Vec<String> {
     cells
 }
 
-fn name(order: &Order) -> String {
+fn format_name(order: &Order) -> String {
     format!("order.arch.homework/{}\n", order.name)
 }
 
-fn list(orders: &[Order]) -> Value {
-    json!({"items": orders.iter().map(|order| &order.whole).collect::<Vec<_>>()})
+fn list_document(orders: &[Order]) -> Value {
+    json!({"items": orders.iter().map(|order| &order.json).collect::<Vec<_>>()})
 }
 
 fn to_json(value: &Value) -> String {
@@ -144,7 +146,7 @@ fn to_json(value: &Value) -> String {
 }
 
 fn to_yaml(value: &Value) -> String {
-    serde_saphyr::to_string(value).unwrap_or_else(|error| unreachable!("JSON that is no YAML: {error}"))
+    serde_saphyr::to_string(value).unwrap_or_else(|error| unreachable!("all JSON is YAML: {error}"))
 }
 
 #[cfg(test)]
@@ -165,23 +167,23 @@ mod tests {
         let waiting = order(json!({"id": null, "reason": "Processing", "balance": null, "message_state": null}));
         let mut printer = printer(None);
         assert_eq!(
-            printer.orders(&[order(json!({})), waiting], now()),
+            printer.format_orders(&[order(json!({})), waiting], now()),
             "ID       LOGIN      AMOUNT   STATUS       BALANCE   MAIL     AGE\n\
              14       Aurore56   99.95    Paid         900.00    Sent     3m20s\n\
              <none>   Aurore56   99.95    Processing   <none>    <none>   3m20s\n"
         );
         assert_eq!(
-            printer.stream(&[order(json!({}))], now()),
+            printer.format_stream(&[order(json!({}))], now()),
             "14       Aurore56   99.95    Paid         900.00    Sent     3m20s\n"
         );
     }
 
     #[test]
-    fn wide_adds_columns_and_no_headers_takes_them_away() {
+    fn wide_adds_columns_and_no_headers_omits_the_headers() {
         let mut printer = Printer::new(&PrintArgs { output: Some(Format::Wide), no_headers: true });
         let refunded = order(json!({"refunded": 99.95, "attempt": 2}));
         assert_eq!(
-            printer.order(&refunded, now()),
+            printer.format_order(&refunded, now()),
             "14   Aurore56   99.95   Paid   900.00   Sent   3m20s   order-14   2   99.95   a@b.cd\n"
         );
         assert_eq!(headers(true).len(), cells(&refunded, true, now()).len());
@@ -189,46 +191,50 @@ mod tests {
     }
 
     #[test]
-    fn json_and_yaml_say_all_that_the_api_said() {
+    fn json_and_yaml_have_everything_that_the_api_sent() {
         let given = order(json!({"created": "2026-05-07T12:00:00Z", "name": "no", "amount": 999999999999.99}));
         let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         let read_yaml = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
-        assert_eq!(read(&printer(Some(Format::Json)).order(&given, now())), given.whole);
-        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).order(&given, now())), given.whole);
-        let list = json!({"items": [given.whole, given.whole]});
+        assert_eq!(read(&printer(Some(Format::Json)).format_order(&given, now())), given.json);
+        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).format_order(&given, now())), given.json);
+        let expected = json!({"items": [given.json, given.json]});
         let both = [given.clone(), given.clone()];
-        assert_eq!(read(&printer(Some(Format::Json)).orders(&both, now())), list);
-        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).orders(&both, now())), list);
-        let stream = printer(Some(Format::Json)).stream(&both, now());
+        assert_eq!(read(&printer(Some(Format::Json)).format_orders(&both, now())), expected);
+        assert_eq!(read_yaml(&printer(Some(Format::Yaml)).format_orders(&both, now())), expected);
+        let stream = printer(Some(Format::Json)).format_stream(&both, now());
         let documents: Vec<Value> = serde_json::Deserializer::from_str(&stream).into_iter().map(Result::unwrap).collect();
-        assert_eq!(documents, [given.whole.clone(), given.whole.clone()]);
+        assert_eq!(documents, [given.json.clone(), given.json.clone()]);
     }
 
     #[test]
-    fn names_are_such_that_kubectl_takes_them() {
-        assert_eq!(printer(Some(Format::Name)).orders(&[order(json!({}))], now()), "order.arch.homework/order-14\n");
+    fn names_are_accepted_by_kubectl() {
+        assert_eq!(printer(Some(Format::Name)).format_orders(&[order(json!({}))], now()), "order.arch.homework/order-14\n");
     }
 
     #[test]
-    fn history_is_a_table_of_its_own() {
+    fn history_is_a_separate_table() {
         assert_eq!(
-            printer(None).history(&order(json!({}))),
+            printer(None).format_history(&order(json!({}))),
             "TIME                   ACTION   REASON   MESSAGE\n2026-05-07T12:00:01Z   Charge   Paid     Charged.\n"
         );
     }
 
     #[test]
-    fn what_became_of_a_wish_is_said_and_unknown_is_never_done() {
-        let said = |wish, done, changes| sentence(14, wish, &Granted { order: order(changes), done });
-        assert_eq!(said(Wish::Cancel, true, json!({"reason": "Refunded", "status": 0})), "order 14 cancelled (Refunded)");
-        assert_eq!(said(Wish::Retry, true, json!({})), "order 14 charged (Paid)");
+    fn the_result_of_an_action_is_described_and_an_incomplete_one_is_never_done() {
+        let description =
+            |action, is_complete, changes| describe(14, action, &ActionResult { order: order(changes), is_complete });
+        assert_eq!(
+            description(Action::Cancel, true, json!({"reason": "Refunded", "status": 0})),
+            "order 14 cancelled (Refunded)"
+        );
+        assert_eq!(description(Action::Retry, true, json!({})), "order 14 charged (Paid)");
         let refused = json!({"reason": "InsufficientFunds", "status": 0});
-        assert_eq!(said(Wish::Retry, true, refused), "order 14 refused again (InsufficientFunds)");
-        assert_eq!(said(Wish::Resend, true, json!({})), "order 14: message sent (Sent)");
+        assert_eq!(description(Action::Retry, true, refused), "order 14 refused again (InsufficientFunds)");
+        assert_eq!(description(Action::Resend, true, json!({})), "order 14: message sent (Sent)");
         let given_up = json!({"message_state": "DeadLettered"});
-        assert_eq!(said(Wish::Resend, true, given_up), "order 14: message given up again (DeadLettered)");
-        for wish in [Wish::Cancel, Wish::Retry, Wish::Resend] {
-            assert_eq!(said(wish, false, json!({})), "order 14: asked for; not done yet");
+        assert_eq!(description(Action::Resend, true, given_up), "order 14: message given up again (DeadLettered)");
+        for action in [Action::Cancel, Action::Retry, Action::Resend] {
+            assert_eq!(description(action, false, json!({})), "order 14: asked for; not done yet");
         }
     }
 }

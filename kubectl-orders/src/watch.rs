@@ -6,21 +6,21 @@ use serde_json::Value;
 
 use crate::order::Order;
 
-/// The orders as they were printed last.
+/// Finds changes by a comparison with the orders of the previous poll.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ChangeTracker {
     orders: HashMap<String, Value>,
 }
 
-impl Seen {
+impl ChangeTracker {
     /// Returns the orders that are new or changed, and remembers them. An order that is missing now
     /// is not a change: the limit of the list may exclude it.
-    pub fn changed(&mut self, orders: Vec<Order>) -> Vec<Order> {
-        let is_news = |order: &Order| {
-            let before = self.orders.insert(order.name.clone(), order.whole.clone());
-            before.is_none_or(|before| before != order.whole)
+    pub fn take_changed(&mut self, orders: Vec<Order>) -> Vec<Order> {
+        let is_changed = |order: &Order| {
+            let before = self.orders.insert(order.name.clone(), order.json.clone());
+            before.is_none_or(|before| before != order.json)
         };
-        orders.into_iter().filter(is_news).collect()
+        orders.into_iter().filter(is_changed).collect()
     }
 }
 
@@ -36,12 +36,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_or_changed_is_told_once() {
-        let (mut seen, first) = (Seen::default(), order(json!({"name": "order-1", "reason": "Processing"})));
+    fn only_new_and_changed_orders_are_returned_and_each_once() {
+        let (mut tracker, first) = (ChangeTracker::default(), order(json!({"name": "order-1", "reason": "Processing"})));
         let (paid, second) = (order(json!({"name": "order-1"})), order(json!({"name": "order-2"})));
-        assert_eq!(names(&seen.changed(vec![first.clone()])), ["order-1"]);
-        assert_eq!(names(&seen.changed(vec![first])), [] as [&str; 0]);
-        assert_eq!(names(&seen.changed(vec![second.clone(), paid.clone()])), ["order-2", "order-1"]);
-        assert_eq!(names(&seen.changed(vec![second, paid])), [] as [&str; 0]);
+        assert_eq!(names(&tracker.take_changed(vec![first.clone()])), ["order-1"]);
+        assert_eq!(names(&tracker.take_changed(vec![first])), [] as [&str; 0]);
+        assert_eq!(names(&tracker.take_changed(vec![second.clone(), paid.clone()])), ["order-2", "order-1"]);
+        assert_eq!(names(&tracker.take_changed(vec![second, paid])), [] as [&str; 0]);
     }
 }

@@ -19,11 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::NotifyError,
-    events::announce,
     in_flight::InFlight,
     log::Log,
     mailer::{Mailer, SMTP_TIMEOUT},
     message::{Message, NewMessage, State},
+    publisher::publish_state,
 };
 
 /// The duration of a replica's lease on a message. It is longer than an attempt together with the
@@ -35,7 +35,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause between two tries to record that the mail server accepted a
 /// message.
-const NOTING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const MARK_SENT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
@@ -81,7 +81,7 @@ impl Delivery {
 
     /// Sets the broker to which the result of each attempt is published.
     #[must_use]
-    pub fn announcing(self, broker: Option<Broker>) -> Self {
+    pub fn with_broker(self, broker: Option<Broker>) -> Self {
         Delivery { broker, ..self }
     }
 
@@ -93,11 +93,11 @@ impl Delivery {
     /// [`NotifyError`], if the message is not known to be stored.
     pub async fn accept(&self, new: NewMessage) -> Result<(Message, bool), NotifyError> {
         let this = self.clone();
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let (message, is_new) = this.log.store(&new, this.lease).await?;
             if is_new {
                 match this.connections.clone().try_acquire_owned() {
-                    Ok(connection) => drop(this.begin(message.clone(), connection)),
+                    Ok(connection) => drop(this.start_attempt(message.clone(), connection)),
                     Err(_) => this.log.release(message.id).await?,
                 }
             }
@@ -107,14 +107,14 @@ impl Delivery {
     }
 
     /// Stores the message once for its key and tries to deliver it. Returns as soon as the message
-    /// is delivered. Otherwise returns the current state of the message after `patience`, and
+    /// is delivered. Otherwise returns the current state of the message after `timeout`, and
     /// delivery continues.
     ///
     /// # Errors
     /// [`NotifyError`], if the message is not known to be stored.
-    pub async fn deliver(&self, new: NewMessage, patience: Duration) -> Result<Message, NotifyError> {
-        let (this, deadline) = (self.clone(), Instant::now() + patience);
-        self.to_its_end(async move {
+    pub async fn deliver(&self, new: NewMessage, timeout: Duration) -> Result<Message, NotifyError> {
+        let (this, deadline) = (self.clone(), Instant::now() + timeout);
+        self.run_to_completion(async move {
             let (message, is_new) = this.log.store(&new, this.lease).await?;
             if message.state() != State::Delivering {
                 return Ok(message);
@@ -132,26 +132,26 @@ impl Delivery {
     ///
     /// # Errors
     /// [`NotifyError::Database`].
-    pub async fn resend(&self, message: Message, patience: Duration) -> Result<Message, NotifyError> {
-        let (this, deadline) = (self.clone(), Instant::now() + patience);
-        self.to_its_end(async move {
-            match this.log.revive(&message, message.resends, this.lease).await? {
-                Some(revived) => this.deliver_now(revived, deadline).await,
+    pub async fn resend(&self, message: Message, timeout: Duration) -> Result<Message, NotifyError> {
+        let (this, deadline) = (self.clone(), Instant::now() + timeout);
+        self.run_to_completion(async move {
+            match this.log.requeue(&message, message.resends, this.lease).await? {
+                Some(requeued) => this.deliver_now(requeued, deadline).await,
                 None => Ok(message),
             }
         })
         .await
     }
 
-    /// Runs `work` to its end even if the caller closes the connection. Otherwise, a message could
+    /// Runs `work` to completion even if the caller closes the connection. Otherwise, a message could
     /// be leased without an attempt, and no replica would try it until the lease expires.
-    async fn to_its_end<T: Send + 'static>(
+    async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, NotifyError>> + Send + 'static,
     ) -> Result<T, NotifyError> {
         match self.attempts.spawn(work).await {
             Ok(result) => result,
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
@@ -159,7 +159,7 @@ impl Delivery {
     async fn deliver_now(&self, message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         match tokio::time::timeout_at(deadline, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
-                let attempt = tokio::time::timeout_at(deadline, self.begin(message.clone(), connection)).await;
+                let attempt = tokio::time::timeout_at(deadline, self.start_attempt(message.clone(), connection)).await;
                 if let Ok(Ok(Some(message))) = attempt {
                     return Ok(message);
                 }
@@ -168,19 +168,19 @@ impl Delivery {
             // sweep.
             _ => self.log.release(message.id).await?,
         }
-        Ok(self.log.find(&message.key).await?.unwrap_or(message))
+        Ok(self.log.find_by_key(&message.key).await?.unwrap_or(message))
     }
 
-    /// Whether there is a message with this key.
+    /// Whether a message with this key is stored.
     #[cfg(debug_assertions)]
-    pub async fn knows(&self, key: &str) -> bool {
-        self.log.find(key).await.is_ok_and(|message| message.is_some())
+    pub async fn is_stored(&self, key: &str) -> bool {
+        self.log.find_by_key(key).await.is_ok_and(|message| message.is_some())
     }
 
     async fn wait_until_sent(&self, mut message: Message, deadline: Instant) -> Result<Message, NotifyError> {
         while message.state() == State::Delivering && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            message = self.log.find(&message.key).await?.unwrap_or(message);
+            message = self.log.find_by_key(&message.key).await?.unwrap_or(message);
         }
         Ok(message)
     }
@@ -192,7 +192,7 @@ impl Delivery {
             loop {
                 tick.tick().await;
                 if let Err(error) = self.sweep().await {
-                    tracing::warn!(%error, "cannot look for messages that are due; trying again");
+                    tracing::warn!(%error, "cannot query due messages; retrying");
                 }
             }
         };
@@ -203,7 +203,7 @@ impl Delivery {
     pub async fn finish(&self) {
         self.attempts.close();
         if tokio::time::timeout(SMTP_TIMEOUT, self.attempts.wait()).await.is_err() {
-            tracing::warn!("stopped with deliveries under way; they are tried again after the restart");
+            tracing::warn!("stopped with deliveries in flight; they are retried after the restart");
         }
     }
 
@@ -212,23 +212,23 @@ impl Delivery {
         // connection.
         while let Ok(connection) = self.connections.clone().try_acquire_owned() {
             let Some(message) = self.log.claim_due(1, self.lease, &self.in_flight.ids()).await?.pop() else { return Ok(()) };
-            self.begin(message, connection);
+            self.start_attempt(message, connection);
         }
         Ok(())
     }
 
     /// Starts an attempt, which continues whether or not the caller waits for it. The task resolves
     /// to the updated message, if its state is known.
-    fn begin(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
-        let (delivery, held) = (self.clone(), self.in_flight.take(message.id));
+    fn start_attempt(&self, message: Message, connection: OwnedSemaphorePermit) -> JoinHandle<Option<Message>> {
+        let (delivery, guard) = (self.clone(), self.in_flight.insert(message.id));
         self.attempts.spawn(async move {
-            let ended = delivery.attempt(&message).await;
-            drop((connection, held));
-            let (after, state, error) = ended?;
+            let result = delivery.attempt(&message).await;
+            drop((connection, guard));
+            let (updated, state, error) = result?;
             if let Some(broker) = &delivery.broker {
-                announce(broker, &message, state, error).await;
+                publish_state(broker, &message, state, error).await;
             }
-            after
+            updated
         })
     }
 
@@ -237,25 +237,25 @@ impl Delivery {
     async fn attempt(&self, message: &Message) -> Option<(Option<Message>, State, Option<String>)> {
         let (recorded, state, error) = match self.mailer.send(message).await {
             Ok(()) => {
-                tracing::info!(id = message.id, key = %message.key, "sent");
-                (self.note_sent(message.id).await, State::Sent, None)
+                tracing::info!(id = message.id, key = %message.key, "message sent");
+                (self.mark_sent(message.id).await, State::Sent, None)
             }
             Err(error) => {
-                let last = message.attempts + 1 >= i64::from(self.max_attempts);
-                let delay = (!last).then(|| backoff(message.attempts));
-                tracing::warn!(id = message.id, key = %message.key, %error, retry_in = ?delay, "not sent");
-                if last {
+                let is_last = message.attempts + 1 >= i64::from(self.max_attempts);
+                let delay = (!is_last).then(|| backoff(message.attempts));
+                tracing::warn!(id = message.id, key = %message.key, %error, retry_in = ?delay, "delivery attempt failed");
+                if is_last {
                     metrics::counter!("orders_messages_dead_lettered_total").increment(1);
                 }
                 let error: String = error.to_string().chars().take(MAX_ERROR).collect();
-                let state = if last { State::DeadLettered } else { State::Delivering };
-                (self.log.failed(message.id, &error, delay).await, state, Some(error))
+                let state = if is_last { State::DeadLettered } else { State::Delivering };
+                (self.log.record_failure(message.id, &error, delay).await, state, Some(error))
             }
         };
         match recorded {
-            Ok(after) => Some((after, state, error)),
+            Ok(updated) => Some((updated, state, error)),
             Err(error) => {
-                tracing::warn!(id = message.id, %error, "the attempt's result is not recorded; tried again after the lease");
+                tracing::warn!(id = message.id, %error, "the result of the attempt was not recorded; the message is retried after its lease");
                 None
             }
         }
@@ -265,11 +265,13 @@ impl Delivery {
     /// unavailable, because a message that is not recorded as sent is sent again. The attempt keeps
     /// its connection until then, which limits the number of such messages. Returns the updated
     /// message, or `None` if this was recorded before.
-    async fn note_sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
-        let pauses =
-            ExponentialBuilder::default().with_min_delay(NOTING_PAUSES.0).with_max_delay(NOTING_PAUSES.1).without_max_times();
-        let warn = |error: &NotifyError, _| tracing::warn!(id, %error, "cannot note that the mail server took it; trying again");
-        (|| self.log.sent(id)).retry(pauses).notify(warn).await
+    async fn mark_sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(MARK_SENT_BACKOFF.0)
+            .with_max_delay(MARK_SENT_BACKOFF.1)
+            .without_max_times();
+        let warn = |error: &NotifyError, _| tracing::warn!(id, %error, "cannot record that the mail server accepted the message; retrying");
+        (|| self.log.mark_sent(id)).retry(backoff).notify(warn).await
     }
 }
 

@@ -20,7 +20,7 @@ impl From<NotifyError> for Problem {
             NotifyError::KeyReused => Problem::invalid("Idempotency-Key", error.to_string()),
             NotifyError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");
-                Problem::unavailable("the messages' database does not answer now; try again with the same key")
+                Problem::unavailable("the messages' database does not respond; repeat the call with the same Idempotency-Key")
             }
             NotifyError::Database(error) => Problem::internal(&error),
         }

@@ -17,16 +17,16 @@ use serde::Serialize;
 
 use crate::message::{Message, NewMessage};
 
-/// Stores messages whose keys are new.
-pub(crate) type StoreTogether = GroupCommit<Storing, Message>;
+/// Stores messages whose keys are new, in batches.
+pub(crate) type StoreBatcher = GroupCommit<StoreRequest, Message>;
 
-/// Records that the mail server accepted the messages with these IDs, except those for which this
-/// was recorded before.
-pub(crate) type NoteSentTogether = GroupCommit<i64, Message>;
+/// Records in batches that the mail server accepted the messages with these IDs, except those for
+/// which this was recorded before.
+pub(crate) type MarkSentBatcher = GroupCommit<i64, Message>;
 
 /// A message to store, and the duration of the caller's lease from then on.
 #[derive(Clone, Debug)]
-pub(crate) struct Storing {
+pub(crate) struct StoreRequest {
     pub(crate) message: NewMessage,
     pub(crate) lease: Duration,
 }
@@ -44,8 +44,8 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The lease begins now, not when the message began to wait for its statement.
-    fn new(Storing { message, lease }: &'a Storing, now: Timestamp) -> Self {
+    /// Creates the row of a request. The lease begins now, not when the request entered the queue.
+    fn new(StoreRequest { message, lease }: &'a StoreRequest, now: Timestamp) -> Self {
         Row {
             key: &message.key,
             login: &message.login,
@@ -59,39 +59,39 @@ impl<'a> Row<'a> {
 }
 
 /// Starts the group commit that stores messages in this database.
-pub(crate) fn store_together(database: Database) -> StoreTogether {
-    GroupCommit::new(move |messages: Vec<Storing>| {
+pub(crate) fn start_store_batcher(database: Database) -> StoreBatcher {
+    GroupCommit::new(move |requests: Vec<StoreRequest>| {
         let database = database.clone();
         async move {
-            let stored = store(&database, &messages).await?;
-            Ok(in_place(stored, |stored| messages.iter().position(|asked| asked.message.key == stored.key)))
+            let stored = store(&database, &requests).await?;
+            Ok(with_request_index(stored, |stored| requests.iter().position(|request| request.message.key == stored.key)))
         }
     })
 }
 
 /// Starts the group commit that records messages as sent in this database.
-pub(crate) fn note_sent_together(database: Database) -> NoteSentTogether {
+pub(crate) fn start_mark_sent_batcher(database: Database) -> MarkSentBatcher {
     GroupCommit::new(move |ids: Vec<i64>| {
         let database = database.clone();
         async move {
-            let noted = note_sent(&database, &ids).await?;
-            Ok(in_place(noted, |noted| ids.iter().position(|id| *id == noted.id)))
+            let sent = mark_sent(&database, &ids).await?;
+            Ok(with_request_index(sent, |sent| ids.iter().position(|id| *id == sent.id)))
         }
     })
 }
 
 /// Pairs each message with the index of the first request for it.
-fn in_place(messages: Vec<Message>, place: impl Fn(&Message) -> Option<usize>) -> Vec<(usize, Message)> {
-    messages.into_iter().filter_map(|message| Some((place(&message)?, message))).collect()
+fn with_request_index(messages: Vec<Message>, index: impl Fn(&Message) -> Option<usize>) -> Vec<(usize, Message)> {
+    messages.into_iter().filter_map(|message| Some((index(&message)?, message))).collect()
 }
 
 /// Stores the messages whose keys are new, and returns them. The statement inserts the messages in
 /// the order of their keys, so that two replicas that store the same messages do not deadlock.
-pub(crate) async fn store(database: &Database, messages: &[Storing]) -> Result<Vec<Message>, sqlx::Error> {
+pub(crate) async fn store(database: &Database, requests: &[StoreRequest]) -> Result<Vec<Message>, sqlx::Error> {
     let sql = match database.kind {
         Kind::Postgres => {
             "INSERT INTO messages (key, login, email, text, created_at, attempts, next_attempt_at, resends)
-             SELECT key, login, email, text, created_at, 0, next_attempt_at, resends FROM json_to_recordset($1::json) AS asked
+             SELECT key, login, email, text, created_at, 0, next_attempt_at, resends FROM json_to_recordset($1::json) AS requested
                  (key TEXT, login TEXT, email TEXT, text TEXT, created_at BIGINT, next_attempt_at BIGINT, resends BIGINT)
              ORDER BY key
              ON CONFLICT (key) DO NOTHING RETURNING *"
@@ -104,13 +104,13 @@ pub(crate) async fn store(database: &Database, messages: &[Storing]) -> Result<V
         }
     };
     let now = Timestamp::now();
-    let rows: Vec<Row> = messages.iter().map(|message| Row::new(message, now)).collect();
+    let rows: Vec<Row> = requests.iter().map(|request| Row::new(request, now)).collect();
     sqlx::query_as(sql).bind(json(&rows)?).fetch_all(&database.pool).await
 }
 
 /// Records that the mail server accepted these messages. Returns the messages for which this was
 /// not recorded before.
-pub(crate) async fn note_sent(database: &Database, ids: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
+pub(crate) async fn mark_sent(database: &Database, ids: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
     let sql = match database.kind {
         // The IDs are passed as an array: PostgreSQL would plan a join as a sequential scan while
         // the table is small, and would keep that plan.

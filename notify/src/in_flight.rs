@@ -9,33 +9,33 @@ pub(crate) struct InFlight(Arc<Mutex<Vec<i64>>>);
 
 /// A guard that keeps a message in flight until the guard is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct InFlightGuard {
     in_flight: InFlight,
     id: i64,
 }
 
 impl InFlight {
     /// Marks the message with this ID as in flight.
-    pub(crate) fn take(&self, id: i64) -> Held {
-        self.numbers().push(id);
-        Held { in_flight: self.clone(), id }
+    pub(crate) fn insert(&self, id: i64) -> InFlightGuard {
+        self.lock().push(id);
+        InFlightGuard { in_flight: self.clone(), id }
     }
 
     /// Returns the IDs of the messages in flight, in no particular order.
     pub(crate) fn ids(&self) -> Vec<i64> {
-        self.numbers().clone()
+        self.lock().clone()
     }
 
-    fn numbers(&self) -> MutexGuard<'_, Vec<i64>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Held {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut numbers = self.in_flight.numbers();
-        if let Some(place) = numbers.iter().position(|id| *id == self.id) {
-            numbers.swap_remove(place);
+        let mut ids = self.in_flight.lock();
+        if let Some(index) = ids.iter().position(|id| *id == self.id) {
+            ids.swap_remove(index);
         }
     }
 }
@@ -45,9 +45,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_tried_twice_is_in_hand_until_both_attempts_ended() {
+    fn a_message_with_two_attempts_is_in_flight_until_both_ended() {
         let in_flight = InFlight::default();
-        let (first, other, second) = (in_flight.take(1), in_flight.take(2), in_flight.take(1));
+        let (first, other, second) = (in_flight.insert(1), in_flight.insert(2), in_flight.insert(1));
         drop((first, other));
         assert_eq!(in_flight.ids(), [1]);
         drop(second);

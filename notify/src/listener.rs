@@ -15,8 +15,8 @@ use orders_service::{
 use crate::{
     delivery::Delivery,
     error::NotifyError,
-    events::{announce, publish},
     message::NewMessage,
+    publisher::{publish_change, publish_state},
 };
 
 /// Notifies customers until shutdown.
@@ -30,20 +30,21 @@ pub async fn listen(broker: Broker, delivery: Delivery, shutdown: Shutdown) {
             if received.subject == PAYMENT_DECIDED && decided.outcome == Outcome::Refused(Refusal::Cancelled) {
                 return Ok(());
             }
-            store(&broker, &delivery, decided).await
+            accept(&broker, &delivery, decided).await
         }
     };
     broker.consume(&topology::NOTIFY, handle, shutdown.requested()).await;
 }
 
-async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<(), HandlerError> {
+/// Stores the message about an outcome and schedules its delivery.
+async fn accept(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result<(), HandlerError> {
     let text = texts::for_outcome(decided.outcome, &decided.login, decided.amount, decided.balance)
-        .ok_or_else(|| HandlerError::Reject("this version knows no message for the outcome".to_owned()))?;
+        .ok_or_else(|| HandlerError::Reject("this version has no message text for this outcome".to_owned()))?;
     if let Err(error) = decided.email.as_ref().parse::<lettre::Address>() {
-        let why = Some(format!("email: {error}"));
-        publish(
+        let error = Some(format!("email: {error}"));
+        publish_change(
             broker,
-            NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error: why, resends: 0 },
+            NotificationChanged { key: decided.key, state: NotificationState::Undeliverable, error, resends: 0 },
         )
         .await;
         return Ok(());
@@ -56,8 +57,8 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
         resends: decided.resends.into(),
     };
     #[cfg(debug_assertions)]
-    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && delivery.knows(&decided.key).await {
-        let key = orders_service::seeded_bugs::another(&decided.key);
+    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && delivery.is_stored(&decided.key).await {
+        let key = orders_service::seeded_bugs::unique_key(&decided.key);
         let _ = delivery.accept(NewMessage { key, ..new.clone() }).await;
     }
     // The delivery attempt publishes its own result. This function publishes the current state of
@@ -68,7 +69,7 @@ async fn store(broker: &Broker, delivery: &Delivery, decided: Decided) -> Result
         Err(error) => return Err(HandlerError::Reject(error.to_string())),
     };
     if !is_new {
-        announce(broker, &message, message.state(), message.last_error.clone()).await;
+        publish_state(broker, &message, message.state(), message.last_error.clone()).await;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use orders_service::database::{Database, Kind, Migrations, json};
 
 use crate::{
     error::NotifyError,
-    group_commit::{self, NoteSentTogether, StoreTogether, Storing},
+    group_commit::{self, MarkSentBatcher, StoreBatcher, StoreRequest},
     message::{Message, NewMessage, State},
 };
 
@@ -22,17 +22,17 @@ pub const LOG_LIMIT: i64 = 1000;
 #[derive(Clone, Debug)]
 pub struct Log {
     database: Database,
-    storing: StoreTogether,
-    noting_sent: NoteSentTogether,
+    store_batcher: StoreBatcher,
+    mark_sent_batcher: MarkSentBatcher,
 }
 
 impl Log {
     /// Creates a log on this database, whose schema is [`MIGRATIONS`]. The call needs a Tokio
     /// runtime.
     pub fn new(database: Database) -> Self {
-        let storing = group_commit::store_together(database.clone());
-        let noting_sent = group_commit::note_sent_together(database.clone());
-        Log { database, storing, noting_sent }
+        let store_batcher = group_commit::start_store_batcher(database.clone());
+        let mark_sent_batcher = group_commit::start_mark_sent_batcher(database.clone());
+        Log { database, store_batcher, mark_sent_batcher }
     }
 
     /// Stores a message once for its key. The caller leases the message for the duration `lease`.
@@ -44,35 +44,35 @@ impl Log {
     /// [`NotifyError::KeyReused`] if the key belongs to another message, or
     /// [`NotifyError::Database`].
     pub async fn store(&self, new: &NewMessage, lease: Duration) -> Result<(Message, bool), NotifyError> {
-        let storing = || Storing { message: new.clone(), lease };
-        let stored = match self.storing.ask(storing()).await? {
+        let request = || StoreRequest { message: new.clone(), lease };
+        let stored = match self.store_batcher.execute(request()).await? {
             Some(message) => Some(message),
-            None => group_commit::store(&self.database, &[storing()]).await?.pop(),
+            None => group_commit::store(&self.database, &[request()]).await?.pop(),
         };
         if let Some(message) = stored {
             return Ok((message, true));
         }
-        let first = self.find(&new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let first = self.find_by_key(&new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
         if (&first.login, &first.email, &first.text) != (&new.login, &new.email, &new.text) {
             return Err(NotifyError::KeyReused);
         }
         if first.state() == State::DeadLettered
             && first.resends < new.resends
-            && let Some(revived) = self.revive(&first, new.resends, lease).await?
+            && let Some(requeued) = self.requeue(&first, new.resends, lease).await?
         {
-            return Ok((revived, true));
+            return Ok((requeued, true));
         }
         Ok((first, false))
     }
 
-    /// Reopens delivery of a message whose delivery was given up. `resends` is the number of
+    /// Puts a message whose delivery was given up back into the queue. `resends` is the number of
     /// resends that were requested so far. The caller leases the message for the duration `lease`.
-    /// Returns `None` if a concurrent caller reopened delivery first.
+    /// Returns `None` if a concurrent caller requeued the message first.
     ///
     /// # Errors
     /// [`NotifyError::Database`].
-    pub async fn revive(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
-        let revived = sqlx::query_as(
+    pub async fn requeue(&self, message: &Message, resends: i64, lease: Duration) -> Result<Option<Message>, NotifyError> {
+        let requeued = sqlx::query_as(
             "UPDATE messages SET dead_at = NULL, attempts = 0, resends = $2, next_attempt_at = $3
              WHERE id = $1 AND dead_at IS NOT NULL AND resends = $4 RETURNING *",
         )
@@ -82,14 +82,14 @@ impl Log {
         .bind(message.resends)
         .fetch_optional(&self.database.pool)
         .await?;
-        Ok(revived)
+        Ok(requeued)
     }
 
     /// Returns the message with this ID.
     ///
     /// # Errors
     /// [`NotifyError::Database`].
-    pub async fn numbered(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+    pub async fn find_by_id(&self, id: i64) -> Result<Option<Message>, NotifyError> {
         let found = sqlx::query_as("SELECT * FROM messages WHERE id = $1").bind(id);
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
@@ -98,7 +98,7 @@ impl Log {
     ///
     /// # Errors
     /// [`NotifyError::Database`].
-    pub async fn find(&self, key: &str) -> Result<Option<Message>, NotifyError> {
+    pub async fn find_by_key(&self, key: &str) -> Result<Option<Message>, NotifyError> {
         let found = sqlx::query_as("SELECT * FROM messages WHERE key = $1").bind(key);
         Ok(found.fetch_optional(&self.database.pool).await?)
     }
@@ -107,7 +107,7 @@ impl Log {
     ///
     /// # Errors
     /// [`NotifyError::Database`].
-    pub async fn of_login(&self, login: &str) -> Result<Vec<Message>, NotifyError> {
+    pub async fn find_by_login(&self, login: &str) -> Result<Vec<Message>, NotifyError> {
         let mut latest: Vec<Message> = sqlx::query_as("SELECT * FROM messages WHERE login = $1 ORDER BY id DESC LIMIT $2")
             .bind(login)
             .bind(LOG_LIMIT)
@@ -170,10 +170,10 @@ impl Log {
     /// # Errors
     /// [`NotifyError::Database`]. Unless the acceptance is recorded later, the message is delivered
     /// again after the lease, with the same Message-ID.
-    pub async fn sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
-        match self.noting_sent.ask(id).await? {
+    pub async fn mark_sent(&self, id: i64) -> Result<Option<Message>, NotifyError> {
+        match self.mark_sent_batcher.execute(id).await? {
             Some(message) => Ok(Some(message)),
-            None => Ok(group_commit::note_sent(&self.database, &[id]).await?.pop()),
+            None => Ok(group_commit::mark_sent(&self.database, &[id]).await?.pop()),
         }
     }
 
@@ -183,9 +183,9 @@ impl Log {
     ///
     /// # Errors
     /// [`NotifyError::Database`]. In this case, the message is tried again after the lease.
-    pub async fn failed(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<Option<Message>, NotifyError> {
+    pub async fn record_failure(&self, id: i64, error: &str, delay: Option<Duration>) -> Result<Option<Message>, NotifyError> {
         let now = Timestamp::now();
-        let failed = sqlx::query_as(
+        let updated = sqlx::query_as(
             "UPDATE messages SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3, dead_at = $4
              WHERE id = $1 AND sent_at IS NULL RETURNING *",
         )
@@ -195,7 +195,7 @@ impl Log {
         .bind(delay.is_none().then(|| now.as_microsecond()))
         .fetch_optional(&self.database.pool)
         .await?;
-        Ok(failed)
+        Ok(updated)
     }
 
     /// Ends the lease of a message without an attempt. The message is due immediately.

@@ -51,7 +51,7 @@ impl Mailer {
     pub fn new(smtp_url: &str, from: &str) -> anyhow::Result<Self> {
         let from = from.parse().with_context(|| format!("MAIL_FROM={from} is not an address"))?;
         let server = MailServer::new(smtp_url)
-            .context("SMTP_URL cannot be read; it looks like smtp://host:port or smtps://user:password@host")?;
+            .context("SMTP_URL is invalid; its form is smtp://host:port or smtps://user:password@host")?;
         Ok(Mailer { server, from })
     }
 

@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
 
     let log = Log::new(database);
     let broker = config.broker.connect(Service::Notify).await?;
-    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections, config.max_attempts).announcing(broker.clone());
+    let delivery = Delivery::new(log.clone(), mailer, config.smtp_connections, config.max_attempts).with_broker(broker.clone());
     tokio::spawn(delivery.clone().run(shutdown.clone()));
     let listening = match broker {
         Some(broker) => tokio::spawn(listener::listen(broker, delivery.clone(), shutdown.clone())),
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, "notify is ready");
     let serving = server::run(listener, server::with_bounds(routes::router(notify), LIMITS), shutdown.clone());
-    let served = shutdown.serve_beside(serving, listening).await;
+    let served = shutdown.serve_with_listener(serving, listening).await;
     // Wait only now, because the last requests and outcomes may also have started attempts.
     delivery.finish().await;
     served

@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use jiff::{Timestamp, tz::TimeZone};
-use orders_contracts::notify::{Delivered, KeyedEntry, LogEntry, NotifyRequest};
+use orders_contracts::notify::{ExportedMessage, LogEntry, MessageDelivery, NotifyRequest};
 use orders_crds::Login;
 use orders_service::{IdempotencyKey, Json, Problem, auth::Authenticator, problem::ServiceCallProblems, problem_examples};
 use serde::Deserialize;
@@ -24,13 +24,13 @@ use crate::{
 
 /// The maximum time that a caller waits for delivery. It is less than a second, so that the
 /// operator shows a paid order within a second even if the mail server does not respond.
-const PATIENCE: Duration = Duration::from_millis(500);
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The maximum length of the text of a message, in characters.
 const MAX_TEXT: usize = 2000;
 
 /// The maximum number of messages on a page for the audit.
-const PAGE: i64 = 1000;
+const PAGE_SIZE: i64 = 1000;
 
 /// The state that the handlers share.
 #[derive(Clone)]
@@ -63,8 +63,8 @@ struct ApiDoc;
 fn documented() -> OpenApiRouter<Notify> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(send))
-        .routes(routes!(log))
-        .routes(routes!(all))
+        .routes(routes!(show_log))
+        .routes(routes!(list_messages))
         .routes(routes!(resend))
 }
 
@@ -104,17 +104,17 @@ impl FromRequestParts<Notify> for Auditor {
     }
 }
 
-fn delivered(message: Message) -> Delivered {
-    Delivered {
+fn message_delivery(message: Message) -> MessageDelivery {
+    MessageDelivery {
         key: message.key.clone(),
         attempts: message.attempts,
         last_error: message.last_error.clone(),
         dead_lettered: message.state() == DeliveryState::DeadLettered,
-        entry: shown(message),
+        entry: log_entry(message),
     }
 }
 
-fn shown(message: Message) -> LogEntry {
+fn log_entry(message: Message) -> LogEntry {
     let created_at = Timestamp::from_microsecond(message.created_at).unwrap_or_default();
     LogEntry {
         id: message.id,
@@ -137,7 +137,7 @@ fn shown(message: Message) -> LogEntry {
     params(("Idempotency-Key" = String, Header, description = "The message's key: the order's UID. Notify derives the Message-ID from it")),
     request_body = NotifyRequest,
     responses(
-        (status = 200, description = "The message is stored; `is_sended` shows whether the mail server accepted it", body = Delivered),
+        (status = 200, description = "The message is stored; `is_sended` shows whether the mail server accepted it", body = MessageDelivery),
         (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another message", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
@@ -148,7 +148,7 @@ async fn send(
     State(notify): State<Notify>,
     key: IdempotencyKey,
     Json(request): Json<NotifyRequest>,
-) -> Result<Json<Delivered>, Problem> {
+) -> Result<Json<MessageDelivery>, Problem> {
     check_text(&request.text)?;
     // The mail library decides which addresses it can send to.
     if let Err(error) = request.email.as_ref().parse::<lettre::Address>() {
@@ -162,13 +162,13 @@ async fn send(
         resends: request.resends.into(),
     };
     #[cfg(debug_assertions)]
-    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && notify.log.find(key.as_str()).await?.is_some() {
+    if orders_service::seeded_bugs::is_on("message-not-deduplicated") && notify.log.find_by_key(key.as_str()).await?.is_some() {
         notify
             .delivery
-            .deliver(NewMessage { key: orders_service::seeded_bugs::another(key.as_str()), ..new.clone() }, PATIENCE)
+            .deliver(NewMessage { key: orders_service::seeded_bugs::unique_key(key.as_str()), ..new.clone() }, DELIVERY_TIMEOUT)
             .await?;
     }
-    Ok(Json(delivered(notify.delivery.deliver(new, PATIENCE).await?)))
+    Ok(Json(message_delivery(notify.delivery.deliver(new, DELIVERY_TIMEOUT).await?)))
 }
 
 /// Resend a message whose delivery was given up.
@@ -181,19 +181,19 @@ async fn send(
     tag = "messages",
     params(("id" = i64, Path, description = "The ID of the message")),
     responses(
-        (status = 200, description = "The state of the message after at most half a second", body = Delivered),
+        (status = 200, description = "The state of the message after at most half a second", body = MessageDelivery),
         (status = 404, description = "There is no message with this ID", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The message was already sent", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
 )]
-async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) -> Result<Json<Delivered>, Problem> {
-    let found = notify.log.numbered(id).await?;
-    let message = found.ok_or_else(|| Problem::not_found("there is no message with this number"))?;
+async fn resend(_: Operator, State(notify): State<Notify>, Path(id): Path<i64>) -> Result<Json<MessageDelivery>, Problem> {
+    let found = notify.log.find_by_id(id).await?;
+    let message = found.ok_or_else(|| Problem::not_found("there is no message with this ID"))?;
     if message.state() == DeliveryState::Sent {
-        return Err(Problem::new(StatusCode::CONFLICT, "the mail server has accepted this message already"));
+        return Err(Problem::new(StatusCode::CONFLICT, "the mail server has already accepted this message"));
     }
-    Ok(Json(delivered(notify.delivery.resend(message, PATIENCE).await?)))
+    Ok(Json(message_delivery(notify.delivery.resend(message, DELIVERY_TIMEOUT).await?)))
 }
 
 fn check_text(text: &str) -> Result<(), Problem> {
@@ -219,10 +219,10 @@ fn check_text(text: &str) -> Result<(), Problem> {
         (status = 503, description = "The database is overloaded or unavailable", body = Problem, content_type = "application/problem+json")
     )
 )]
-async fn log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<Json<Vec<LogEntry>>, Problem> {
+async fn show_log(State(notify): State<Notify>, Path(login): Path<String>) -> Result<Json<Vec<LogEntry>>, Problem> {
     let login = Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))?;
-    let messages = notify.log.of_login(login.as_ref()).await?;
-    Ok(Json(messages.into_iter().map(shown).collect()))
+    let messages = notify.log.find_by_login(login.as_ref()).await?;
+    Ok(Json(messages.into_iter().map(log_entry).collect()))
 }
 
 /// The start of a page of messages.
@@ -244,18 +244,18 @@ struct After {
     tag = "messages",
     params(After),
     responses(
-        (status = 200, description = "A page of messages; the last page is empty", body = Vec<KeyedEntry>),
+        (status = 200, description = "A page of messages; the last page is empty", body = Vec<ExportedMessage>),
         ServiceCallProblems
     )
 )]
-async fn all(
+async fn list_messages(
     _: Auditor,
     State(notify): State<Notify>,
     Query(After { after }): Query<After>,
-) -> Result<Json<Vec<KeyedEntry>>, Problem> {
-    let messages = notify.log.page(after, PAGE).await?;
-    let keyed = |message: Message| KeyedEntry { key: message.key.clone(), entry: shown(message) };
-    Ok(Json(messages.into_iter().map(keyed).collect()))
+) -> Result<Json<Vec<ExportedMessage>>, Problem> {
+    let messages = notify.log.page(after, PAGE_SIZE).await?;
+    let exported = |message: Message| ExportedMessage { key: message.key.clone(), entry: log_entry(message) };
+    Ok(Json(messages.into_iter().map(exported).collect()))
 }
 
 #[cfg(test)]
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dtime_is_utc_without_a_zone_in_microseconds() {
+    fn dtime_is_in_utc_without_a_zone_and_has_microseconds() {
         let message = Message {
             id: 22,
             key: "k".into(),
@@ -278,6 +278,6 @@ mod tests {
             dead_at: None,
             resends: 0,
         };
-        assert_eq!(shown(message).dtime, "2025-01-27T06:01:27.018191");
+        assert_eq!(log_entry(message).dtime, "2025-01-27T06:01:27.018191");
     }
 }

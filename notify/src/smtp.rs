@@ -31,19 +31,19 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The idle time after which a connection is checked with NOOP before its next use. The check costs
 /// a round trip. A connection that was used more recently is assumed to work. If it does not work,
 /// the message is tried again, as after any broken connection.
-const FRESH: Duration = Duration::from_secs(1);
+const CHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// The maximum time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A mail server, and the free connections to it.
+/// A mail server, and the idle connections to it.
 #[derive(Clone)]
 pub struct MailServer {
     host: String,
     port: u16,
     encryption: Encryption,
     credentials: Option<Credentials>,
-    free: Arc<Mutex<Vec<Free>>>,
+    idle: Arc<Mutex<Vec<IdleConnection>>>,
 }
 
 /// The encryption of a connection.
@@ -58,7 +58,7 @@ enum Encryption {
     Implicit(TlsParameters),
 }
 
-struct Free {
+struct IdleConnection {
     connection: AsyncSmtpConnection,
     since: Instant,
 }
@@ -106,7 +106,7 @@ impl MailServer {
             Some(password) => Some(Credentials::new(decoded(url.username())?, decoded(password)?)),
             None => None,
         };
-        Ok(MailServer { port: url.port().unwrap_or(port), host, encryption, credentials, free: Arc::default() })
+        Ok(MailServer { port: url.port().unwrap_or(port), host, encryption, credentials, idle: Arc::default() })
     }
 
     /// Sends a message. If the caller drops this future before it completes, the connection is
@@ -116,43 +116,43 @@ impl MailServer {
     /// [`SmtpError`]. If the conversation broke off at its end, the server may have accepted the
     /// message.
     pub async fn send(&self, message: &Message) -> Result<(), SmtpError> {
-        let mut connection = match self.free_connection().await {
+        let mut connection = match self.take_idle_connection().await {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         connection.send(message.envelope(), &message.formatted()).await?;
         // Return the connection to the pool only now: each connection in the pool must be at the
         // beginning of a conversation.
-        self.free().push(Free { connection, since: Instant::now() });
+        self.lock_idle().push(IdleConnection { connection, since: Instant::now() });
         Ok(())
     }
 
-    /// Returns a free connection that still works.
-    async fn free_connection(&self) -> Option<AsyncSmtpConnection> {
+    /// Takes an idle connection that still works from the pool.
+    async fn take_idle_connection(&self) -> Option<AsyncSmtpConnection> {
         loop {
-            let Free { mut connection, since } = {
-                let mut free = self.free();
-                free.retain(|free| free.since.elapsed() < IDLE_TIMEOUT);
-                free.pop()?
+            let IdleConnection { mut connection, since } = {
+                let mut idle = self.lock_idle();
+                idle.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
+                idle.pop()?
             };
-            if since.elapsed() < FRESH || connection.test_connected().await {
+            if since.elapsed() < CHECK_AFTER || connection.test_connected().await {
                 return Some(connection);
             }
         }
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.begin());
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.open_connection());
         connecting.await.map_err(|_| SmtpError::ConnectTimeout)?
     }
 
-    async fn begin(&self) -> Result<AsyncSmtpConnection, SmtpError> {
+    async fn open_connection(&self) -> Result<AsyncSmtpConnection, SmtpError> {
         let (name, address) = (ClientId::default(), (self.host.trim_matches(['[', ']']), self.port));
         let mut connection = match &self.encryption {
             Encryption::Implicit(parameters) => {
                 AsyncSmtpConnection::connect_tokio1(address, None, &name, Some(parameters.clone()), None).await?
             }
-            _ => {
+            Encryption::Never | Encryption::IfOffered(_) | Encryption::Required(_) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 AsyncSmtpConnection::connect_with_transport(Box::new(stream), &name).await?
@@ -164,7 +164,7 @@ impl MailServer {
             Encryption::IfOffered(parameters) if connection.can_starttls() => {
                 connection.starttls(parameters.clone(), &name).await?;
             }
-            _ => {}
+            Encryption::IfOffered(_) | Encryption::Never | Encryption::Implicit(_) => {}
         }
         if let Some(credentials) = &self.credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await?;
@@ -172,8 +172,8 @@ impl MailServer {
         Ok(connection)
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Free>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<IdleConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

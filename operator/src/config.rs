@@ -2,20 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use orders_contracts::interaction::Interaction;
 use orders_service::broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
-
-/// How the operator communicates with billing and notify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Interaction {
-    /// Calls billing and notify over HTTP.
-    Http,
-    /// Calls billing over HTTP, and publishes the outcome to the broker, where notify consumes it.
-    NotifyBroker,
-    /// Sends requests, outcomes and notifications over the broker, and none of them over HTTP.
-    Broker,
-}
 
 /// The operator: charges each Order once, notifies its customer and writes the outcome to its status;
 /// opens the billing account of each Customer.
@@ -30,8 +20,9 @@ pub struct Config {
     #[arg(long, env = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// How the operator communicates with billing and notify.
-    #[arg(long, env = "INTERACTION", value_enum, default_value_t = Interaction::Http)]
+    /// How the operator communicates with billing and notify: both over HTTP (http), both over the
+    /// broker (broker), or billing over HTTP and notify over the broker (notify-broker).
+    #[arg(long, env = "INTERACTION", default_value_t = Interaction::Http)]
     pub interaction: Interaction,
 
     /// URL of the billing service, for example http://orders-billing:80. With INTERACTION=broker, it is

@@ -24,7 +24,7 @@ pub struct Election {
     /// The identity under which this replica holds the Lease.
     pub identity: String,
     /// Seconds after which another replica may acquire the Lease of a holder that no longer renews it.
-    pub seconds: u64,
+    pub lease_seconds: u64,
 }
 
 /// Runs `work` while this replica is the leader, until shutdown. `work` is dropped when the Lease is
@@ -33,40 +33,47 @@ pub struct Election {
 ///
 /// # Errors
 /// If the Lease cannot be read at the start, or if the task that renews the Lease ends.
-pub async fn while_leading(client: Client, election: Election, shutdown: Shutdown, work: impl AsyncFn()) -> anyhow::Result<()> {
+pub async fn run_while_leader(
+    client: Client,
+    election: Election,
+    shutdown: Shutdown,
+    work: impl AsyncFn(),
+) -> anyhow::Result<()> {
     let manager = LeaseManagerBuilder::new(client, &election.lease)
         .with_namespace(&election.namespace)
         .with_identity(&election.identity)
         .with_create_mode(LeaseCreateMode::AutoCreate)
-        .with_duration(election.seconds)
-        .with_grace(election.seconds / 3)
+        .with_duration(election.lease_seconds)
+        .with_grace(election.lease_seconds / 3)
         .build()
         .await
         .with_context(|| format!("Lease {}/{}", election.namespace, election.lease))?;
-    let (mut leading, task) = manager.watch().await;
+    let (mut is_leader, renewal) = manager.watch().await;
     metrics::gauge!("orders_leading").set(0.0);
-    let end = shutdown.clone().requested();
-    tokio::pin!(end);
+    let stop = shutdown.clone().requested();
+    tokio::pin!(stop);
     loop {
         tokio::select! {
-            () = &mut end => break,
-            won = leading.wait_for(|leads| *leads) => { won.context("the lease task ended")?; }
+            () = &mut stop => break,
+            acquired = is_leader.wait_for(|is_leader| *is_leader) => {
+                acquired.context("the task that renews the Lease ended")?;
+            }
         }
-        tracing::info!(identity = election.identity, "leading");
+        tracing::info!(identity = election.identity, "acquired the Lease; this replica is the leader");
         metrics::gauge!("orders_leading").set(1.0);
         tokio::select! {
             // After a shutdown this returns once the passes in progress are finished.
             () = work() => break,
-            lost = leading.wait_for(|leads| !leads) => {
-                lost.context("the lease task ended")?;
-                tracing::warn!("lost the Lease; another replica leads");
+            lost = is_leader.wait_for(|is_leader| !is_leader) => {
+                lost.context("the task that renews the Lease ended")?;
+                tracing::warn!("lost the Lease; another replica is the leader");
                 metrics::gauge!("orders_leading").set(0.0);
             }
         }
     }
-    drop(leading);
-    if tokio::time::timeout(RELEASE_TIMEOUT, task).await.is_err() {
-        tracing::warn!("the Lease was not given back in time; it runs out by itself");
+    drop(is_leader);
+    if tokio::time::timeout(RELEASE_TIMEOUT, renewal).await.is_err() {
+        tracing::warn!("the Lease was not released in time; it expires");
     }
     Ok(())
 }

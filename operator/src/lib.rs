@@ -4,7 +4,7 @@
 //! calls to the Kubernetes API, [`ports`] their calls to the other services. [`tasks`] runs the
 //! controllers while this replica is the [`leader`].
 
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::wildcard_enum_match_arm)]
 
 pub mod config;
 pub mod customer;

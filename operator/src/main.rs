@@ -8,7 +8,7 @@ use orders_operator::{
     customer::context::Customers,
     kube::events::Publisher,
     leader::{self, Election},
-    order::{context::Context, deletion::Deletion, removal::Removal, watch_echo::WatchEcho},
+    order::{context::Context, deleted_orders::DeletedOrders, retention::Retention, watch_echo::WatchEcho},
     ports::{
         http::{accounts::Accounts, archive::Archive},
         interaction::Clients,
@@ -30,11 +30,11 @@ async fn main() -> anyhow::Result<()> {
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(debug_assertions)]
     let billing = Arc::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
-    let removal = match &config.archive_url {
+    let retention = match &config.archive_url {
         Some(url) => {
             let archive = Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?;
             let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
-            Some(Removal::new(archive, client.clone(), ttl))
+            Some(Retention::new(archive, client.clone(), ttl))
         }
         None => None,
     };
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
-        deletion: Deletion::new(billing.clone(), notify.clone(), removal.clone()),
+        deleted_orders: DeletedOrders::new(billing.clone(), notify.clone(), retention.clone()),
         billing,
         notify,
         events,
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         client: client.clone(),
     });
     let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
-    let tasks = Tasks { context, removal, customers, listener, namespace, concurrency };
+    let tasks = Tasks { context, retention, customers, listener, namespace, concurrency };
     let work = async || tasks.run(shutdown.clone()).await;
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {
@@ -62,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
         namespace: config.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
         lease: config.lease_name,
         identity,
-        seconds: config.lease_seconds,
+        lease_seconds: config.lease_seconds,
     };
-    leader::while_leading(client, election, shutdown.clone(), work).await
+    leader::run_while_leader(client, election, shutdown.clone(), work).await
 }

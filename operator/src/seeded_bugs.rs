@@ -1,5 +1,5 @@
-//! Seeded bugs of the operator: a billing client that is used wrongly on purpose. They show that
-//! the tests detect such faults.
+//! The seeded bugs of the operator: deliberate errors in the use of the billing client. The fault
+//! tests must detect each of them.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use serde_json::json;
 
 use crate::{
     order::status::StatusBuilder,
-    ports::{Billing, LateReply, NoAnswer, Payment, Purchase},
+    ports::{Billing, LateReply, Payment, Purchase, UnknownResult},
 };
 
-/// A billing client with the fault that `SEEDED_BUG` names.
+/// A billing client with the bug that `SEEDED_BUG` names.
 pub struct SeededBilling {
     billing: Arc<dyn Billing>,
     client: Client,
@@ -30,16 +30,16 @@ impl SeededBilling {
         SeededBilling { billing, client }
     }
 
-    async fn order(&self, purchase: &Purchase) -> Option<Order> {
+    async fn find_order(&self, purchase: &Purchase) -> Option<Order> {
         let orders = Api::<Order>::all(self.client.clone()).list(&ListParams::default()).await.ok()?;
         orders.into_iter().find(|order| order.uid().as_deref() == Some(&*purchase.key))
     }
 
     /// Writes that the order is paid, before billing charges the account.
     async fn write_status_first(&self, purchase: &Purchase) -> Option<()> {
-        let order = self.order(purchase).await?;
+        let order = self.find_order(purchase).await?;
         let mut builder = StatusBuilder::new(OrderStatus::default(), order.metadata.generation);
-        builder.paid(purchase, Ok(Payment::Charged { balance: Money::ZERO }), jiff::Timestamp::now());
+        builder.record_charge(purchase, Ok(Payment::Charged { balance: Money::ZERO }), jiff::Timestamp::now());
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace()?);
         let patch = Patch::Merge(json!({ "status": builder.status }));
         orders.patch_status(&order.name_any(), &PatchParams::default(), &patch).await.ok().map(drop)
@@ -47,9 +47,9 @@ impl SeededBilling {
 
     /// Records by an Event that the charge was requested. Returns `true` if the Event existed before,
     /// and `None` if the order cannot be read.
-    async fn is_in_the_events(&self, purchase: &Purchase) -> Option<bool> {
+    async fn is_charge_in_events(&self, purchase: &Purchase) -> Option<bool> {
         use k8s_openapi::api::events::v1::Event;
-        let order = self.order(purchase).await?;
+        let order = self.find_order(purchase).await?;
         let ObjectReference { namespace, name, .. } = order.object_ref(&());
         let event: Event = serde_json::from_value(json!({
             "metadata": {"name": format!("{}.charging", purchase.key), "namespace": namespace},
@@ -59,21 +59,21 @@ impl SeededBilling {
         }))
         .ok()?;
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace?);
-        let made = events.create(&Default::default(), &event).await;
-        Some(matches!(made, Err(kube::Error::Api(status)) if status.is_already_exists()))
+        let created = events.create(&Default::default(), &event).await;
+        Some(matches!(created, Err(kube::Error::Api(status)) if status.is_already_exists()))
     }
 }
 
 #[async_trait]
 impl Billing for SeededBilling {
-    async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+    async fn charge(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
         // Only for amounts whose charge succeeds. For a refused charge the bug would show even
         // without an injected failure.
-        let affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);
-        if seeded_bugs::is_on("status-before-charge") && affordable {
+        let is_affordable = (Money::from_minor(1000)..Money::from_minor(10_000)).contains(&purchase.amount);
+        if seeded_bugs::is_on("status-before-charge") && is_affordable {
             self.write_status_first(purchase).await;
         }
-        if seeded_bugs::is_on("event-as-memory") && self.is_in_the_events(purchase).await == Some(true) {
+        if seeded_bugs::is_on("event-as-memory") && self.is_charge_in_events(purchase).await == Some(true) {
             return Ok(Payment::Charged { balance: Money::ZERO });
         }
         match self.billing.charge(purchase).await {
@@ -81,18 +81,18 @@ impl Billing for SeededBilling {
                 Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(Money::ZERO) })
             }
             Err(_) if seeded_bugs::is_on("new-key-per-retry") => {
-                let again = Purchase { key: seeded_bugs::another(&purchase.key), ..purchase.clone() };
-                self.billing.charge(&again).await
+                let repeat = Purchase { key: seeded_bugs::unique_key(&purchase.key), ..purchase.clone() };
+                self.billing.charge(&repeat).await
             }
-            answer => answer,
+            reply => reply,
         }
     }
 
-    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
         self.billing.close(purchase).await
     }
 
-    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, UnknownResult> {
         self.billing.refund(purchase).await
     }
 

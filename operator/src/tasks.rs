@@ -1,4 +1,4 @@
-//! The tasks of the leader: the controllers, the removal of orders and the receipt of replies.
+//! The tasks of the leader: the controllers, the retention of orders and the receipt of replies.
 
 use std::{future::pending, sync::Arc};
 
@@ -7,7 +7,7 @@ use orders_service::shutdown::Shutdown;
 
 use crate::{
     customer::{self, context::Customers},
-    order::{context::Context, controller, removal::Removal},
+    order::{context::Context, controller, retention::Retention},
     ports::{interaction::receive, nats::Listener},
 };
 
@@ -16,7 +16,7 @@ pub struct Tasks {
     /// The dependencies of a pass over an order.
     pub context: Arc<Context>,
     /// Archives and removes finished orders, if there is an archive.
-    pub removal: Option<Removal>,
+    pub retention: Option<Retention>,
     /// Reconciles the customers.
     pub customers: Arc<Customers>,
     /// Receives the replies of billing and notify. `None` in the style without a broker.
@@ -37,9 +37,9 @@ impl Tasks {
         };
         let passes = controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
         // The other tasks end with the passes, not before.
-        let removal = async {
-            match &self.removal {
-                Some(removal) => removal.run(store).await,
+        let retention = async {
+            match &self.retention {
+                Some(retention) => retention.run(store).await,
                 None => pending().await,
             }
         };
@@ -49,11 +49,11 @@ impl Tasks {
         };
         tokio::select! {
             () = passes => {}
-            () = removal => {}
+            () = retention => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}
-            () = shutdown.clone().out_of_time() => {
-                tracing::warn!("stopped with passes in progress; the next leader goes on with their orders");
+            () = shutdown.clone().grace_elapsed() => {
+                tracing::warn!("stopped with passes in progress; the next leader continues with their orders");
             }
         }
     }

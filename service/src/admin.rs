@@ -51,6 +51,6 @@ async fn readyz(State(check): State<ReadyCheck>) -> (StatusCode, String) {
     match tokio::time::timeout(CHECK_TIMEOUT, check()).await {
         Ok(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
         Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the check took too long\n".to_owned()),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the check timed out\n".to_owned()),
     }
 }

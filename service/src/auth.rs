@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::Problem;
 
 /// How long the result of a TokenReview is cached. A revoked token works for at most this long.
-const BELIEVED_FOR: Duration = Duration::from_secs(30);
+const RESULT_TTL: Duration = Duration::from_secs(30);
 
 /// How long a TokenReview may take.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,14 +28,14 @@ pub struct Authenticator {
     audience: String,
     /// The results, by the hash of the token, so that no token is stored. `None`: not
     /// authenticated.
-    verdicts: Cache<[u8; 32], Option<Arc<str>>>,
+    results: Cache<[u8; 32], Option<Arc<str>>>,
 }
 
 impl Authenticator {
     /// Creates an authenticator that accepts tokens for this audience.
     pub fn new(client: Client, audience: String) -> Self {
-        let verdicts = Cache::builder().max_capacity(1000).time_to_live(BELIEVED_FOR).build();
-        Authenticator { reviews: Api::all(client), audience, verdicts }
+        let results = Cache::builder().max_capacity(1000).time_to_live(RESULT_TTL).build();
+        Authenticator { reviews: Api::all(client), audience, results }
     }
 
     /// Allows the call if its bearer token belongs to one of the `allowed` accounts
@@ -51,17 +51,17 @@ impl Authenticator {
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(|| unauthorized("this call is for the order services only: it needs a service-account token"))?;
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let verdict = self.verdicts.try_get_with(hash, self.review(token)).await;
-        let account = verdict
+        let result = self.results.try_get_with(hash, self.review(token)).await;
+        let account = result
             .map_err(|error: Arc<ReviewError>| {
-                tracing::warn!(%error, "cannot check a token");
+                tracing::warn!(%error, "cannot review a token");
                 Problem::unavailable("the caller's token cannot be checked now")
             })?
             .ok_or_else(|| unauthorized("the token is not valid for this service"))?;
         if allowed.contains(&&*account) {
             Ok(())
         } else {
-            tracing::warn!(%account, "refused a call");
+            tracing::warn!(%account, "refused a call of this account");
             Err(Problem::new(StatusCode::FORBIDDEN, format!("{account} may not make this call")))
         }
     }
@@ -72,17 +72,17 @@ impl Authenticator {
             ..TokenReview::default()
         };
         let params = PostParams::default();
-        let answer = tokio::time::timeout(REVIEW_TIMEOUT, self.reviews.create(&params, &review)).await??;
-        let status = answer.status.unwrap_or_default();
-        let for_us = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
+        let reviewed = tokio::time::timeout(REVIEW_TIMEOUT, self.reviews.create(&params, &review)).await??;
+        let status = reviewed.status.unwrap_or_default();
+        let is_for_this_service = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
         let name = status.user.and_then(|user| user.username);
-        Ok(name.filter(|_| for_us && status.authenticated == Some(true)).map(Arc::from))
+        Ok(name.filter(|_| is_for_this_service && status.authenticated == Some(true)).map(Arc::from))
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum ReviewError {
-    #[error("the API server did not answer a TokenReview in time")]
+    #[error("the API server did not respond to a TokenReview in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
     #[error("TokenReview: {0}")]
     Kube(#[from] kube::Error),

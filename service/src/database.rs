@@ -14,7 +14,7 @@ use sqlx::{
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that was idle for longer than this is tested before it is used.
-const IDLE: Duration = Duration::from_secs(1);
+const MAX_UNTESTED_IDLE: Duration = Duration::from_secs(1);
 
 /// The kind of a [`Database`]. The kinds differ only in the migrations, in the settings of a
 /// connection and in how a write transaction begins.
@@ -54,13 +54,13 @@ impl Database {
     /// message never shows the URL, which may contain a password.
     pub async fn open(url: &str, max_connections: u32, migrations: Migrations) -> anyhow::Result<Self> {
         sqlx::any::install_default_drivers();
-        let kind = kind_of(url)?;
+        let kind = parse_kind(url)?;
         let url = match kind {
-            Kind::Sqlite => with_creation(url),
+            Kind::Sqlite => create_if_missing(url),
             Kind::Postgres => url.to_owned(),
         };
         let options = AnyConnectOptions::from_str(&url)
-            .context("DATABASE_URL cannot be read")?
+            .context("DATABASE_URL cannot be parsed")?
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
@@ -75,7 +75,7 @@ impl Database {
                     // tries to roll it back again, fails, and treats the connection as in a
                     // transaction forever.
                     let is_usable = !connection.is_in_transaction();
-                    Ok(is_usable && (metadata.idle_for < IDLE || connection.ping().await.is_ok()))
+                    Ok(is_usable && (metadata.idle_for < MAX_UNTESTED_IDLE || connection.ping().await.is_ok()))
                 })
             })
             .after_connect(move |connection, _| {
@@ -133,7 +133,7 @@ pub fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-fn kind_of(url: &str) -> anyhow::Result<Kind> {
+fn parse_kind(url: &str) -> anyhow::Result<Kind> {
     match url.split(':').next() {
         Some("sqlite") => Ok(Kind::Sqlite),
         Some("postgres" | "postgresql") => Ok(Kind::Postgres),
@@ -141,7 +141,7 @@ fn kind_of(url: &str) -> anyhow::Result<Kind> {
     }
 }
 
-fn with_creation(url: &str) -> String {
+fn create_if_missing(url: &str) -> String {
     if url.contains("mode=") {
         return url.to_owned();
     }

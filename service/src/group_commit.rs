@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 /// The maximum number of requests in a batch.
-const TOGETHER: usize = 64;
+const MAX_BATCH: usize = 64;
 
 /// The capacity of the queue. If the queue is full, a caller waits until there is room for its
 /// request.
@@ -23,99 +23,99 @@ const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A handle to a task that executes requests in batches, with one statement per batch.
 #[derive(Debug)]
-pub struct GroupCommit<Request, Answer> {
-    queue: mpsc::Sender<Waiting<Request, Answer>>,
+pub struct GroupCommit<Request, Output> {
+    queue: mpsc::Sender<QueuedRequest<Request, Output>>,
 }
 
-impl<Request, Answer> Clone for GroupCommit<Request, Answer> {
+impl<Request, Output> Clone for GroupCommit<Request, Output> {
     fn clone(&self) -> Self {
         GroupCommit { queue: self.queue.clone() }
     }
 }
 
-/// A queued request, and the channel for its answer. The answer is `None` if the statement did
+/// A queued request, and the channel for its output. The output is `None` if the statement did
 /// nothing for the request.
 #[derive(Debug)]
-struct Waiting<Request, Answer> {
+struct QueuedRequest<Request, Output> {
     request: Request,
-    answer: oneshot::Sender<Result<Option<Answer>, sqlx::Error>>,
+    sender: oneshot::Sender<Result<Option<Output>, sqlx::Error>>,
 }
 
-impl<Request: Send + 'static, Answer: Send + 'static> GroupCommit<Request, Answer> {
+impl<Request: Send + 'static, Output: Send + 'static> GroupCommit<Request, Output> {
     /// Starts the task for this statement. The task ends when the last clone of the handle is
-    /// dropped. The statement returns each answer with the index of its request in the batch, and
+    /// dropped. The statement returns each output with the index of its request in the batch, and
     /// omits the requests for which it did nothing. Call this within a Tokio runtime.
     pub fn new<Statement>(statement: impl Fn(Vec<Request>) -> Statement + Send + 'static) -> Self
     where
-        Statement: Future<Output = Result<Vec<(usize, Answer)>, sqlx::Error>> + Send + 'static,
+        Statement: Future<Output = Result<Vec<(usize, Output)>, sqlx::Error>> + Send + 'static,
     {
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(statement, waiting));
+        let (queue, requests) = mpsc::channel(QUEUE);
+        tokio::spawn(run(statement, requests));
         GroupCommit { queue }
     }
 
-    /// Executes a request and returns the statement's answer. Returns `None` if the statement did
+    /// Executes a request and returns the statement's output. Returns `None` if the statement did
     /// nothing for the request, or if this is not known.
     ///
     /// # Errors
     /// If the database does not respond within six seconds, or the statement panics. Whether the
     /// request was executed is then not known.
-    pub async fn ask(&self, request: Request) -> Result<Option<Answer>, sqlx::Error> {
-        let asked = async {
-            let (answer, answered) = oneshot::channel();
-            self.queue.send(Waiting { request, answer }).await.map_err(|_| sqlx::Error::WorkerCrashed)?;
-            answered.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    pub async fn execute(&self, request: Request) -> Result<Option<Output>, sqlx::Error> {
+        let executing = async {
+            let (sender, receiver) = oneshot::channel();
+            self.queue.send(QueuedRequest { request, sender }).await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+            receiver.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
         };
-        tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        tokio::time::timeout(TIMEOUT, executing).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 }
 
 /// Executes one statement at a time, each with the requests that arrived during the previous
 /// statement.
-async fn run<Request, Answer, Statement>(
+async fn run<Request, Output, Statement>(
     statement: impl Fn(Vec<Request>) -> Statement,
-    mut waiting: mpsc::Receiver<Waiting<Request, Answer>>,
+    mut queue: mpsc::Receiver<QueuedRequest<Request, Output>>,
 ) where
-    Statement: Future<Output = Result<Vec<(usize, Answer)>, sqlx::Error>>,
+    Statement: Future<Output = Result<Vec<(usize, Output)>, sqlx::Error>>,
 {
-    let mut together = Vec::new();
-    while waiting.recv_many(&mut together, TOGETHER).await > 0 {
-        // A caller that gave up receives no answer, so its request is not executed.
-        together.retain(|waiting| !waiting.answer.is_closed());
-        if together.is_empty() {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        // A caller that gave up receives no output, so its request is not executed.
+        batch.retain(|queued| !queued.sender.is_closed());
+        if batch.is_empty() {
             continue;
         }
-        let (requests, mut asking): (Vec<_>, Vec<_>) =
-            together.drain(..).map(|waiting| (waiting.request, Some(waiting.answer))).unzip();
+        let (requests, mut senders): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|queued| (queued.request, Some(queued.sender))).unzip();
         // A panic is a bug, as in a handler. The callers of this batch receive an error, and later
         // batches continue.
         let statement = AssertUnwindSafe(statement(requests)).catch_unwind();
-        let unknown: Option<fn() -> sqlx::Error> = match tokio::time::timeout(TIMEOUT, statement).await {
-            Ok(Ok(Ok(answers))) => {
-                for (place, answer) in answers {
-                    if let Some(asking) = asking.get_mut(place).and_then(Option::take) {
-                        let _ = asking.send(Ok(Some(answer)));
+        let error: Option<fn() -> sqlx::Error> = match tokio::time::timeout(TIMEOUT, statement).await {
+            Ok(Ok(Ok(outputs))) => {
+                for (index, output) in outputs {
+                    if let Some(sender) = senders.get_mut(index).and_then(Option::take) {
+                        let _ = sender.send(Ok(Some(output)));
                     }
                 }
                 None
             }
             // One of the requests is a special case, or the database is unavailable. Each caller
-            // finds out by itself.
+            // executes its request alone.
             Ok(Ok(Err(error))) => {
-                tracing::debug!(%error, requests = asking.len(), "not done together");
+                tracing::debug!(%error, requests = senders.len(), "a batch failed; its requests are executed one by one");
                 None
             }
             Ok(Err(_)) => {
-                tracing::error!(requests = asking.len(), "a statement panicked");
+                tracing::error!(requests = senders.len(), "a statement panicked");
                 Some(|| sqlx::Error::WorkerCrashed)
             }
             Err(_) => {
-                tracing::warn!(requests = asking.len(), "the database does not answer");
+                tracing::warn!(requests = senders.len(), "the database does not respond");
                 Some(|| sqlx::Error::PoolTimedOut)
             }
         };
-        for asking in asking.into_iter().flatten() {
-            let _ = asking.send(unknown.map_or(Ok(None), |error| Err(error())));
+        for sender in senders.into_iter().flatten() {
+            let _ = sender.send(error.map_or(Ok(None), |error| Err(error())));
         }
     }
 }
@@ -134,26 +134,26 @@ mod tests {
     /// Statements that double even numbers, omit odd numbers and fail at 13.
     fn doubling() -> (Statements, GroupCommit<i32, i32>) {
         let statements = Statements::default();
-        let seen = statements.clone();
+        let executed = statements.clone();
         let commit = GroupCommit::new(move |numbers: Vec<i32>| {
-            seen.lock().unwrap().push(numbers.clone());
-            let doubled = numbers.iter().enumerate().filter(|(_, n)| **n % 2 == 0).map(|(place, n)| (place, 2 * n)).rev();
-            let answer = if numbers.contains(&13) { Err(sqlx::Error::RowNotFound) } else { Ok(doubled.collect()) };
+            executed.lock().unwrap().push(numbers.clone());
+            let doubled = numbers.iter().enumerate().filter(|(_, n)| **n % 2 == 0).map(|(index, n)| (index, 2 * n)).rev();
+            let output = if numbers.contains(&13) { Err(sqlx::Error::RowNotFound) } else { Ok(doubled.collect()) };
             async {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                answer
+                output
             }
         });
         (statements, commit)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_during_a_statement_goes_into_the_next_and_each_has_its_own_answer() {
+    async fn requests_that_arrive_during_a_statement_form_the_next_batch_and_each_has_its_own_output() {
         let (statements, commit) = doubling();
-        let first = commit.ask(0);
+        let first = commit.execute(0);
         let others = async {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            join_all((1..=100).map(|n| commit.ask(n))).await
+            join_all((1..=100).map(|n| commit.execute(n))).await
         };
         let (first, others) = tokio::join!(first, others);
         assert_eq!(first.unwrap(), Some(0));
@@ -165,13 +165,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_begun_for_who_gave_up() {
+    async fn the_request_of_a_caller_that_gave_up_is_not_executed() {
         let (statements, commit) = doubling();
-        let first = commit.ask(2);
+        let first = commit.execute(2);
         let others = async {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let gave_up = tokio::time::timeout(Duration::from_millis(5), commit.ask(4)).await;
-            (gave_up.is_err(), commit.ask(6).await.unwrap())
+            let gave_up = tokio::time::timeout(Duration::from_millis(5), commit.execute(4)).await;
+            (gave_up.is_err(), commit.execute(6).await.unwrap())
         };
         let (first, others) = tokio::join!(first, others);
         assert_eq!((first.unwrap(), others), (Some(4), (true, Some(12))));
@@ -179,29 +179,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_statement_that_hangs_is_an_error_and_not_the_end() {
+    async fn a_statement_that_hangs_fails_and_later_batches_continue() {
         let commit = GroupCommit::new(|numbers: Vec<u64>| async move {
             tokio::time::sleep(Duration::from_secs(numbers[0])).await;
             Ok(vec![(0, "done")])
         });
-        let began = tokio::time::Instant::now();
-        let behind = async {
+        let start = tokio::time::Instant::now();
+        let queued = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            commit.ask(3600).await
+            commit.execute(3600).await
         };
-        let (hangs, behind) = tokio::join!(commit.ask(3600), behind);
-        assert!(matches!((hangs, behind), (Err(sqlx::Error::PoolTimedOut), Err(sqlx::Error::PoolTimedOut))));
-        assert!(began.elapsed() < Duration::from_secs(8), "nobody waits for two statements that hang");
-        assert_eq!(commit.ask(0).await.unwrap(), Some("done"));
+        let (hanging, queued) = tokio::join!(commit.execute(3600), queued);
+        assert!(matches!((hanging, queued), (Err(sqlx::Error::PoolTimedOut), Err(sqlx::Error::PoolTimedOut))));
+        assert!(start.elapsed() < Duration::from_secs(8), "no caller waits for two statements that hang");
+        assert_eq!(commit.execute(0).await.unwrap(), Some("done"));
     }
 
     #[tokio::test]
-    async fn a_statement_that_panics_is_an_error_and_not_the_end() {
+    async fn a_statement_that_panics_fails_and_later_batches_continue() {
         let commit = GroupCommit::new(|numbers: Vec<u64>| async move {
-            assert_eq!(numbers, [0], "planted");
+            assert_eq!(numbers, [0], "a deliberate panic");
             Ok(vec![(0, "done")])
         });
-        assert!(matches!(commit.ask(1).await, Err(sqlx::Error::WorkerCrashed)));
-        assert_eq!(commit.ask(0).await.unwrap(), Some("done"));
+        assert!(matches!(commit.execute(1).await, Err(sqlx::Error::WorkerCrashed)));
+        assert_eq!(commit.execute(0).await.unwrap(), Some("done"));
     }
 }

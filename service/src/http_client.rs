@@ -17,10 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The service was not reached, the connection broke, or the call timed out.
-    #[error("{}", causes(.0))]
+    #[error("{}", error_chain(.0))]
     Transport(#[from] reqwest::Error),
     /// The response is larger than any valid response.
-    #[error("the answer is larger than {0} bytes")]
+    #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
     /// The service-account token could not be read.
     #[error("service-account token: {0}")]
@@ -50,17 +50,17 @@ pub struct Peer {
     client: Client,
     url: String,
     token: Option<TokenFile>,
-    max_answer: usize,
+    max_response: usize,
 }
 
 impl Peer {
     /// Creates a peer for the service at this URL. Each call carries the token, if there is one.
-    /// `timeout` limits each call, and `max_answer` limits its response, in bytes.
+    /// `timeout` limits each call, and `max_response` limits its response, in bytes.
     ///
     /// # Errors
     /// If the HTTP client cannot be created.
-    pub fn new(url: &str, token: Option<TokenFile>, timeout: Duration, max_answer: usize) -> Result<Self, reqwest::Error> {
-        Ok(Peer { client: client(timeout)?, url: url.trim_end_matches('/').to_owned(), token, max_answer })
+    pub fn new(url: &str, token: Option<TokenFile>, timeout: Duration, max_response: usize) -> Result<Self, reqwest::Error> {
+        Ok(Peer { client: client(timeout)?, url: url.trim_end_matches('/').to_owned(), token, max_response })
     }
 
     /// Builds a request to this path, for [`Self::send`] or [`Self::exchange`].
@@ -87,7 +87,7 @@ impl Peer {
         }
         let mut response = request.send().await?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        Ok((status, headers, body(response, self.max_answer).await?))
+        Ok((status, headers, body(response, self.max_response).await?))
     }
 }
 
@@ -108,7 +108,7 @@ pub async fn body(mut response: Response, limit: usize) -> Result<Bytes, CallErr
 
 /// The message of an error with its causes. reqwest's own message, "error sending request", does
 /// not name the cause.
-fn causes(error: &reqwest::Error) -> String {
+fn error_chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -24,8 +24,8 @@ impl IdempotencyKey {
     /// Parses a key. Returns `None` if the text is not a valid key.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        let well_formed = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
-        well_formed.then(|| IdempotencyKey(text.to_owned()))
+        let is_valid = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+        is_valid.then(|| IdempotencyKey(text.to_owned()))
     }
 
     fn from_parts(parts: &Parts) -> Result<Option<Self>, Problem> {

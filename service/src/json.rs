@@ -81,12 +81,12 @@ fn read<T: DeserializeOwned>(body: &[u8], shape: Shape) -> Result<T, Problem> {
     // error that follows it.
     let json: &RawValue = serde_json::from_str(text).map_err(|error| explain(&error, None))?;
     // serde would also read a struct from an array of its fields' values.
-    let (start, wanted) = match shape {
+    let (start, detail) = match shape {
         Shape::Object => ('{', "the body must be a JSON object"),
         Shape::Array => ('[', "the body must be a JSON array"),
     };
     if !json.get().starts_with(start) {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, wanted));
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
@@ -121,8 +121,9 @@ fn shorten(text: &str, length: usize) -> String {
 
 /// The field that serde quotes. serde names a missing or unknown field only in its message.
 fn quoted_field(text: &str) -> Option<String> {
-    let about_a_field = ["missing field `", "unknown field `", "duplicate field `"].iter().any(|start| text.starts_with(start));
-    about_a_field.then(|| text.split('`').nth(1).map(str::to_owned)).flatten()
+    let is_about_a_field =
+        ["missing field `", "unknown field `", "duplicate field `"].iter().any(|start| text.starts_with(start));
+    is_about_a_field.then(|| text.split('`').nth(1).map(str::to_owned)).flatten()
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_field_is_422_and_named() {
+    fn an_invalid_field_is_422_and_named() {
         for body in [r#"{"count":"1"}"#, r#"{"count":256}"#, r#"{}"#, r#"{"count":1,"count":2}"#] {
             assert_eq!(problem(body.as_bytes()), (422, Some("count".to_owned())), "{body}");
         }
@@ -161,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_is_read() {
+    fn only_an_object_is_accepted() {
         for body in [&b"[1]"[..], b" [1]", b"1", b"null", b"\"count\""] {
             assert_eq!(problem(body), (422, None), "{body:?}");
         }
     }
 
     #[test]
-    fn of_a_list_only_an_array_is_read_and_the_place_in_it_is_named() {
+    fn a_list_must_be_an_array_and_an_invalid_element_is_named_by_its_index() {
         let read = |body: &[u8]| read::<Vec<Body>>(body, Shape::Array);
         assert_eq!(read(br#"[{"count":1},{"count":2}]"#).map(|list| list.len()), Ok(2));
         for body in [&b"{}"[..], b"1", b"null", b"\"count\""] {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_not_sent_back_at_length() {
+    fn a_response_quotes_only_the_beginning_of_a_long_value() {
         let long = "x".repeat(10_000);
         for body in [format!(r#"{{"count":"{long}"}}"#), format!(r#"{{"{long}":1}}"#)] {
             let problem = read::<Body>(body.as_bytes(), Shape::Object).unwrap_err();

@@ -92,7 +92,7 @@ impl IntoResponse for Problem {
 
 /// The problems that any call between services may return, for the OpenAPI documents.
 #[derive(IntoResponses)]
-#[allow(dead_code, reason = "describes answers")]
+#[allow(dead_code, reason = "describes responses")]
 pub enum ServiceCallProblems {
     /// The request has no token that is valid for this service.
     #[response(status = 401, content_type = "application/problem+json")]

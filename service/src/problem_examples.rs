@@ -53,7 +53,7 @@ mod tests {
     struct Document;
 
     #[test]
-    fn a_problem_s_example_has_the_status_of_its_answer_unless_it_has_one_of_its_own() {
+    fn a_problem_without_an_example_gets_one_with_the_status_of_its_response() {
         let mut document = Document::openapi();
         add(&mut document);
         let document = serde_json::to_value(document).unwrap();

@@ -30,18 +30,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 /// # Errors
 /// 422; the problem names the parameter that is missing, unknown, invalid or repeated.
 pub fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
-    let mut seen = HashSet::new();
-    if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !seen.insert(name.clone())) {
-        return Err(invalid(&name, "give each parameter once"));
+    let mut names = HashSet::new();
+    if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !names.insert(name.clone())) {
+        return Err(invalid(&name, "repeated parameter; send each parameter once"));
     }
     let parameters = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(parameters).map_err(|error| {
-        let (name, why) = (error.path().to_string(), error.inner().to_string());
+        let (name, message) = (error.path().to_string(), error.inner().to_string());
         // A parameter that is missing has no path: serde names it in the message.
-        let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         match missing {
-            Some(name) => invalid(name, &format!("give it, as ?{name}=…")),
-            None => invalid(&name, &unknown_parameter(&why).unwrap_or(why)),
+            Some(name) => invalid(name, &format!("missing parameter; send it as ?{name}=…")),
+            None => invalid(&name, &unknown_parameter(&message).unwrap_or(message)),
         }
     })
 }
@@ -53,10 +53,10 @@ fn unknown_parameter(message: &str) -> Option<String> {
     Some(format!("unknown parameter; the parameters are {}", names.join(", ")))
 }
 
-fn invalid(name: &str, why: &str) -> Problem {
+fn invalid(name: &str, message: &str) -> Problem {
     let name: String = name.chars().take(MAX_NAME).collect();
-    let why: String = why.chars().take(200).collect();
-    Problem::invalid(name.clone(), format!("{name}: {why}"))
+    let message: String = message.chars().take(200).collect();
+    Problem::invalid(name.clone(), format!("{name}: {message}"))
 }
 
 /// The number of rows on a page, from 1 to `MAX`.
@@ -86,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read() {
-        let read_back: Parameters = read("name=%20x&a=-5&limit=100").unwrap();
-        assert_eq!(read_back, Parameters { a: Some(-5), limit: Some(Limit(100)), name: " x".into() });
+    fn parameters_are_parsed() {
+        let parameters: Parameters = read("name=%20x&a=-5&limit=100").unwrap();
+        assert_eq!(parameters, Parameters { a: Some(-5), limit: Some(Limit(100)), name: " x".into() });
         assert_eq!(read::<Parameters>("name=").unwrap(), Parameters::default());
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_invalid_parameter_is_named() {
         for (query, field) in [
             ("", "name"),
             ("name=a&name=b", "name"),

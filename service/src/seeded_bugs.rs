@@ -20,6 +20,6 @@ pub fn is_on(bug: &str) -> bool {
 }
 
 /// Returns a key that differs from this one, and from the key of every other call.
-pub fn another(key: &str) -> String {
+pub fn unique_key(key: &str) -> String {
     format!("{key}-{}", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos())
 }

@@ -25,7 +25,7 @@ use crate::{Problem, shutdown::Shutdown};
 pub const MAX_BODY: usize = 16 * 1024;
 
 /// How much of a larger body is read and discarded before it is refused, in bytes.
-const MAX_DROPPED: usize = 8 * 1024 * 1024;
+const MAX_DISCARDED: usize = 8 * 1024 * 1024;
 
 /// The limits of one server.
 #[derive(Clone, Copy, Debug)]
@@ -56,16 +56,16 @@ pub fn with_bounds_and_body(router: Router, limits: Limits, max_body: usize) -> 
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see the Allow header")
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not allow this method; see the Allow header")
         })
         .layer(
             ServiceBuilder::new()
                 .layer(CatchPanicLayer::custom(|_| Problem::internal(&"a handler panicked").into_response()))
-                .layer(HandleErrorLayer::new(refused))
+                .layer(HandleErrorLayer::new(respond_to_error))
                 .layer(LoadShedLayer::new())
                 .layer(GlobalConcurrencyLimitLayer::new(limits.concurrency))
                 .layer(TimeoutLayer::new(limits.timeout))
-                .layer(from_fn(move |request, next| with_whole_body(request, next, max_body)))
+                .layer(from_fn(move |request, next| read_whole_body(request, next, max_body)))
                 // By default, axum reads no more than 2 MB.
                 .layer(DefaultBodyLimit::disable()),
         )
@@ -73,7 +73,7 @@ pub fn with_bounds_and_body(router: Router, limits: Limits, max_body: usize) -> 
         .layer(metrics)
 }
 
-async fn with_whole_body(request: Request, next: Next, max_body: usize) -> Response {
+async fn read_whole_body(request: Request, next: Next, max_body: usize) -> Response {
     let (parts, body) = request.into_parts();
     match read(body, max_body).await {
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
@@ -85,27 +85,27 @@ async fn with_whole_body(request: Request, next: Next, max_body: usize) -> Respo
 /// would find the connection reset and never receive the response.
 async fn read(body: Body, max_body: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
-    let (mut kept, mut length) = (Vec::new(), 0);
+    let (mut buffer, mut length) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is incomplete: {error}")))?;
         length += chunk.len();
         if length <= max_body {
-            kept.extend_from_slice(&chunk);
-        } else if length > max_body.max(MAX_DROPPED) {
+            buffer.extend_from_slice(&chunk);
+        } else if length > max_body.max(MAX_DISCARDED) {
             break;
         }
     }
     if length > max_body {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes")));
     }
-    Ok(Bytes::from(kept))
+    Ok(Bytes::from(buffer))
 }
 
-async fn refused(error: BoxError) -> Response {
+async fn respond_to_error(error: BoxError) -> Response {
     if error.is::<tower::timeout::error::Elapsed>() {
-        Problem::unavailable("the request took too long").into_response()
+        Problem::unavailable("the request timed out").into_response()
     } else if error.is::<tower::load_shed::error::Overloaded>() {
-        Problem::unavailable("too many requests at once").into_response()
+        Problem::unavailable("too many concurrent requests").into_response()
     } else {
         Problem::internal(&error).into_response()
     }
@@ -118,12 +118,12 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
     // Responses are small and written at once. Nagle's algorithm would only delay them.
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.requested());
     tokio::select! {
         result = serving => if let Err(error) = result { tracing::error!(%error, "the HTTP server failed") },
-        () = shutdown.out_of_time() => tracing::warn!("some requests did not finish in time"),
+        () = shutdown.grace_elapsed() => tracing::warn!("some requests did not finish within the grace period"),
     }
 }

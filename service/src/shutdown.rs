@@ -28,10 +28,10 @@ impl Shutdown {
         tokio::spawn(async move {
             let mut wait = async || tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} };
             wait().await;
-            tracing::info!("asked to stop; finishing what was begun");
+            tracing::info!("shutdown requested; finishing the work in progress");
             let _ = stop.send(true);
             wait().await;
-            tracing::warn!("asked twice; stopping at once");
+            tracing::warn!("shutdown requested again; exiting immediately");
             std::process::exit(130);
         });
         Ok(Shutdown(stopped))
@@ -53,7 +53,11 @@ impl Shutdown {
     /// # Errors
     /// If the listener ends before shutdown is requested. A process that serves but does not listen
     /// would look healthy and receive no messages.
-    pub async fn serve_beside(self, serving: impl Future<Output = ()>, mut listening: JoinHandle<()>) -> anyhow::Result<()> {
+    pub async fn serve_with_listener(
+        self,
+        serving: impl Future<Output = ()>,
+        mut listening: JoinHandle<()>,
+    ) -> anyhow::Result<()> {
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => {}
@@ -66,8 +70,8 @@ impl Shutdown {
         }
         tokio::select! {
             ended = listening => Ok(ended.context("the listener failed")?),
-            () = self.out_of_time() => {
-                tracing::warn!("some messages were not dealt with in time; they come again");
+            () = self.grace_elapsed() => {
+                tracing::warn!("some messages were not handled within the grace period; they are delivered again");
                 Ok(())
             }
         }
@@ -75,7 +79,7 @@ impl Shutdown {
 
     /// Resolves when [`GRACE`] has passed since shutdown was requested. The caller then abandons
     /// the work that is still in progress.
-    pub async fn out_of_time(self) {
+    pub async fn grace_elapsed(self) {
         self.requested().await;
         tokio::time::sleep(GRACE).await;
     }

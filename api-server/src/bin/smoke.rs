@@ -18,14 +18,14 @@ struct Args {
     base_url: String,
 }
 
-struct Shop {
-    client: Client,
+struct ApiClient {
+    http: Client,
     base_url: String,
 }
 
-impl Shop {
+impl ApiClient {
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
-        let mut request = self.client.request(method.clone(), format!("{}{path}", self.base_url));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -36,7 +36,7 @@ impl Shop {
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
-    async fn order(&self, login: &str, amount: i64) -> anyhow::Result<(u16, Value)> {
+    async fn place_order(&self, login: &str, amount: i64) -> anyhow::Result<(u16, Value)> {
         let order = json!({ "login": login, "e_mail": "smoke@example.com", "id_cart": 0, "amount": amount });
         self.call(Method::POST, "/orders/", Some(order)).await
     }
@@ -45,24 +45,26 @@ impl Shop {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let shop =
-        Shop { client: http_client::client(Duration::from_secs(20))?, base_url: args.base_url.trim_end_matches('/').to_owned() };
+    let api = ApiClient {
+        http: http_client::client(Duration::from_secs(20))?,
+        base_url: args.base_url.trim_end_matches('/').to_owned(),
+    };
     let login = format!("smoke-{}", uuid::Uuid::new_v4());
 
-    let (status, _) = shop.call(Method::POST, &format!("/billing/register?login={login}"), None).await?;
+    let (status, _) = api.call(Method::POST, &format!("/billing/register?login={login}"), None).await?;
     ensure!(status == 200, "the account was not opened");
-    let (status, account) = shop.call(Method::POST, "/billing/refill", Some(json!({ "login": login, "balance": 900 }))).await?;
+    let (status, account) = api.call(Method::POST, "/billing/refill", Some(json!({ "login": login, "balance": 900 }))).await?;
     ensure!(status == 200 && account["balance"] == 900.0, "the account was not refilled");
 
-    let (status, order) = shop.order(&login, 100).await?;
-    ensure!(status == 200 && order["status"] == 1, "the order that can be paid was not");
-    let (status, order) = shop.order(&login, 1000).await?;
+    let (status, order) = api.place_order(&login, 100).await?;
+    ensure!(status == 200 && order["status"] == 1, "the order that can be paid was not paid");
+    let (status, order) = api.place_order(&login, 1000).await?;
     ensure!(status == 400 && order["status"] == 0, "the order that cannot be paid was not refused");
 
-    let (_, account) = shop.call(Method::GET, &format!("/billing/account/{login}"), None).await?;
-    ensure!(account["balance"] == 800.0, "the balance is not what is left");
-    let (_, messages) = shop.call(Method::GET, &format!("/notify/log/{login}"), None).await?;
-    ensure!(messages.as_array().is_some_and(|messages| messages.len() == 2), "there are not two messages");
+    let (_, account) = api.call(Method::GET, &format!("/billing/account/{login}"), None).await?;
+    ensure!(account["balance"] == 800.0, "the balance is not 800.00");
+    let (_, messages) = api.call(Method::GET, &format!("/notify/log/{login}"), None).await?;
+    ensure!(messages.as_array().is_some_and(|messages| messages.len() == 2), "the message log does not have two messages");
 
     println!("1 order paid, 1 order refused: the order service works");
     Ok(())

@@ -13,9 +13,9 @@ use super::{
     orders::{OrderView, read_id},
 };
 use crate::{
-    changes::{Asked, Awaited},
+    changes::{ChangeResult, TargetState},
+    order_cache::OrderState,
     order_id::OrderId,
-    outcome,
     prefer::Prefer,
 };
 
@@ -37,7 +37,7 @@ use crate::{
         (status = 202, description = "The cancellation is requested, and not complete yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was refused: there is nothing to cancel", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn cancel(
@@ -46,7 +46,7 @@ pub(super) async fn cancel(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&app, id, app.orders.cancel(id).await?, prefer).await
+    respond(&app, id, app.orders.cancel(id).await?, prefer).await
 }
 
 /// Charge a refused order again.
@@ -67,7 +67,7 @@ pub(super) async fn cancel(
         (status = 202, description = "The attempt is requested, and not decided yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was not refused for insufficient funds or a missing account, or it was deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn retry(
@@ -76,7 +76,7 @@ pub(super) async fn retry(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&app, id, app.orders.retry(id).await?, prefer).await
+    respond(&app, id, app.orders.retry(id).await?, prefer).await
 }
 
 /// Send the customer's message again.
@@ -93,10 +93,10 @@ pub(super) async fn retry(
     ),
     responses(
         (status = 200, description = "The delivery was tried: see `message_state`", body = OrderView),
-        (status = 202, description = "The message is requested again, and its delivery is still being tried", body = OrderView),
+        (status = 202, description = "The message is requested again, and its delivery is in progress", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The message was sent, its delivery is still being tried, or the order was deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 409, description = "The message was sent, its delivery is in progress, or the order was deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn resend(
@@ -105,25 +105,25 @@ pub(super) async fn resend(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    answer(&app, id, app.orders.resend(id).await?, prefer).await
+    respond(&app, id, app.orders.resend(id).await?, prefer).await
 }
 
 /// Responds with the order once the change is complete, or with its current state when the wait
 /// ends.
-async fn answer(app: &AppState, id: OrderId, asked: Asked, prefer: Prefer) -> Result<Response, Problem> {
-    let (subscription, awaited) = match asked {
-        Asked::Done(order) => return Ok(Json(OrderView::from(&*order)).into_response()),
-        Asked::Underway { subscription, awaited } => (subscription, awaited),
+async fn respond(app: &AppState, id: OrderId, result: ChangeResult, prefer: Prefer) -> Result<Response, Problem> {
+    let (subscription, target) = match result {
+        ChangeResult::Complete(order) => return Ok(Json(OrderView::from(&*order)).into_response()),
+        ChangeResult::InProgress { subscription, target } => (subscription, target),
     };
     if !prefer.respond_async {
         let deadline = Instant::now() + prefer.wait.unwrap_or(app.wait);
-        subscription.wait_for(|state| awaited.is(state), deadline, app.mail_wait).await;
+        subscription.wait_for(|state| target.is_reached(state), deadline, app.mail_wait).await;
     }
     let order = app.orders.get(id).await?;
-    let code = status_code(awaited, outcome::State::of(&order));
+    let code = status_code(target, OrderState::of(&order));
     Ok((code, Json(OrderView::from(&order))).into_response())
 }
 
-fn status_code(awaited: Awaited, state: outcome::State) -> StatusCode {
-    if awaited.is(state) { StatusCode::OK } else { StatusCode::ACCEPTED }
+fn status_code(target: TargetState, state: OrderState) -> StatusCode {
+    if target.is_reached(state) { StatusCode::OK } else { StatusCode::ACCEPTED }
 }

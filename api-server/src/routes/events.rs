@@ -20,26 +20,26 @@ use super::{
     AppState,
     orders::{OrderView, read_id},
 };
-use crate::{order_id::OrderId, outcome::Subscription};
+use crate::{order_cache::Subscription, order_id::OrderId};
 
 /// The maximum number of concurrent streams.
 pub const MAX_STREAMS: usize = 1000;
 
 /// The maximum duration of one stream. Clients reconnect by themselves.
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_DURATION: Duration = Duration::from_secs(300);
 
 /// After this time without a change from the watch, a stream reads the order itself. A thousand
-/// streams may do so, therefore rarely: normally, the watch shows the changes.
-const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// streams may do so, so the interval is long: normally, the watch shows the changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The state of one stream.
-struct Following {
+struct EventStream {
     app: AppState,
     id: OrderId,
     subscription: Subscription,
-    /// The digest of the state that the client has.
-    told: String,
-    ends: Instant,
+    /// The `id` of the last event that the client received.
+    last_event_id: String,
+    deadline: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -60,7 +60,7 @@ struct Following {
     responses(
         (status = 200, description = "The order, whenever it changes", body = String, content_type = "text/event-stream"),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer, or too many clients follow orders already; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not respond, or too many clients follow orders already; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn events(
@@ -72,52 +72,52 @@ pub(super) async fn events(
     let permit = app.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("too many clients follow orders already; try again later"))?;
     // Subscribe before the order is read, so that no change in between is missed.
-    let subscription = app.orders.outcomes.subscribe(&id.resource_name());
+    let subscription = app.orders.cache.subscribe(&id.resource_name());
     app.orders.get(id).await?;
-    let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let following = Following { app, id, subscription, told, ends: Instant::now() + LONGEST, _permit: permit };
-    Ok(Sse::new(stream::unfold(Some(following), next)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+    let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let events = EventStream { app, id, subscription, last_event_id, deadline: Instant::now() + MAX_DURATION, _permit: permit };
+    Ok(Sse::new(stream::unfold(Some(events), next_event)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
 /// Returns the next event, and the state of the stream if the order is not finished.
-async fn next(following: Option<Following>) -> Option<(Result<Event, Infallible>, Option<Following>)> {
-    let mut following = following?;
-    let shutdown = following.app.shutdown.clone();
+async fn next_event(events: Option<EventStream>) -> Option<(Result<Event, Infallible>, Option<EventStream>)> {
+    let mut events = events?;
+    let shutdown = events.app.shutdown.clone();
     loop {
-        if following.ends <= Instant::now() || shutdown.is_requested() {
+        if events.deadline <= Instant::now() || shutdown.is_requested() {
             return None;
         }
         // If the order store does not respond now, it may respond later. The client waits
         // meanwhile.
-        if let Ok(order) = following.app.orders.get(following.id).await {
-            let shown = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
-            let (state, finished) = (digest(&shown), is_finished(&order));
-            if state != following.told {
-                following.told = state.clone();
-                let event = Event::default().event("order").id(state).data(shown);
-                return Some((Ok(event), (!finished).then_some(following)));
+        if let Ok(order) = events.app.orders.get(events.id).await {
+            let data = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
+            let (event_id, is_finished) = (digest(&data), is_finished(&order));
+            if event_id != events.last_event_id {
+                events.last_event_id = event_id.clone();
+                let event = Event::default().event("order").id(event_id).data(data);
+                return Some((Ok(event), (!is_finished).then_some(events)));
             }
-            if finished {
+            if is_finished {
                 return None;
             }
         }
         tokio::select! {
-            () = following.subscription.changed(LOOK_INTERVAL) => {}
+            () = events.subscription.changed(POLL_INTERVAL) => {}
             () = shutdown.clone().requested() => return None,
         }
     }
 }
 
-/// Identifies a state that is shown. (The version of the resource also counts changes that are not
-/// shown here.)
-fn digest(shown: &str) -> String {
-    Sha256::digest(shown)[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+/// Identifies the data of an event. (The version of the resource also counts changes that the data
+/// does not show.)
+fn digest(data: &str) -> String {
+    Sha256::digest(data)[..12].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the order is decided, and its message is sent or given up. An order whose requested
 /// cancellation is not complete is not finished.
 fn is_finished(order: &Order) -> bool {
     let status: OrderStatus = order.status.clone().unwrap_or_default();
-    let to_be_refunded = order.spec.cancel_requested == Some(true) && status.outcome() == Outcome::Paid;
-    !status.is_charge_open() && status.is_notification_final() && !to_be_refunded
+    let needs_refund = order.spec.cancel_requested == Some(true) && status.outcome() == Outcome::Paid;
+    !status.is_charge_open() && status.is_notification_final() && !needs_refund
 }

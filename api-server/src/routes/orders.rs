@@ -21,9 +21,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use crate::{
     listing::{Cursor, Filter},
+    order_cache::OrderState,
     order_id::OrderId,
     orders::NewOrder,
-    outcome,
     prefer::Prefer,
 };
 
@@ -60,8 +60,8 @@ pub(super) struct OrderRequest {
 
 fn deadline_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let seconds = Option::<i64>::deserialize(deserializer)?;
-    let valid = seconds.is_none_or(|seconds| (1..=MAX_SECONDS).contains(&seconds));
-    if valid { Ok(seconds) } else { Err(de::Error::custom(format!("must be between 1 and {MAX_SECONDS}"))) }
+    let is_valid = seconds.is_none_or(|seconds| (1..=MAX_SECONDS).contains(&seconds));
+    if is_valid { Ok(seconds) } else { Err(de::Error::custom(format!("must be between 1 and {MAX_SECONDS}"))) }
 }
 
 fn positive_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
@@ -75,7 +75,7 @@ fn cart_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> 
 
 /// The outcome of a placed order.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OrderAnswer {
+pub(super) struct OrderResponse {
     /// The order's number.
     #[schema(minimum = 1, maximum = 9007199254740991_i64, example = 14)]
     id: i64,
@@ -96,22 +96,22 @@ pub(super) struct OrderAnswer {
     tag = "orders",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key refers to the same order: 1 to 255 visible ASCII characters, unique per login"),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once. `wait=N`: wait at most N seconds (default 10, maximum 60)")
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 immediately. `wait=N`: wait at most N seconds (default 10, maximum 60)")
     ),
     request_body = OrderRequest,
     responses(
-        (status = 200, description = "Charged", body = OrderAnswer, example = json!({"id": 14, "status": 1})),
+        (status = 200, description = "Charged", body = OrderResponse, example = json!({"id": 14, "status": 1})),
         (status = 400, description = "Refused: the balance is less than the amount. (Malformed JSON is also answered 400, with a problem.)", content(
-            (OrderAnswer = "application/json", example = json!({"id": 15, "status": 0})),
+            (OrderResponse = "application/json", example = json!({"id": 15, "status": 0})),
             (Problem = "application/problem+json", example = json!({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the body is not valid JSON: EOF while parsing an object"}))
         )),
-        (status = 202, description = "Not decided yet", body = OrderAnswer, headers(("Location" = String, description = "URL of the order, which shows the outcome")), example = json!({"id": 16, "status": 2})),
+        (status = 202, description = "Not decided yet", body = OrderResponse, headers(("Location" = String, description = "URL of the order, which shows the outcome")), example = json!({"id": 16, "status": 2})),
         (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The order was deleted before it was decided", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, unknown or invalid, or the Idempotency-Key was used for another order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn create(
@@ -130,31 +130,37 @@ pub(super) async fn create(
     };
     let placed = app.orders.place(&new, key.as_ref()).await?;
     if prefer.respond_async {
-        return Ok(answer(StatusCode::ACCEPTED, placed.id, 2));
+        return Ok(respond(StatusCode::ACCEPTED, placed.id, 2));
     }
     match placed.subscription.wait(deadline, app.mail_wait).await {
-        outcome::State::Undecided => Ok(answer(StatusCode::ACCEPTED, placed.id, 2)),
-        outcome::State::Deleted => {
+        OrderState::Undecided => Ok(respond(StatusCode::ACCEPTED, placed.id, 2)),
+        OrderState::Deleted => {
             Err(Problem::new(StatusCode::GONE, "the order was deleted before it was decided").with_id(placed.id.number()))
         }
-        outcome::State::Decided { outcome, .. } => decided(placed.id, outcome),
+        OrderState::Decided { outcome, .. } => respond_with_outcome(placed.id, outcome),
     }
 }
 
-fn decided(id: OrderId, outcome: Outcome) -> Result<Response, Problem> {
+fn respond_with_outcome(id: OrderId, outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
-        Outcome::Paid => Ok(answer(StatusCode::OK, id, 1)),
-        Outcome::Undecided | Outcome::Unknown => Ok(answer(StatusCode::ACCEPTED, id, 2)),
+        Outcome::Paid => Ok(respond(StatusCode::OK, id, 1)),
+        Outcome::Undecided | Outcome::Unknown => Ok(respond(StatusCode::ACCEPTED, id, 2)),
         Outcome::Refused(Refusal::AccountNotFound) => {
             let problem = Problem::not_found("there is no account with this login; register it first. Nothing was charged");
             Err(Problem { field: Some("login".to_owned()), ..problem }.with_id(id.number()))
         }
-        Outcome::Refused(_) => Ok(answer(StatusCode::BAD_REQUEST, id, 0)),
+        Outcome::Refused(
+            Refusal::InsufficientFunds
+            | Refusal::Cancelled
+            | Refusal::DeadlineExceeded
+            | Refusal::Refunded
+            | Refusal::InvalidOrder,
+        ) => Ok(respond(StatusCode::BAD_REQUEST, id, 0)),
     }
 }
 
-fn answer(code: StatusCode, id: OrderId, status: u8) -> Response {
-    let mut response = (code, Json(OrderAnswer { id: id.number(), status })).into_response();
+fn respond(code: StatusCode, id: OrderId, status: u8) -> Response {
+    let mut response = (code, Json(OrderResponse { id: id.number(), status })).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/orders/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -273,7 +279,7 @@ impl From<&orders_crds::HistoryEntry> for HistoryEntry {
     responses(
         (status = 200, description = "The order with its state, reason and history", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn show(
@@ -342,7 +348,7 @@ pub(super) struct OrderPage {
     responses(
         (status = 200, description = "A page of orders", body = OrderPage),
         (status = 422, description = "A parameter is invalid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The archive does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The archive does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<OrderPage>, Problem> {
@@ -359,8 +365,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_have_the_bodies_of_the_contract() {
-        let body = serde_json::to_string(&OrderAnswer { id: 14, status: 1 }).unwrap();
+    fn a_response_has_the_body_of_the_contract() {
+        let body = serde_json::to_string(&OrderResponse { id: 14, status: 1 }).unwrap();
         assert_eq!(body, r#"{"id":14,"status":1}"#);
     }
 }

@@ -24,12 +24,12 @@ use super::AppState;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum size of a response, in bytes. A thousand messages of the maximum length fit in.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+const MAX_RESPONSE: usize = 16 * 1024 * 1024;
 
 /// The headers that are passed from the client's request to the service, and back with the
 /// response.
 const REQUEST_HEADERS: [&str; 2] = ["content-type", IDEMPOTENCY_KEY];
-const ANSWER_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+const RESPONSE_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
 /// A service whose calls are proxied.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Service {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new(name: &'static str, url: &str, token: Option<TokenFile>) -> Result<Self, reqwest::Error> {
-        Ok(Service { name, peer: Peer::new(url, token, TIMEOUT, MAX_ANSWER)? })
+        Ok(Service { name, peer: Peer::new(url, token, TIMEOUT, MAX_RESPONSE)? })
     }
 
     async fn forward(&self, call: Call<'_>) -> Result<Response, Problem> {
@@ -63,9 +63,9 @@ impl Service {
             }
         }
         let (status, headers, body) = self.peer.exchange(request).await.map_err(|error| {
-            tracing::warn!(service = self.name, %error, "no answer");
+            tracing::warn!(service = self.name, %error, "the service does not respond");
             Problem::unavailable(format!(
-                "the {} service does not answer now; whether the call had its effect is not known. Repeat it with the same Idempotency-Key, or look first",
+                "the {} service does not respond; it is unknown whether the call had its effect. Repeat it with the same Idempotency-Key, or check the effect first",
                 self.name
             ))
         })?;
@@ -74,13 +74,13 @@ impl Service {
             tracing::error!(service = self.name, %status, "the service refuses the token of the api-server");
             return Err(Problem::unavailable(format!("the {} service cannot be used now; see the log", self.name)));
         }
-        let mut answer = Response::builder().status(status);
-        for name in ANSWER_HEADERS {
+        let mut response = Response::builder().status(status);
+        for name in RESPONSE_HEADERS {
             if let Some(value) = headers.get(&name) {
-                answer = answer.header(name, value);
+                response = response.header(name, value);
             }
         }
-        answer.body(Body::from(body)).map_err(|error| Problem::internal(&error))
+        response.body(Body::from(body)).map_err(|error| Problem::internal(&error))
     }
 }
 
@@ -97,7 +97,7 @@ impl Service {
         (status = 200, description = "Opened", body = Account),
         (status = 409, description = "Registered already", body = Problem, content_type = CONTENT_TYPE),
         (status = 422, description = "The login is invalid", body = Problem, content_type = CONTENT_TYPE),
-        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn register(
@@ -124,7 +124,7 @@ pub(super) async fn register(
         (status = 200, description = "The new balance", body = Account),
         (status = 404, description = "No such account", body = Problem, content_type = CONTENT_TYPE),
         (status = 422, description = "A field is invalid, or the Idempotency-Key was used for another request", body = Problem, content_type = CONTENT_TYPE),
-        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn refill(
@@ -139,7 +139,7 @@ pub(super) async fn refill(
 
 /// Show a balance.
 ///
-/// Once the outcome of an order is answered, the balance includes its charge.
+/// Once the outcome of an order is known, the balance includes its charge.
 #[utoipa::path(
     get,
     path = "/billing/account/{login}",
@@ -148,7 +148,7 @@ pub(super) async fn refill(
     responses(
         (status = 200, description = "The account", body = Account),
         (status = 404, description = "No such account", body = Problem, content_type = CONTENT_TYPE),
-        (status = 503, description = "Billing does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn account(
@@ -169,7 +169,7 @@ pub(super) async fn account(
     params(("login" = String, Path, description = "Login of the account")),
     responses(
         (status = 200, description = "The messages", body = Vec<LogEntry>),
-        (status = 503, description = "Notify does not answer; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Notify does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn log(State(app): State<AppState>, login: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {

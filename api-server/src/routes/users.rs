@@ -89,7 +89,7 @@ impl From<&Customer> for UserView {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, unknown or invalid, or the Idempotency-Key was used for another address", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The customer store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The customer store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn create(
@@ -98,9 +98,9 @@ pub(super) async fn create(
     prefer: Prefer,
     Json(request): Json<UserRequest>,
 ) -> Result<Response, Problem> {
-    let mut customer = app.customers.make(&request.login, &request.e_mail, key.as_ref()).await?;
+    let mut customer = app.customers.create(&request.login, &request.e_mail, key.as_ref()).await?;
     if !has_account(&customer) && !prefer.respond_async {
-        customer = app.customers.with_account(customer, prefer.wait.unwrap_or(app.wait)).await;
+        customer = app.customers.wait_for_account(customer, prefer.wait.unwrap_or(app.wait)).await;
     }
     let code = if has_account(&customer) { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let mut response = (code, Json(UserView::from(&customer))).into_response();
@@ -124,7 +124,7 @@ pub(super) async fn create(
         (status = 200, description = "The customer", body = UserView),
         (status = 404, description = "No such customer. There may be an account with this login: an account needs no customer", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The login is invalid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The customer store does not answer; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 503, description = "The customer store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn show(

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Archive, Reader, Resource};
-use crate::{entry::is_column, store::Archived};
+use crate::{entry::is_valid_column_value, store::Archived};
 
 /// The maximum number of rows on a page.
-const PAGE: i64 = 1000;
+const PAGE_SIZE: i64 = 1000;
 
 /// The start of a page.
 #[derive(Deserialize, IntoParams)]
@@ -87,9 +87,9 @@ pub(super) async fn export(
     State(archive): State<Archive>,
     Query(AfterUid { after }): Query<AfterUid>,
 ) -> Result<Json<Vec<ExportedOrder>>, Problem> {
-    if !after.is_empty() && !is_column(&after) {
-        return Err(Problem::invalid("after", "after: use the last `uid` of the page before"));
+    if !after.is_empty() && !is_valid_column_value(&after) {
+        return Err(Problem::invalid("after", "after: must be the last `uid` of the previous page"));
     }
-    let page = archive.store.export(&after, PAGE).await?;
+    let page = archive.store.export(&after, PAGE_SIZE).await?;
     page.into_iter().map(ExportedOrder::try_from).collect::<Result<_, _>>().map(Json)
 }

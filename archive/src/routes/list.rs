@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Archive, Reader, Resource};
 use crate::{
-    entry::is_column,
+    entry::is_valid_column_value,
     listing::{Cursor, DEFAULT_LIMIT, Listing, MAX_LIMIT},
 };
 
@@ -52,7 +52,7 @@ impl TryFrom<String> for Column {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_column(&text) { Ok(Column(text)) } else { Err("no order has this value") }
+        if is_valid_column_value(&text) { Ok(Column(text)) } else { Err("no order has this value") }
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read() {
+    fn parameters_are_parsed() {
         let all = listing("namespace=shop&login=anna&state=Paid&from=-5&to=7&limit=100&before=6,b").unwrap();
         let expected = Listing {
             namespace: "shop".into(),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn the_problem_names_the_invalid_parameter() {
         for (query, field) in [
             ("", "namespace"),
             ("login=anna", "namespace"),

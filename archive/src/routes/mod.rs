@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{entry::Refused, store::Store};
+use crate::{entry::InvalidResource, store::Store};
 
 /// The largest request body, in bytes: a batch of orders of several KiB each.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -112,9 +112,9 @@ impl TryFrom<String> for Resource {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Problem {
-        let detail = refused.to_string();
-        Problem { field: refused.field, ..Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, detail) }
+impl From<InvalidResource> for Problem {
+    fn from(error: InvalidResource) -> Problem {
+        let detail = error.to_string();
+        Problem { field: error.field, ..Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 }

@@ -1,12 +1,12 @@
 //! Routes that archive orders and show archived orders.
 
 use axum::extract::{Path, State};
-use orders_contracts::archive::{Kept, Stored};
+use orders_contracts::archive::{ArchivedCount, ArchivedOrder};
 use orders_service::{Json, JsonList, Problem, problem::ServiceCallProblems};
 use serde_json::Value;
 
 use super::{Archive, Reader, Resource, Writer};
-use crate::entry::{Entry, Refused};
+use crate::entry::{Entry, InvalidResource};
 
 /// The maximum number of orders in a batch.
 const MAX_BATCH: usize = 500;
@@ -22,7 +22,7 @@ const MAX_BATCH: usize = 500;
     params(("uid" = String, Path, description = "UID of the order")),
     request_body(content = Resource, description = "The Order resource as Kubernetes stores it, with at most 64 KiB without its managed fields"),
     responses(
-        (status = 200, description = "The order is stored, in this revision or a later revision", body = Kept),
+        (status = 200, description = "The order is stored, in this revision or a later revision", body = ArchivedOrder),
         (status = 400, description = "Malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is larger than 4 MiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The resource is not an order, is not decided yet, is too large, or has another UID than the path", body = Problem, content_type = "application/problem+json"),
@@ -34,13 +34,13 @@ pub(super) async fn put(
     State(archive): State<Archive>,
     Path(uid): Path<String>,
     Json(resource): Json<Value>,
-) -> Result<Json<Kept>, Problem> {
-    let entry = Entry::read(resource)?;
+) -> Result<Json<ArchivedOrder>, Problem> {
+    let entry = Entry::from_resource(resource)?;
     if entry.uid != uid {
-        return Err(Refused::field("metadata.uid", "is not that of the path").into());
+        return Err(InvalidResource::in_field("metadata.uid", "does not match the path").into());
     }
     let revision = archive.store.put(&entry).await?;
-    Ok(Json(Kept { uid, revision }))
+    Ok(Json(ArchivedOrder { uid, revision }))
 }
 
 /// Archive a batch of orders.
@@ -54,7 +54,7 @@ pub(super) async fn put(
     tag = "orders",
     request_body(content = Vec<Resource>, description = "Up to 500 Order resources as Kubernetes stores them. Each has at most 64 KiB without its managed fields. Together, they have at most 4 MiB with their managed fields"),
     responses(
-        (status = 200, description = "Each order is stored, in this revision or a later revision", body = Stored),
+        (status = 200, description = "Each order is stored, in this revision or a later revision", body = ArchivedCount),
         (status = 400, description = "Malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is larger than 4 MiB", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The batch has too many orders, or a resource is not an order, is not decided yet or is too large. `field` begins with the index of the resource, as in `[3].metadata.uid`", body = Problem, content_type = "application/problem+json"),
@@ -65,14 +65,14 @@ pub(super) async fn put_all(
     _: Writer,
     State(archive): State<Archive>,
     JsonList(resources): JsonList<Value>,
-) -> Result<Json<Stored>, Problem> {
+) -> Result<Json<ArchivedCount>, Problem> {
     if resources.len() > MAX_BATCH {
-        return Err(Refused { field: None, why: format!("send at most {MAX_BATCH} orders at once") }.into());
+        return Err(InvalidResource { field: None, reason: format!("a batch has at most {MAX_BATCH} orders") }.into());
     }
-    let read = |(index, resource)| Entry::read(resource).map_err(|refused| refused.at(index));
+    let read = |(index, resource)| Entry::from_resource(resource).map_err(|error| error.at_index(index));
     let entries: Vec<Entry> = resources.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
     archive.store.put_all(&entries).await?;
-    Ok(Json(Stored { stored: entries.len() }))
+    Ok(Json(ArchivedCount { stored: entries.len() }))
 }
 
 /// Show an order.
@@ -119,5 +119,5 @@ pub(super) async fn show_named(
     Path((namespace, name)): Path<(String, String)>,
 ) -> Result<Json<Resource>, Problem> {
     let found = archive.store.find_named(&namespace, &name).await?;
-    found.ok_or_else(|| Problem::not_found("no order of this name is in the archive"))?.try_into().map(Json)
+    found.ok_or_else(|| Problem::not_found("no order with this name is in the archive"))?.try_into().map(Json)
 }

@@ -1,4 +1,4 @@
-//! The HTTP API: who may call it, what it takes, what it answers.
+//! Tests of the HTTP API: the allowed callers, the requests and the responses.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -23,10 +23,10 @@ use tower::ServiceExt;
 const OPERATOR: &str = "system:serviceaccount:shop:orders-operator";
 const API_SERVER: &str = "system:serviceaccount:shop:orders-api-server";
 const AUDIT: &str = "system:serviceaccount:shop:orders-audit";
-const STRANGER: &str = "system:serviceaccount:shop:default";
+const UNAUTHORIZED: &str = "system:serviceaccount:shop:default";
 
-/// A Kubernetes API that takes each token for its owner's name, if it is one.
-fn kubernetes() -> kube::Client {
+/// Returns a client of a simulated Kubernetes API, for which a token is the name of its service account.
+fn kubernetes_client() -> kube::Client {
     let review = |request: Request<kube::client::Body>| async move {
         let body = to_bytes(Body::new(request.into_body()), usize::MAX).await.expect("a body");
         let mut review: TokenReview = serde_json::from_slice(&body).expect("a TokenReview");
@@ -42,28 +42,28 @@ fn kubernetes() -> kube::Client {
     kube::Client::new(tower::service_fn(review), "default")
 }
 
-/// The archive as `main` puts it together, with a SQLite file of its own.
-struct Served {
+/// The archive with the routes and limits of `main`, and with its own SQLite file.
+struct TestServer {
     router: Router,
     _directory: TempDir,
 }
 
-impl Served {
+impl TestServer {
     async fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let url = format!("sqlite://{}", directory.path().join("archive.db").display());
         let archive = Archive {
             store: Store::new(Database::open(&url, 4, MIGRATIONS).await?),
-            authenticator: Authenticator::new(kubernetes(), "orders-archive".to_owned()),
+            authenticator: Authenticator::new(kubernetes_client(), "orders-archive".to_owned()),
             callers: Arc::new(Callers {
                 operator: OPERATOR.to_owned(),
                 api_server: API_SERVER.to_owned(),
                 audit: Some(AUDIT.to_owned()),
             }),
         };
-        let limits = server::Limits { timeout: orders_testbed::PATIENCE, concurrency: 16 };
+        let limits = server::Limits { timeout: orders_testbed::WAIT_TIMEOUT, concurrency: 16 };
         let router = server::with_bounds_and_body(routes::router(archive), limits, MAX_BODY);
-        Ok(Served { router, _directory: directory })
+        Ok(TestServer { router, _directory: directory })
     }
 
     async fn send(&self, request: Request<Body>) -> Result<(StatusCode, Value)> {
@@ -74,15 +74,15 @@ impl Served {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Value)> {
-        self.send(call(Method::GET, path, Some(API_SERVER), Value::Null)).await
+        self.send(build_request(Method::GET, path, Some(API_SERVER), Value::Null)).await
     }
 
     async fn write(&self, method: Method, path: &str, body: Value) -> Result<(StatusCode, Value)> {
-        self.send(call(method, path, Some(OPERATOR), body)).await
+        self.send(build_request(method, path, Some(OPERATOR), body)).await
     }
 }
 
-fn call(method: Method, path: &str, token: Option<&str>, body: Value) -> Request<Body> {
+fn build_request(method: Method, path: &str, token: Option<&str>, body: Value) -> Request<Body> {
     let mut request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -95,91 +95,95 @@ fn orders(numbers: std::ops::Range<usize>) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_kept_and_found() -> Result<()> {
-    let served = Served::start().await?;
+async fn an_order_is_stored_and_found() -> Result<()> {
+    let server = TestServer::start().await?;
     let order = Sample { revision: 1042, ..Sample::new("a") }.resource();
-    let (status, kept) = served.write(Method::PUT, "/archive/orders/a", order.clone()).await?;
-    assert_eq!((status, kept), (StatusCode::OK, json!({"uid": "a", "revision": 1042})));
+    let (status, stored) = server.write(Method::PUT, "/archive/orders/a", order.clone()).await?;
+    assert_eq!((status, stored), (StatusCode::OK, json!({"uid": "a", "revision": 1042})));
     let older = Sample { revision: 7, ..Sample::new("a") }.resource();
-    let (status, kept) = served.write(Method::PUT, "/archive/orders/a", older).await?;
-    assert_eq!((status, kept), (StatusCode::OK, json!({"uid": "a", "revision": 1042})), "what is kept, not what was sent");
+    let (status, stored) = server.write(Method::PUT, "/archive/orders/a", older).await?;
+    assert_eq!(
+        (status, stored),
+        (StatusCode::OK, json!({"uid": "a", "revision": 1042})),
+        "the stored revision, not the revision that was sent"
+    );
     for path in ["/archive/orders/a", "/archive/namespaces/shop/orders/order-a"] {
-        assert_eq!(served.get(path).await?, (StatusCode::OK, order.clone()), "{path}");
+        assert_eq!(server.get(path).await?, (StatusCode::OK, order.clone()), "{path}");
     }
     for path in ["/archive/orders/b", "/archive/orders/%00", "/archive/namespaces/shop/orders/order-b", "/archive"] {
-        let (status, problem) = served.get(path).await?;
+        let (status, problem) = server.get(path).await?;
         assert_eq!((status, &problem["status"]), (StatusCode::NOT_FOUND, &json!(404)), "{path}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_taken_is_422_and_the_field_is_named() -> Result<()> {
-    let served = Served::start().await?;
+async fn an_invalid_order_is_answered_with_422_and_the_field() -> Result<()> {
+    let server = TestServer::start().await?;
     let undecided = Sample { state: "Processing", ..Sample::new("a") }.resource();
-    let mut odd = Sample::new("a").resource();
-    odd["metadata"]["resourceVersion"] = json!("W/1");
+    let mut invalid_version = Sample::new("a").resource();
+    invalid_version["metadata"]["resourceVersion"] = json!("W/1");
     for (order, field) in [
         (undecided, json!("status.conditions")),
-        (odd, json!("metadata.resourceVersion")),
+        (invalid_version, json!("metadata.resourceVersion")),
         (Sample::new("b").resource(), json!("metadata.uid")),
     ] {
-        let (status, problem) = served.write(Method::PUT, "/archive/orders/a", order).await?;
+        let (status, problem) = server.write(Method::PUT, "/archive/orders/a", order).await?;
         assert_eq!((status, &problem["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &field), "{problem}");
     }
     let mut large = Sample::new("a").resource();
     large["metadata"]["annotations"] = json!({"note": "x".repeat(MAX_RESOURCE)});
-    assert_eq!(served.write(Method::PUT, "/archive/orders/a", large).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(served.write(Method::PUT, "/archive/orders/a", json!([])).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(server.write(Method::PUT, "/archive/orders/a", large).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(server.write(Method::PUT, "/archive/orders/a", json!([])).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
     let huge = json!({"x": "x".repeat(MAX_BODY)});
-    assert_eq!(served.write(Method::PUT, "/archive/orders/a", huge).await?.0, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(served.get("/archive/export").await?.1, json!([]));
+    assert_eq!(server.write(Method::PUT, "/archive/orders/a", huge).await?.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(server.get("/archive/export").await?.1, json!([]));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_taken_as_a_whole_or_the_wrong_one_is_named() -> Result<()> {
-    let served = Served::start().await?;
+async fn a_batch_is_stored_as_a_whole_or_the_invalid_order_is_named() -> Result<()> {
+    let server = TestServer::start().await?;
     let mut batch = orders(0..500);
     batch[321]["metadata"]["uid"] = Value::Null;
-    let (status, problem) = served.write(Method::POST, "/archive/orders", json!(batch)).await?;
+    let (status, problem) = server.write(Method::POST, "/archive/orders", json!(batch)).await?;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(problem["field"], "[321].metadata.uid", "{problem}");
-    assert_eq!(served.get("/archive/export").await?.1, json!([]), "nothing of it was kept");
+    assert_eq!(server.get("/archive/export").await?.1, json!([]), "no order of the batch is stored");
 
-    let (status, stored) = served.write(Method::POST, "/archive/orders", json!(orders(0..500))).await?;
+    let (status, stored) = server.write(Method::POST, "/archive/orders", json!(orders(0..500))).await?;
     assert_eq!((status, stored), (StatusCode::OK, json!({"stored": 500})));
-    let again = served.write(Method::POST, "/archive/orders", json!(orders(0..500))).await?;
-    assert_eq!(again, (StatusCode::OK, json!({"stored": 500})));
-    assert_eq!(served.get("/archive/export").await?.1.as_array().map(Vec::len), Some(500));
+    let repeated = server.write(Method::POST, "/archive/orders", json!(orders(0..500))).await?;
+    assert_eq!(repeated, (StatusCode::OK, json!({"stored": 500})));
+    assert_eq!(server.get("/archive/export").await?.1.as_array().map(Vec::len), Some(500));
 
-    assert_eq!(served.write(Method::POST, "/archive/orders", json!([])).await?.1, json!({"stored": 0}));
-    for wrong in [json!(orders(0..501)), json!({}), json!([1])] {
-        assert_eq!(served.write(Method::POST, "/archive/orders", wrong).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(server.write(Method::POST, "/archive/orders", json!([])).await?.1, json!({"stored": 0}));
+    for invalid in [json!(orders(0..501)), json!({}), json!([1])] {
+        assert_eq!(server.write(Method::POST, "/archive/orders", invalid).await?.0, StatusCode::UNPROCESSABLE_ENTITY);
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_orders_of_8_kib_are_one_batch() -> Result<()> {
-    let served = Served::start().await?;
+    let server = TestServer::start().await?;
     let mut batch = orders(0..500);
     for order in &mut batch {
         let missing = 8 * 1024 - order.to_string().len();
         order["metadata"]["managedFields"] = json!([{"manager": "x".repeat(missing - 100)}]);
     }
-    assert_eq!(served.write(Method::POST, "/archive/orders", json!(batch)).await?, (StatusCode::OK, json!({"stored": 500})));
-    assert_eq!(served.get("/archive/orders/u499").await?.1, orders(499..500)[0]);
+    assert_eq!(server.write(Method::POST, "/archive/orders", json!(batch)).await?, (StatusCode::OK, json!({"stored": 500})));
+    assert_eq!(server.get("/archive/orders/u499").await?.1, orders(499..500)[0]);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_listing_is_walked_with_next() -> Result<()> {
-    let served = Served::start().await?;
-    served.write(Method::POST, "/archive/orders", json!(orders(0..45))).await?;
+async fn next_leads_to_the_next_page_of_the_listing() -> Result<()> {
+    let server = TestServer::start().await?;
+    server.write(Method::POST, "/archive/orders", json!(orders(0..45))).await?;
     let (mut names, mut path, mut pages) = (Vec::new(), "/archive/orders?namespace=shop".to_owned(), 0);
     loop {
-        let (status, page) = served.get(&path).await?;
+        let (status, page) = server.get(&path).await?;
         assert_eq!(status, StatusCode::OK, "{page}");
         names.extend(page["items"].as_array().into_iter().flatten().map(|item| item["metadata"]["name"].to_string()));
         pages += 1;
@@ -189,40 +193,44 @@ async fn the_listing_is_walked_with_next() -> Result<()> {
     let expected: Vec<String> = (0..45).rev().map(|number| format!("\"order-u{number:03}\"")).collect();
     assert_eq!((names, pages), (expected, 3));
 
-    let (_, page) = served.get("/archive/orders?namespace=shop&login=anna&state=Paid&from=2000000&to=4000000").await?;
-    assert_eq!(page, json!({"items": [orders(3..4)[0], orders(2..3)[0]], "next": null}), "with the first time, without the last");
-    assert_eq!(served.get("/archive/orders?namespace=elsewhere").await?.1, json!({"items": [], "next": null}));
+    let (_, page) = server.get("/archive/orders?namespace=shop&login=anna&state=Paid&from=2000000&to=4000000").await?;
+    assert_eq!(
+        page,
+        json!({"items": [orders(3..4)[0], orders(2..3)[0]], "next": null}),
+        "`from` is inclusive, `to` is exclusive"
+    );
+    assert_eq!(server.get("/archive/orders?namespace=elsewhere").await?.1, json!({"items": [], "next": null}));
     for (query, field) in
         [("", "namespace"), ("namespace=shop&limit=0", "limit"), ("namespace=a&namespace=a", "namespace"), ("x=1", "x")]
     {
-        let (status, problem) = served.get(&format!("/archive/orders?{query}")).await?;
+        let (status, problem) = server.get(&format!("/archive/orders?{query}")).await?;
         assert_eq!((status, problem["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some(field)), "{problem}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_export_has_the_resource_and_what_was_derived_from_it() -> Result<()> {
-    let served = Served::start().await?;
-    served.write(Method::POST, "/archive/orders", json!(orders(0..2))).await?;
-    let (_, mut page) = served.get("/archive/export?after=u000").await?;
+async fn the_export_has_the_resource_and_the_derived_columns() -> Result<()> {
+    let server = TestServer::start().await?;
+    server.write(Method::POST, "/archive/orders", json!(orders(0..2))).await?;
+    let (_, mut page) = server.get("/archive/export?after=u000").await?;
     assert!(page[0]["archived_at"].take().as_i64() > Some(1_737_957_687_000_000));
     let expected = json!([{
         "uid": "u001", "namespace": "shop", "name": "order-u001", "id": 14, "login": "anna", "amount": 100.5, "state": "Paid",
         "created_at": 1_000_000, "revision": 1, "archived_at": null, "resource": orders(1..2)[0]
     }]);
     assert_eq!(page, expected);
-    assert_eq!(served.get("/archive/export?after=u001").await?.1, json!([]));
-    assert_eq!(served.get("/archive/export?after=a%00").await?.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(server.get("/archive/export?after=u001").await?.1, json!([]));
+    assert_eq!(server.get("/archive/export?after=a%00").await?.0, StatusCode::UNPROCESSABLE_ENTITY);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_call_is_for_its_accounts_only() -> Result<()> {
-    let served = Served::start().await?;
+async fn each_call_is_allowed_for_its_service_accounts_only() -> Result<()> {
+    let server = TestServer::start().await?;
     let order = Sample::new("a").resource();
     let writes = [(Method::PUT, "/archive/orders/a", order.clone()), (Method::POST, "/archive/orders", json!([order]))];
-    // The last one is wrong, which a stranger is not told.
+    // The last request is invalid, but an unauthorized caller must not learn this.
     let reads = [
         ("/archive/orders/a", 200),
         ("/archive/namespaces/shop/orders/order-a", 200),
@@ -230,22 +238,22 @@ async fn each_call_is_for_its_accounts_only() -> Result<()> {
         ("/archive/export", 200),
         ("/archive/orders?namespace=", 422),
     ];
-    served.write(Method::POST, "/archive/orders", json!([order])).await?;
-    for (token, writes_are, reads_are) in [
+    server.write(Method::POST, "/archive/orders", json!([order])).await?;
+    for (token, write_status, read_status) in [
         (None, Some(401), Some(401)),
         (Some("garbage"), Some(401), Some(401)),
-        (Some(STRANGER), Some(403), Some(403)),
+        (Some(UNAUTHORIZED), Some(403), Some(403)),
         (Some(API_SERVER), Some(403), None),
         (Some(AUDIT), Some(403), None),
         (Some(OPERATOR), None, None),
     ] {
         for (method, path, body) in writes.clone() {
-            let (status, answer) = served.send(call(method, path, token, body)).await?;
-            assert_eq!(status, writes_are.unwrap_or(200), "{path} by {token:?}: {answer}");
+            let (status, response) = server.send(build_request(method, path, token, body)).await?;
+            assert_eq!(status, write_status.unwrap_or(200), "{path} by {token:?}: {response}");
         }
         for (path, allowed) in reads {
-            let (status, answer) = served.send(call(Method::GET, path, token, Value::Null)).await?;
-            assert_eq!(status, reads_are.unwrap_or(allowed), "{path} by {token:?}: {answer}");
+            let (status, response) = server.send(build_request(Method::GET, path, token, Value::Null)).await?;
+            assert_eq!(status, read_status.unwrap_or(allowed), "{path} by {token:?}: {response}");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The archive by itself, on both databases.
+//! Tests of the archive alone, on both databases.
 
 mod generated;
 mod history;

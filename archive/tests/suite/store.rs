@@ -1,11 +1,11 @@
-//! What the archive keeps, and how it is found, on both databases.
+//! Tests of the store on both databases: which orders it stores, and how they are found.
 
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::support::{Sample, kept, on_both};
+use crate::support::{Sample, find_stored, on_both_databases};
 use anyhow::Result;
 use orders_archive::{
     listing::{Cursor, Listing},
@@ -19,10 +19,10 @@ use serde_json::json;
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyArguments, query::Query};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_larger_revision_stays_whichever_comes_last() -> Result<()> {
-    on_both(|database| async move {
+async fn the_latest_revision_stays_in_whichever_order_the_revisions_arrive() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database);
-        // As numbers: as text, 9 would be larger than 10.
+        // Revisions are compared as numbers: as text, 9 would be larger than 10.
         let ninth = Sample { revision: 9, ..Sample::new("a") };
         let tenth = Sample {
             revision: 10,
@@ -37,29 +37,29 @@ async fn the_larger_revision_stays_whichever_comes_last() -> Result<()> {
         assert_eq!(store.put(&ninth.entry()).await?, 9, "a repeat");
         let twin = Sample { login: "berta".into(), ..ninth.clone() };
         assert_eq!(store.put(&twin.entry()).await?, 9, "the same revision is the same order");
-        assert_eq!(kept(&store, "a").await?, Some(ninth.resource()));
+        assert_eq!(find_stored(&store, "a").await?, Some(ninth.resource()));
         assert_eq!(store.put(&tenth.entry()).await?, 10);
-        assert_eq!(store.put(&ninth.entry()).await?, 10, "an old one that comes late");
+        assert_eq!(store.put(&ninth.entry()).await?, 10, "an older revision that arrives late");
         store.put_all(&[tenth.entry(), ninth.entry()]).await?;
-        assert_eq!(kept(&store, "a").await?, Some(tenth.resource()));
+        assert_eq!(find_stored(&store, "a").await?, Some(tenth.resource()));
         let rows = store.export("", 10).await?;
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].entry, tenth.entry(), "every column is that of the same revision");
+        assert_eq!(rows[0].entry, tenth.entry(), "all columns are those of the same revision");
         Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_batch_all_is_kept_or_nothing() -> Result<()> {
-    on_both(|database| async move {
+async fn a_batch_is_stored_as_a_whole_or_not_at_all() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database.clone());
         let batch: Vec<_> = ["c", "a", "b"].map(|uid| Sample::new(uid).entry()).into();
         store.put_all(&batch).await?;
         store.put_all(&[]).await?;
         assert_eq!(store.export("", 10).await?.len(), 3);
 
-        // The last row of a batch is one that the database does not take.
+        // The database refuses the last row of this batch.
         let forbid = match database.kind {
             Kind::Sqlite => {
                 "CREATE TRIGGER forbid BEFORE INSERT ON orders WHEN NEW.uid = 'z' BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -69,15 +69,15 @@ async fn of_a_batch_all_is_kept_or_nothing() -> Result<()> {
         sqlx::query(forbid).execute(&database.pool).await?;
         let batch: Vec<_> = ["d", "z", "e"].map(|uid| Sample::new(uid).entry()).into();
         assert!(store.put_all(&batch).await.is_err());
-        assert_eq!((kept(&store, "d").await?, kept(&store, "e").await?), (None, None));
+        assert_eq!((find_stored(&store, "d").await?, find_stored(&store, "e").await?), (None, None));
         Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_with_the_same_orders_at_once_do_not_hold_each_other_up() -> Result<()> {
-    on_both(|database| async move {
+async fn concurrent_batches_with_the_same_orders_do_not_deadlock() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database);
         let forward: Vec<_> = (0..200).map(|number| Sample::new(&format!("u{number:03}")).entry()).collect();
         for revision in 2..12 {
@@ -95,8 +95,8 @@ async fn batches_with_the_same_orders_at_once_do_not_hold_each_other_up() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_name_the_newest_order_is_found() -> Result<()> {
-    on_both(|database| async move {
+async fn the_newest_order_with_a_name_is_found() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database);
         let named = |uid: &str, created_second, namespace: &str| Sample {
             name: "weekly".into(),
@@ -120,8 +120,9 @@ async fn of_a_name_the_newest_order_is_found() -> Result<()> {
     .await
 }
 
-/// Bytes decide: in the order of words, capitals and small letters are mixed and hyphens do not count.
-async fn exports_in_the_order_of_bytes(database: Database) -> Result<()> {
+/// Asserts that UIDs are sorted by their bytes. In a linguistic collation, upper case and lower case
+/// are mixed, and hyphens are ignored.
+async fn assert_exported_in_byte_order(database: Database) -> Result<()> {
     let store = Store::new(database);
     let uids = ["0-1", "00", "A", "Z-9", "a", "b", "b-0"];
     let entries: Vec<_> = uids.iter().rev().map(|uid| Sample::new(uid).entry()).collect();
@@ -138,33 +139,33 @@ async fn exports_in_the_order_of_bytes(database: Database) -> Result<()> {
     assert_eq!(exported, uids);
     let listed = store.page(&Listing::of("shop")).await?.resources;
     let names = entries.iter().map(|entry| &entry.resource);
-    assert!(listed.iter().eq(names), "all of one time: by UID, the largest first");
+    assert!(listed.iter().eq(names), "orders with the same creation time: by UID, largest first");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_export_has_each_order_once_and_ends_with_an_empty_page() -> Result<()> {
-    on_both(exports_in_the_order_of_bytes).await
+    on_both_databases(assert_exported_in_byte_order).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_orders_words_as_a_language_does_orders_uids_by_their_bytes() -> Result<()> {
+async fn uids_are_sorted_by_their_bytes_in_a_database_with_a_linguistic_collation() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
-    postgres.query("CREATE DATABASE words TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")?;
+    postgres.query("CREATE DATABASE linguistic TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")?;
     let url = postgres.url();
     let (server, _) = url.rsplit_once('/').expect("a URL");
-    exports_in_the_order_of_bytes(Database::open(&format!("{server}/words"), 10, MIGRATIONS).await?).await
+    assert_exported_in_byte_order(Database::open(&format!("{server}/linguistic"), 10, MIGRATIONS).await?).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_the_export_is_short_where_orders_are_large() -> Result<()> {
-    on_both(|database| async move {
+async fn a_page_of_the_export_has_fewer_orders_if_they_are_large() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database);
         let large = |uid: &str| {
             let mut resource = Sample::new(uid).resource();
             resource["metadata"]["annotations"] = json!({"note": "x".repeat(60 * 1024)});
-            orders_archive::entry::Entry::read(resource).expect("an order")
+            orders_archive::entry::Entry::from_resource(resource).expect("an order")
         };
         let entries: Vec<_> = (0..100).map(|number| large(&format!("u{number:02}"))).collect();
         store.put_all(&entries).await?;
@@ -178,19 +179,21 @@ async fn a_page_of_the_export_is_short_where_orders_are_large() -> Result<()> {
     .await
 }
 
-/// An order of a listing's test, and the listing; small ranges, so that they meet.
+/// A random order. The ranges are small, so that orders have values in common.
 #[derive(Clone, Debug)]
-struct Draw {
+struct RandomOrder {
     spread: u8,
     second: i64,
     login: u8,
     refused: bool,
 }
 
+/// A random listing. The orders `initial` exist at the start. One of the orders `added` is added after
+/// each page.
 #[derive(Clone, Debug)]
-struct Walk {
-    there: Vec<Draw>,
-    late: Vec<Draw>,
+struct RandomListing {
+    initial: Vec<RandomOrder>,
+    added: Vec<RandomOrder>,
     login: Option<u8>,
     refused: Option<bool>,
     from: Option<i64>,
@@ -200,25 +203,33 @@ struct Walk {
 
 const STATES: [&str; 2] = ["Paid", "InsufficientFunds"];
 
-fn walks() -> impl Strategy<Value = Walk> {
-    let draw = || {
+fn random_listings() -> impl Strategy<Value = RandomListing> {
+    let order = || {
         let parts = (any::<u8>(), 0..4_i64, 0..2_u8, any::<bool>());
-        parts.prop_map(|(spread, second, login, refused)| Draw { spread, second, login, refused })
+        parts.prop_map(|(spread, second, login, refused)| RandomOrder { spread, second, login, refused })
     };
     (
-        prop::collection::vec(draw(), 0..25),
-        prop::collection::vec(draw(), 0..10),
+        prop::collection::vec(order(), 0..25),
+        prop::collection::vec(order(), 0..10),
         prop::option::of(0..2_u8),
         prop::option::of(any::<bool>()),
         prop::option::of(0..4_i64),
         prop::option::of(0..5_i64),
         1..6_u16,
     )
-        .prop_map(|(there, late, login, refused, from, to, limit)| Walk { there, late, login, refused, from, to, limit })
+        .prop_map(|(initial, added, login, refused, from, to, limit)| RandomListing {
+            initial,
+            added,
+            login,
+            refused,
+            from,
+            to,
+            limit,
+        })
 }
 
-impl Walk {
-    fn listing(&self, namespace: &str) -> Listing {
+impl RandomListing {
+    fn to_listing(&self, namespace: &str) -> Listing {
         Listing {
             login: self.login.and_then(|login| Login::try_from(format!("login{login}")).ok()),
             state: self.refused.map(|refused| STATES[usize::from(refused)].to_owned()),
@@ -229,8 +240,8 @@ impl Walk {
         }
     }
 
-    /// What the listing is to have, worked out without a database.
-    fn matches(&self, sample: &Sample) -> bool {
+    /// Whether the listing contains this order.
+    fn contains(&self, sample: &Sample) -> bool {
         self.login.is_none_or(|login| sample.login == format!("login{login}"))
             && self.refused.is_none_or(|refused| sample.state == STATES[usize::from(refused)])
             && self.from.is_none_or(|from| sample.created_second >= from)
@@ -238,68 +249,72 @@ impl Walk {
     }
 }
 
-fn samples(draws: &[Draw], namespace: &str, kind: &str) -> Vec<Sample> {
-    let sample = |(number, draw): (usize, &Draw)| Sample {
+fn samples(orders: &[RandomOrder], namespace: &str, kind: &str) -> Vec<Sample> {
+    let sample = |(number, order): (usize, &RandomOrder)| Sample {
         namespace: namespace.to_owned(),
-        login: format!("login{}", draw.login),
-        state: STATES[usize::from(draw.refused)],
-        created_second: draw.second,
-        ..Sample::new(&format!("{:03}-{namespace}-{kind}{number}", draw.spread))
+        login: format!("login{}", order.login),
+        state: STATES[usize::from(order.refused)],
+        created_second: order.second,
+        ..Sample::new(&format!("{:03}-{namespace}-{kind}{number}", order.spread))
     };
-    draws.iter().enumerate().map(sample).collect()
+    orders.iter().enumerate().map(sample).collect()
 }
 
-fn place(sample: &Sample) -> Cursor {
+fn cursor_of(sample: &Sample) -> Cursor {
     Cursor { created_at: sample.created_second * 1_000_000, uid: sample.uid.clone() }
 }
 
-/// Walks through all pages, while one of the late orders comes and one of those
-/// that are there is replaced after each.
-async fn walk(store: &Store, walk: &Walk, namespace: &str) -> Result<(), TestCaseError> {
+/// Reads all pages. After each page, one of the orders `added` is added, and one of the orders
+/// `initial` is replaced.
+async fn read_all_pages(store: &Store, random: &RandomListing, namespace: &str) -> Result<(), TestCaseError> {
     let fail = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
-    let (there, late) = (samples(&walk.there, namespace, "t"), samples(&walk.late, namespace, "l"));
-    for order in &there {
+    let (initial, added) = (samples(&random.initial, namespace, "i"), samples(&random.added, namespace, "a"));
+    for order in &initial {
         store.put(&order.entry()).await.map_err(|error| fail(&error))?;
     }
-    let mut listing = walk.listing(namespace);
-    let (mut seen, mut coming) = (Vec::new(), late.iter());
+    let mut listing = random.to_listing(namespace);
+    let (mut listed, mut to_add) = (Vec::new(), added.iter());
     loop {
         let page = store.page(&listing).await.map_err(|error| fail(&error))?;
-        prop_assert!(page.resources.len() <= usize::from(walk.limit));
+        prop_assert!(page.resources.len() <= usize::from(random.limit));
         for resource in &page.resources {
             let resource: serde_json::Value = serde_json::from_str(resource).map_err(|error| fail(&error))?;
-            seen.push(resource["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+            listed.push(resource["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
         }
-        prop_assert!(page.next.is_none() || page.resources.len() == usize::from(walk.limit), "a page in between is full");
+        prop_assert!(
+            page.next.is_none() || page.resources.len() == usize::from(random.limit),
+            "each page except the last is full"
+        );
         let Some(next) = page.next else { break };
-        prop_assert!(seen.len() <= there.len() + late.len(), "the walk does not end");
-        // As a caller gets it.
+        prop_assert!(listed.len() <= initial.len() + added.len(), "the listing does not end");
+        // The cursor in the form that a caller receives.
         listing.before = next.to_string().try_into().ok();
-        for order in coming.next().into_iter().cloned().chain(there.first().cloned().map(|order| Sample { revision: 2, ..order }))
+        for order in
+            to_add.next().into_iter().cloned().chain(initial.first().cloned().map(|order| Sample { revision: 2, ..order }))
         {
             store.put(&order.entry()).await.map_err(|error| fail(&error))?;
         }
     }
-    let mut expected: Vec<Cursor> = there.iter().filter(|order| walk.matches(order)).map(place).collect();
+    let mut expected: Vec<Cursor> = initial.iter().filter(|order| random.contains(order)).map(cursor_of).collect();
     expected.sort_unstable_by(|a, b| b.cmp(a));
-    let unmoved: Vec<&String> = seen.iter().filter(|uid| there.iter().any(|order| order.uid == **uid)).collect();
-    prop_assert_eq!(unmoved, expected.iter().map(|place| &place.uid).collect::<Vec<_>>(), "each once, newest first");
+    let listed_initial: Vec<&String> = listed.iter().filter(|uid| initial.iter().any(|order| order.uid == **uid)).collect();
+    prop_assert_eq!(listed_initial, expected.iter().map(|cursor| &cursor.uid).collect::<Vec<_>>(), "each once, newest first");
 
-    let all: Vec<&Sample> = there.iter().chain(&late).collect();
-    let places: Vec<Cursor> =
-        seen.iter().filter_map(|uid| all.iter().find(|order| order.uid == *uid)).map(|order| place(order)).collect();
-    prop_assert_eq!(places.len(), seen.len(), "only what was put");
-    prop_assert!(places.is_sorted_by(|a, b| a > b), "{:?}", places);
-    for uid in &seen {
-        prop_assert!(all.iter().any(|order| order.uid == *uid && walk.matches(order)), "{} does not belong here", uid);
+    let all: Vec<&Sample> = initial.iter().chain(&added).collect();
+    let cursors: Vec<Cursor> =
+        listed.iter().filter_map(|uid| all.iter().find(|order| order.uid == *uid)).map(|order| cursor_of(order)).collect();
+    prop_assert_eq!(cursors.len(), listed.len(), "only orders that were stored");
+    prop_assert!(cursors.is_sorted_by(|a, b| a > b), "{:?}", cursors);
+    for uid in &listed {
+        prop_assert!(all.iter().any(|order| order.uid == *uid && random.contains(order)), "{} does not match the filters", uid);
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_through_the_pages_meets_each_order_once_newest_first_whatever_comes_meanwhile() -> Result<()> {
+async fn the_pages_list_each_order_once_newest_first_while_orders_are_added_and_replaced() -> Result<()> {
     let runtime = tokio::runtime::Handle::current();
-    on_both(|database| {
+    on_both_databases(|database| {
         let runtime = runtime.clone();
         async move {
             let store = Store::new(database);
@@ -307,9 +322,9 @@ async fn a_walk_through_the_pages_meets_each_order_once_newest_first_whatever_co
                 let mut runner =
                     TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
                 let cases = AtomicU32::new(0);
-                runner.run(&walks(), |drawn| {
+                runner.run(&random_listings(), |random| {
                     let namespace = format!("case{}", cases.fetch_add(1, Ordering::Relaxed));
-                    runtime.block_on(walk(&store, &drawn, &namespace))
+                    runtime.block_on(read_all_pages(&store, &random, &namespace))
                 })
             })
             .await??;
@@ -319,7 +334,7 @@ async fn a_walk_through_the_pages_meets_each_order_once_newest_first_whatever_co
     .await
 }
 
-/// How the database goes about a statement, in its own words.
+/// Returns the database's plan of a statement. Asserts that the plan neither sorts nor reads all rows.
 async fn plan(database: &Database, sql: &str, bind: impl FnOnce(Statement<'_>) -> Statement<'_>) -> Result<String> {
     let explain = match database.kind {
         Kind::Sqlite => "EXPLAIN QUERY PLAN",
@@ -346,8 +361,8 @@ fn bind_page<'q>(query: Statement<'q>, listing: &Listing) -> Statement<'q> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_is_read_off_an_index_without_sorting() -> Result<()> {
-    on_both(|database| async move {
+async fn a_page_is_read_from_an_index_without_sorting() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database.clone());
         let orders = (0..5000).map(|number: i64| Sample {
             login: format!("login{}", number % 50),
@@ -359,7 +374,7 @@ async fn a_page_is_read_off_an_index_without_sorting() -> Result<()> {
             store.put_all(&batch.iter().map(Sample::entry).collect::<Vec<_>>()).await?;
         }
         if database.kind == Kind::Postgres {
-            // As it does by itself in time. Nobody does it in SQLite.
+            // PostgreSQL does this by itself after a while. In SQLite, nothing does it.
             sqlx::query("ANALYZE").execute(&database.pool).await?;
         }
 
@@ -379,12 +394,12 @@ async fn a_page_is_read_off_an_index_without_sorting() -> Result<()> {
         ] {
             let plan = plan(&database, listing_sql(&listing), |query| bind_page(query, &listing)).await?;
             assert!(indexes.iter().any(|index| plan.contains(index)), "{listing:?}:\n{plan}");
-            // The place is looked up in the index, not compared with row by row.
-            let sought = match database.kind {
+            // The cursor is looked up in the index, not compared with each row.
+            let condition_text = match database.kind {
                 Kind::Sqlite => "(created_at,uid)<(?,?)",
                 Kind::Postgres => "ROW(created_at, uid) < ROW(",
             };
-            let condition = plan.lines().find(|line| line.contains(sought)).unwrap_or_default();
+            let condition = plan.lines().find(|line| line.contains(condition_text)).unwrap_or_default();
             assert!(condition.contains("Index Cond") || condition.contains("USING INDEX"), "{listing:?}:\n{plan}");
         }
         let newest = plan(&database, NEWEST_OF_NAME, |query| query.bind("shop").bind("order-u0001")).await?;
@@ -395,16 +410,16 @@ async fn a_page_is_read_off_an_index_without_sorting() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_that_write_and_one_that_reads_at_once_see_whole_orders() -> Result<()> {
-    on_both(|database| async move {
+async fn a_concurrent_reader_of_two_writers_reads_consistent_orders() -> Result<()> {
+    on_both_databases(|database| async move {
         let store = Store::new(database);
-        let version = |revision| Sample { revision, ..Sample::new("hot") }.entry();
-        store.put(&version(1)).await?;
+        let entry = |revision| Sample { revision, ..Sample::new("hot") }.entry();
+        store.put(&entry(1)).await?;
         let writer = |first: i64| {
             let store = store.clone();
             tokio::spawn(async move {
                 for revision in (first..100).step_by(2) {
-                    store.put(&version(revision)).await?;
+                    store.put(&entry(revision)).await?;
                 }
                 anyhow::Ok(())
             })
@@ -415,7 +430,7 @@ async fn two_that_write_and_one_that_reads_at_once_see_whole_orders() -> Result<
             let rows = store.export("", 10).await?;
             let entry = &rows[0].entry;
             assert!(entry.resource.contains(&format!(r#""resourceVersion":"{}""#, entry.revision)), "{entry:?}");
-            assert!(last.iter().all(|revision| *revision <= entry.revision), "a revision goes back");
+            assert!(last.iter().all(|revision| *revision <= entry.revision), "a revision is lower than an earlier one");
             last.insert(entry.revision);
         }
         odd.await??;

@@ -1,4 +1,4 @@
-//! Orders to put into the archive, and databases to put them into.
+//! Sample orders and test databases.
 
 use std::{future::Future, time::Instant};
 
@@ -10,11 +10,11 @@ use orders_archive::{
     store::{MIGRATIONS, Store},
 };
 use orders_service::database::{self, Database};
-use orders_testbed::{PATIENCE, Postgres};
+use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use serde_json::{Value, json};
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
-pub async fn on_both<F, Fut>(test: F) -> Result<()>
+pub async fn on_both_databases<F, Fut>(test: F) -> Result<()>
 where
     F: Fn(Database) -> Fut,
     Fut: Future<Output = Result<()>>,
@@ -26,20 +26,22 @@ where
     test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
 }
 
-/// Calls again while the database is busy, as every caller does.
-pub async fn surely<F: Future<Output = Result<(), ArchiveError>>>(call: impl Fn() -> F) -> Result<(), ArchiveError> {
+/// Retries a call while the database is unavailable, as every caller does.
+pub async fn retry_while_unavailable<F: Future<Output = Result<(), ArchiveError>>>(
+    call: impl Fn() -> F,
+) -> Result<(), ArchiveError> {
     let start = Instant::now();
     loop {
         match call().await {
-            Err(ArchiveError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < PATIENCE => {
-                eprintln!("calling again: {error}");
+            Err(ArchiveError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < WAIT_TIMEOUT => {
+                eprintln!("retrying: {error}");
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
 
-/// An order to be, which was paid unless its state says otherwise.
+/// A sample order. It is paid unless `state` has another value.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub uid: String,
@@ -49,7 +51,7 @@ pub struct Sample {
     pub state: &'static str,
     pub created_second: i64,
     pub revision: i64,
-    /// What the status still has of what happened: its entries' numbers, one a second.
+    /// The numbers of the history entries in the status, one entry per second.
     pub history: Vec<i64>,
 }
 
@@ -67,7 +69,7 @@ impl Sample {
         }
     }
 
-    /// As Kubernetes has it.
+    /// Returns the resource as Kubernetes stores it.
     pub fn resource(&self) -> Value {
         let time = Timestamp::from_second(self.created_second).expect("a time").to_string();
         let status = match self.state {
@@ -88,29 +90,29 @@ impl Sample {
             ]}
         });
         if !self.history.is_empty() {
-            resource["status"]["history"] = self.history.iter().map(|number| happened(*number)).collect();
+            resource["status"]["history"] = self.history.iter().map(|number| history_entry(*number)).collect();
         }
         resource
     }
 
     pub fn entry(&self) -> Entry {
-        Entry::read(self.resource()).expect("a finished order")
+        Entry::from_resource(self.resource()).expect("a finished order")
     }
 }
 
-/// An entry of a history.
-fn happened(number: i64) -> Value {
+/// Returns the history entry with this number.
+fn history_entry(number: i64) -> Value {
     let time = Timestamp::from_second(1_737_957_687 + number).expect("a time").to_string();
     json!({"time": time, "action": "Charge", "reason": "Paid", "message": number.to_string()})
 }
 
-/// The numbers of the entries in a resource's history.
-pub fn numbers(resource: &Value) -> Vec<i64> {
+/// Returns the numbers of the entries in a resource's history.
+pub fn history_numbers(resource: &Value) -> Vec<i64> {
     let entries = resource["status"]["history"].as_array().into_iter().flatten();
     entries.filter_map(|entry| entry["message"].as_str()?.parse().ok()).collect()
 }
 
-/// What the archive has under a UID.
-pub async fn kept(store: &Store, uid: &str) -> Result<Option<Value>> {
+/// Returns the archived order with this UID.
+pub async fn find_stored(store: &Store, uid: &str) -> Result<Option<Value>> {
     Ok(store.find(uid).await?.map(|json| serde_json::from_str(&json)).transpose()?)
 }

@@ -21,84 +21,86 @@ use serde::Serialize;
 
 use super::Movement;
 
-/// The statement makes either all movements of an account or none, so that their order does not
-/// matter: even the charges alone must not overdraw the account, and the refills alone must not
-/// exceed its limit. The unique constraint on the key is the final check: if two statements record
-/// the same key at the same time, the second statement fails as a whole. The statement looks up
-/// each key in a subquery. PostgreSQL would plan a join while the table is small, as a sequential
-/// scan, and would keep that plan.
-const MOVE: &str = "
-    WITH asked AS (
-        SELECT asked.*, (SELECT id FROM transactions WHERE kind = asked.kind AND key = asked.key) AS known
+/// Records a batch of movements. The statement makes either all movements of an account or none, so
+/// that their order does not matter: even the charges alone must not overdraw the account, and the
+/// refills alone must not exceed its limit. The unique constraint on the key is the final check: if
+/// two statements record the same key at the same time, the second statement fails as a whole. The
+/// statement looks up each key in a subquery. PostgreSQL would plan a join while the table is small,
+/// as a sequential scan, and would keep that plan.
+const RECORD_BATCH: &str = "
+    WITH requested AS (
+        SELECT requested.*,
+            (SELECT id FROM transactions WHERE kind = requested.kind AND key = requested.key) AS existing_id
         FROM json_to_recordset($1::json)
-            AS asked (n INT, kind TEXT, key TEXT, login TEXT, change BIGINT, amount BIGINT, against TEXT)
-    ), wanted AS (
+            AS requested (n INT, kind TEXT, key TEXT, login TEXT, change BIGINT, amount BIGINT, offsetting_account TEXT)
+    ), account_changes AS (
         SELECT login, sum(change)::BIGINT AS change,
-            sum(least(change, 0))::BIGINT AS down, sum(greatest(change, 0))::BIGINT AS up
-        FROM asked GROUP BY login HAVING count(known) = 0
-    ), free AS (
-        SELECT wanted.* FROM wanted JOIN accounts USING (login) FOR UPDATE OF accounts SKIP LOCKED
-    ), moved AS (
-        UPDATE accounts SET balance = balance + change FROM free
-        WHERE accounts.login = free.login AND balance + down >= 0 AND balance + up <= $2
-        RETURNING accounts.login, balance - change AS before
-    ), entry AS (
+            sum(least(change, 0))::BIGINT AS decrease, sum(greatest(change, 0))::BIGINT AS increase
+        FROM requested GROUP BY login HAVING count(existing_id) = 0
+    ), locked_accounts AS (
+        SELECT account_changes.* FROM account_changes JOIN accounts USING (login) FOR UPDATE OF accounts SKIP LOCKED
+    ), updated_accounts AS (
+        UPDATE accounts SET balance = balance + change FROM locked_accounts
+        WHERE accounts.login = locked_accounts.login AND balance + decrease >= 0 AND balance + increase <= $2
+        RETURNING accounts.login, balance - change AS previous_balance
+    ), recorded AS (
         INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
-        SELECT kind, key, login, amount, 'done', before + sum(change) OVER (PARTITION BY login ORDER BY n), $3
-        FROM asked JOIN moved USING (login)
+        SELECT kind, key, login, amount, 'done', previous_balance + sum(change) OVER (PARTITION BY login ORDER BY n), $3
+        FROM requested JOIN updated_accounts USING (login)
         RETURNING id, kind, key, balance
     ), posted AS (
         INSERT INTO postings (transaction_id, account, amount)
-        SELECT id, 'customer:' || login, change FROM entry JOIN asked USING (kind, key)
-        UNION ALL SELECT id, against, -change FROM entry JOIN asked USING (kind, key)
+        SELECT id, 'customer:' || login, change FROM recorded JOIN requested USING (kind, key)
+        UNION ALL SELECT id, offsetting_account, -change FROM recorded JOIN requested USING (kind, key)
     )
-    SELECT n, entry.balance FROM entry JOIN asked USING (kind, key)";
+    SELECT n, recorded.balance FROM recorded JOIN requested USING (kind, key)";
 
 /// Makes common movements in batches. The result for a movement is the balance right after it.
-pub(super) type BatchedMovements = GroupCommit<Asked, Money>;
+pub(super) type MovementBatcher = GroupCommit<MovementRow, Money>;
 
 /// Starts the group commit on this database.
-pub(super) fn batched_movements(database: Database) -> BatchedMovements {
-    GroupCommit::new(move |asked| move_all(database.clone(), asked))
+pub(super) fn start_batcher(database: Database) -> MovementBatcher {
+    GroupCommit::new(move |rows| record_batch(database.clone(), rows))
 }
 
 /// A movement in the form that the statement reads.
 #[derive(Debug, Serialize)]
-pub(super) struct Asked {
+pub(super) struct MovementRow {
+    /// The index of the movement in its batch.
     n: usize,
     kind: &'static str,
     key: String,
     login: String,
     change: i64,
     amount: i64,
-    against: &'static str,
+    offsetting_account: &'static str,
 }
 
-impl From<&Movement<'_>> for Asked {
+impl From<&Movement<'_>> for MovementRow {
     fn from(movement: &Movement<'_>) -> Self {
-        Asked {
+        MovementRow {
             n: 0,
             kind: movement.kind.as_str(),
             key: movement.key.to_owned(),
             login: movement.login.to_owned(),
             change: movement.change(),
             amount: movement.amount.minor(),
-            against: movement.kind.against(),
+            offsetting_account: movement.kind.offsetting_account(),
         }
     }
 }
 
 /// Makes the movements that the statement allows. Returns the index of each movement that was made,
 /// and the balance right after it.
-async fn move_all(database: Database, mut asked: Vec<Asked>) -> Result<Vec<(usize, Money)>, sqlx::Error> {
-    for (n, asked) in asked.iter_mut().enumerate() {
-        asked.n = n;
+async fn record_batch(database: Database, mut rows: Vec<MovementRow>) -> Result<Vec<(usize, Money)>, sqlx::Error> {
+    for (n, row) in rows.iter_mut().enumerate() {
+        row.n = n;
     }
-    let moved: Vec<(i32, i64)> = sqlx::query_as(MOVE)
-        .bind(json(&asked)?)
+    let balances: Vec<(i32, i64)> = sqlx::query_as(RECORD_BATCH)
+        .bind(json(&rows)?)
         .bind(Money::MAX.minor())
         .bind(Timestamp::now().as_microsecond())
         .fetch_all(&database.pool)
         .await?;
-    Ok(moved.into_iter().filter_map(|(n, balance)| Some((n.try_into().ok()?, Money::from_minor(balance)))).collect())
+    Ok(balances.into_iter().filter_map(|(n, balance)| Some((n.try_into().ok()?, Money::from_minor(balance)))).collect())
 }

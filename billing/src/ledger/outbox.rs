@@ -4,7 +4,7 @@
 use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Kind, Ledger, Movement, Outcome, Recorded, Refund};
+use super::{Kind, Ledger, Movement, Outcome, RecordedMovement, Refund};
 use crate::error::LedgerError;
 
 /// The recipient of a published outcome.
@@ -14,7 +14,7 @@ pub(super) enum Recipient<'a> {
     Nobody,
     /// The operator, and the customer at this e-mail address.
     Customer(&'a str),
-    /// The operator, which then requests that the customer is notified.
+    /// The operator, which then requests a notification of the customer.
     Operator,
 }
 
@@ -46,24 +46,30 @@ impl Ledger {
     ///
     /// # Errors
     /// The same as those of [`Ledger::record`].
-    pub async fn record_with_outbox(&self, movement: &Movement<'_>, email: &str) -> Result<Recorded, LedgerError> {
-        self.record_and(movement, Recipient::Customer(email)).await
+    pub async fn record_with_outbox(&self, movement: &Movement<'_>, email: &str) -> Result<RecordedMovement, LedgerError> {
+        self.record_in_transaction(movement, Recipient::Customer(email)).await
     }
 
     /// Closes a charge as [`Ledger::close`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
     /// The same as those of [`Ledger::close`].
-    pub async fn close_with_outbox(&self, key: &str, login: &str, amount: Money, email: &str) -> Result<Recorded, LedgerError> {
-        self.close_and(key, login, amount, Recipient::Customer(email)).await
+    pub async fn close_with_outbox(
+        &self,
+        key: &str,
+        login: &str,
+        amount: Money,
+        email: &str,
+    ) -> Result<RecordedMovement, LedgerError> {
+        self.close_in_transaction(key, login, amount, Recipient::Customer(email)).await
     }
 
     /// Refunds a charge as [`Ledger::refund`] does, and adds the outcome to the outbox.
     ///
     /// # Errors
     /// The same as those of [`Ledger::refund`].
-    pub async fn refund_with_outbox(&self, refund: &Refund<'_>) -> Result<Recorded, LedgerError> {
-        self.refund_and(refund, Recipient::Operator).await
+    pub async fn refund_with_outbox(&self, refund: &Refund<'_>) -> Result<RecordedMovement, LedgerError> {
+        self.refund_in_transaction(refund, Recipient::Operator).await
     }
 
     /// Returns at most `limit` entries of the outbox, oldest first.
@@ -85,9 +91,9 @@ impl Ledger {
                 key: row.try_get(2)?,
                 login: row.try_get(3)?,
                 amount: Money::from_minor(row.try_get(4)?),
-                outcome: Outcome::read(&row.try_get::<String, _>(5)?)?,
+                outcome: Outcome::parse(&row.try_get::<String, _>(5)?)?,
                 balance: row.try_get::<Option<i64>, _>(6)?.map(Money::from_minor),
-                kind: Kind::read(&row.try_get::<String, _>(7)?)?,
+                kind: Kind::parse(&row.try_get::<String, _>(7)?)?,
             })
         };
         Ok(rows.into_iter().map(entry).collect::<Result<_, _>>()?)
@@ -97,7 +103,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Database`]. In this case, the outcome is published again.
-    pub async fn sent(&self, id: i64) -> Result<(), LedgerError> {
+    pub async fn remove_from_outbox(&self, id: i64) -> Result<(), LedgerError> {
         sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&self.database.pool).await?;
         Ok(())
     }
@@ -105,7 +111,7 @@ impl Ledger {
 
 /// Adds the outcome that is recorded under the movement's key to the outbox, if the outcome has a
 /// recipient.
-pub(super) async fn note(
+pub(super) async fn add(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
     recipient: Recipient<'_>,

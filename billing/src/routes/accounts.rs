@@ -10,10 +10,10 @@ use orders_crds::{Login, Money};
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 use serde::Deserialize;
 
-use super::{ApiServer, Billing, Operator, answer, positive, read_login};
+use super::{ApiServer, Billing, Operator, parse_login, require_positive, respond};
 use crate::{
     error::LedgerError,
-    ledger::{Kind, Movement, Opened, Outcome},
+    ledger::{Kind, Movement, OpenedAccount, Outcome},
 };
 
 /// The validated query parameter `login`.
@@ -28,8 +28,8 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginQuery {
             login: String,
         }
         let query = axum::extract::Query::<Query>::from_request_parts(parts, state).await;
-        let Query { login } = query.map_err(|_| Problem::invalid("login", "login: give it once, as ?login=NAME"))?.0;
-        read_login(login).map(LoginQuery)
+        let Query { login } = query.map_err(|_| Problem::invalid("login", "login: set it exactly once, as ?login=NAME"))?.0;
+        parse_login(login).map(LoginQuery)
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn register(
     LoginQuery(login): LoginQuery,
 ) -> Result<Response, Problem> {
     let repeated = billing.ledger.register(login.as_ref(), key.as_ref().map(IdempotencyKey::as_str)).await?;
-    Ok(answer(Account { login, balance: Money::ZERO }, repeated))
+    Ok(respond(Account { login, balance: Money::ZERO }, repeated))
 }
 
 /// Open an account if it does not exist.
@@ -86,9 +86,9 @@ pub(super) async fn open(
     key: IdempotencyKey,
     Path(login): Path<String>,
 ) -> Result<Json<OpenAccount>, Problem> {
-    let login = read_login(login)?;
-    let Opened { balance, by_key } = billing.ledger.open(login.as_ref(), key.as_str()).await?;
-    Ok(Json(OpenAccount { login, balance, opened: by_key }))
+    let login = parse_login(login)?;
+    let OpenedAccount { balance, is_opened_by_key } = billing.ledger.ensure_account(login.as_ref(), key.as_str()).await?;
+    Ok(Json(OpenAccount { login, balance, opened: is_opened_by_key }))
 }
 
 /// Add money to an account.
@@ -114,14 +114,17 @@ pub(super) async fn refill(
     key: Option<IdempotencyKey>,
     Json(refill): Json<Refill>,
 ) -> Result<Response, Problem> {
-    let amount = positive(refill.balance)?;
+    let amount = require_positive(refill.balance)?;
     let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| format!("{}/{}", refill.login, key.as_str()));
     let movement = Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount, charge_key: None };
     let recorded = billing.ledger.record(&movement).await?;
     match (recorded.outcome, recorded.balance) {
-        (Outcome::Done, Some(balance)) => Ok(answer(Account { login: refill.login, balance }, recorded.repeated)),
+        (Outcome::Done, Some(balance)) => Ok(respond(Account { login: refill.login, balance }, recorded.repeated)),
         (Outcome::AccountNotFound, _) => Err(LedgerError::AccountNotFound.into()),
-        _ => Err(LedgerError::BalanceLimit.into()),
+        (Outcome::BalanceLimit, _) => Err(LedgerError::BalanceLimit.into()),
+        (Outcome::Done, None) | (Outcome::InsufficientFunds | Outcome::Closed, _) => {
+            Err(Problem::internal(&"a refill cannot have this outcome"))
+        }
     }
 }
 
@@ -140,8 +143,8 @@ pub(super) async fn refill(
         (status = 503, description = "The database is overloaded or unavailable", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn account(State(billing): State<Billing>, Path(login): Path<String>) -> Result<Json<Account>, Problem> {
-    let login = read_login(login)?;
+pub(super) async fn show_account(State(billing): State<Billing>, Path(login): Path<String>) -> Result<Json<Account>, Problem> {
+    let login = parse_login(login)?;
     let balance = billing.ledger.balance(login.as_ref()).await?;
     Ok(Json(Account { login, balance }))
 }

@@ -11,24 +11,24 @@ use orders_contracts::{
 };
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 
-use super::{Billing, Operator, answer, positive};
-use crate::ledger::{self, Kind, Movement, Outcome, Recorded};
+use super::{Billing, Operator, require_positive, respond};
+use crate::ledger::{self, Kind, Movement, Outcome, RecordedMovement};
 
 /// Converts the ledger's outcome of a charge to the outcome that the API returns.
-fn outcome_of(recorded: Outcome) -> Result<orders_crds::Outcome, Problem> {
-    recorded.of_charge().ok_or_else(|| Problem::internal(&"a charge cannot raise a balance"))
+fn charge_outcome(outcome: Outcome) -> Result<orders_crds::Outcome, Problem> {
+    outcome.to_charge_outcome().ok_or_else(|| Problem::internal(&"a charge cannot have the outcome balance_limit"))
 }
 
-fn charge(key: &str, withdrawal: Withdrawal, recorded: Recorded) -> Result<Response, Problem> {
+fn respond_with_charge(key: &str, withdrawal: Withdrawal, recorded: RecordedMovement) -> Result<Response, Problem> {
     let charge = Charge {
         balance: recorded.balance.map(Amount),
         key: key.to_owned(),
         login: withdrawal.login,
         amount: withdrawal.balance,
-        outcome: outcome_of(recorded.outcome)?,
+        outcome: charge_outcome(recorded.outcome)?,
         repeated: recorded.repeated,
     };
-    Ok(answer(charge, recorded.repeated))
+    Ok(respond(charge, recorded.repeated))
 }
 
 /// Charge an account, once for each key.
@@ -54,16 +54,16 @@ pub(super) async fn withdraw(
     key: IdempotencyKey,
     Json(withdrawal): Json<Withdrawal>,
 ) -> Result<Response, Problem> {
-    let amount = positive(withdrawal.balance)?;
+    let amount = require_positive(withdrawal.balance)?;
     #[cfg(debug_assertions)]
-    if orders_service::seeded_bugs::is_on("no-unique-key") && billing.ledger.charge(key.as_str()).await?.is_some() {
-        let key = orders_service::seeded_bugs::another(key.as_str());
+    if orders_service::seeded_bugs::is_on("no-unique-key") && billing.ledger.find_charge(key.as_str()).await?.is_some() {
+        let key = orders_service::seeded_bugs::unique_key(key.as_str());
         let movement = Movement { kind: Kind::Charge, key: &key, login: withdrawal.login.as_ref(), amount, charge_key: None };
         billing.ledger.record(&movement).await?;
     }
     let movement = Movement { kind: Kind::Charge, key: key.as_str(), login: withdrawal.login.as_ref(), amount, charge_key: None };
     let recorded = billing.ledger.record(&movement).await?;
-    charge(key.as_str(), withdrawal, recorded)
+    respond_with_charge(key.as_str(), withdrawal, recorded)
 }
 
 /// Show the outcome of a charge.
@@ -80,19 +80,19 @@ pub(super) async fn withdraw(
         ServiceCallProblems
     )
 )]
-pub(super) async fn state(
+pub(super) async fn show_charge(
     _: Operator,
     State(billing): State<Billing>,
     Path(key): Path<String>,
 ) -> Result<Json<ChargeState>, Problem> {
-    let found = billing.ledger.charge(&key).await?;
-    let charge = found.ok_or_else(|| Problem::not_found("no charge with this key is known; it may still be made"))?;
+    let found = billing.ledger.find_charge(&key).await?;
+    let charge = found.ok_or_else(|| Problem::not_found("there is no charge with this key; it may still be made"))?;
     Ok(Json(ChargeState {
         login: charge.login,
         balance: charge.balance.map(Amount),
         key,
         amount: charge.amount,
-        outcome: outcome_of(charge.outcome)?,
+        outcome: charge_outcome(charge.outcome)?,
         refunded: charge.refunded,
     }))
 }
@@ -118,11 +118,11 @@ pub(super) async fn close(
     Path(key): Path<String>,
     Json(withdrawal): Json<Withdrawal>,
 ) -> Result<Response, Problem> {
-    let amount = positive(withdrawal.balance)?;
-    let key =
-        IdempotencyKey::parse(&key).ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the key in the path is not one"))?;
+    let amount = require_positive(withdrawal.balance)?;
+    let key = IdempotencyKey::parse(&key)
+        .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the key in the path is not a valid idempotency key"))?;
     let recorded = billing.ledger.close(key.as_str(), withdrawal.login.as_ref(), amount).await?;
-    charge(key.as_str(), withdrawal, recorded)
+    respond_with_charge(key.as_str(), withdrawal, recorded)
 }
 
 /// Refund a charge, once for each key.
@@ -150,7 +150,7 @@ pub(super) async fn refund(
     key: IdempotencyKey,
     Json(request): Json<RefundRequest>,
 ) -> Result<Response, Problem> {
-    let amount = positive(request.balance)?;
+    let amount = require_positive(request.balance)?;
     let refund = ledger::Refund { key: key.as_str(), charge_key: &request.charge, login: request.login.as_ref(), amount };
     let recorded = billing.ledger.refund(&refund).await?;
     let body = Refund {
@@ -161,5 +161,5 @@ pub(super) async fn refund(
         amount,
         repeated: recorded.repeated,
     };
-    Ok(answer(body, recorded.repeated))
+    Ok(respond(body, recorded.repeated))
 }

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::{Auditor, Billing};
 
 /// The maximum number of rows on a page.
-const PAGE: i64 = 1000;
+const PAGE_SIZE: i64 = 1000;
 
 /// The start of a page of transactions.
 #[derive(Deserialize, IntoParams)]
@@ -43,12 +43,12 @@ pub(super) struct AfterLogin {
         ServiceCallProblems
     )
 )]
-pub(super) async fn transactions(
+pub(super) async fn list_transactions(
     _: Auditor,
     State(billing): State<Billing>,
     Query(AfterId { after }): Query<AfterId>,
 ) -> Result<Json<Vec<ExportedTransaction>>, Problem> {
-    Ok(Json(billing.ledger.transactions(after, PAGE).await?))
+    Ok(Json(billing.ledger.transactions(after, PAGE_SIZE).await?))
 }
 
 /// List accounts.
@@ -66,12 +66,12 @@ pub(super) async fn transactions(
         ServiceCallProblems
     )
 )]
-pub(super) async fn accounts(
+pub(super) async fn list_accounts(
     _: Auditor,
     State(billing): State<Billing>,
     Query(AfterLogin { after }): Query<AfterLogin>,
 ) -> Result<Json<Vec<ExportedAccount>>, Problem> {
-    Ok(Json(billing.ledger.accounts(&after, PAGE).await?))
+    Ok(Json(billing.ledger.accounts(&after, PAGE_SIZE).await?))
 }
 
 /// Show the ledger's totals.
@@ -87,6 +87,6 @@ pub(super) async fn accounts(
         ServiceCallProblems
     )
 )]
-pub(super) async fn summary(_: Auditor, State(billing): State<Billing>) -> Result<Json<Summary>, Problem> {
+pub(super) async fn show_summary(_: Auditor, State(billing): State<Billing>) -> Result<Json<Summary>, Problem> {
     Ok(Json(billing.ledger.summary().await?))
 }

@@ -63,14 +63,14 @@ fn documented() -> OpenApiRouter<Billing> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(accounts::register))
         .routes(routes!(accounts::refill))
-        .routes(routes!(accounts::account, accounts::open))
+        .routes(routes!(accounts::show_account, accounts::open))
         .routes(routes!(charges::withdraw))
-        .routes(routes!(charges::state))
+        .routes(routes!(charges::show_charge))
         .routes(routes!(charges::close))
         .routes(routes!(charges::refund))
-        .routes(routes!(export::transactions))
-        .routes(routes!(export::accounts))
-        .routes(routes!(export::summary))
+        .routes(routes!(export::list_transactions))
+        .routes(routes!(export::list_accounts))
+        .routes(routes!(export::show_summary))
 }
 
 /// Returns the OpenAPI document of this API.
@@ -120,16 +120,16 @@ impl FromRequestParts<Billing> for Auditor {
     }
 }
 
-fn read_login(login: String) -> Result<Login, Problem> {
+fn parse_login(login: String) -> Result<Login, Problem> {
     Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
 }
 
-fn positive(amount: Money) -> Result<Money, Problem> {
+fn require_positive(amount: Money) -> Result<Money, Problem> {
     amount.require_positive().map_err(|error| Problem::invalid("balance", format!("balance: {error}")))
 }
 
 /// Builds a response. The response to a repeated call has the header `Idempotent-Replayed: true`.
-fn answer<T: Serialize>(body: T, repeated: bool) -> Response {
+fn respond<T: Serialize>(body: T, repeated: bool) -> Response {
     let mut response = Json(body).into_response();
     if repeated {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));

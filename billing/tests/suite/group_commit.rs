@@ -1,4 +1,5 @@
-//! Movements that come together on PostgreSQL: few transactions, and each its own outcome.
+//! Group commit on PostgreSQL: concurrent movements share transactions, and each movement has its own
+//! outcome.
 
 use anyhow::{Context, Result};
 use futures::future::{join_all, try_join_all};
@@ -25,7 +26,7 @@ async fn ledger_with(accounts: &[&str], balance: i64, postgres: &Postgres) -> Re
 }
 
 #[tokio::test]
-async fn charges_that_come_together_are_written_together() -> Result<()> {
+async fn concurrent_charges_share_transactions() -> Result<()> {
     const CHARGES: i64 = 320;
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
@@ -40,20 +41,20 @@ async fn charges_that_come_together_are_written_together() -> Result<()> {
     assert!(recorded.iter().all(|recorded| recorded.outcome == Outcome::Done && !recorded.repeated));
     let mut balances: Vec<_> = recorded.iter().filter_map(|recorded| recorded.balance).map(Money::minor).collect();
     balances.sort_unstable();
-    // Every third charge is of the same account, and takes one.
-    let each_once: Vec<i64> = (0..CHARGES).rev().map(|number| 999 - number / 3).collect();
-    assert_eq!(balances, each_once, "each was told the balance right after it");
-    assert!(transactions <= CHARGES as u64 / 20, "{CHARGES} charges at once took {transactions} transactions");
+    // Every third charge is of the same account, and each charge is one minor unit.
+    let expected: Vec<i64> = (0..CHARGES).rev().map(|number| 999 - number / 3).collect();
+    assert_eq!(balances, expected, "each charge returns the balance right after it");
+    assert!(transactions <= CHARGES as u64 / 20, "{CHARGES} concurrent charges needed {transactions} transactions");
     Ok(())
 }
 
 #[tokio::test]
-async fn each_of_those_that_come_together_has_its_own_outcome() -> Result<()> {
+async fn each_movement_of_a_batch_has_its_own_outcome() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
     let (ledger, database) = ledger_with(&["rich", "poor", "known", "twice"], 100, &postgres).await?;
     ledger.record(&movement(Kind::Charge, "first", "known", 30)).await?;
-    let asked = [
+    let movements = [
         movement(Kind::Charge, "rich-1", "rich", 40),
         movement(Kind::Refill, "rich-2", "rich", 10),
         movement(Kind::Charge, "poor-1", "poor", 70),
@@ -64,12 +65,12 @@ async fn each_of_those_that_come_together_has_its_own_outcome() -> Result<()> {
         movement(Kind::Charge, "same", "twice", 10),
         movement(Kind::Charge, "nobody-1", "nobody", 10),
     ];
-    let recorded = join_all(asked.iter().map(|movement| ledger.record(movement))).await;
+    let recorded = join_all(movements.iter().map(|movement| ledger.record(movement))).await;
     let outcomes: Vec<_> = recorded.iter().map(|recorded| recorded.as_ref().map(|recorded| recorded.outcome).ok()).collect();
     assert_eq!(outcomes[0..2], [Some(Outcome::Done); 2]);
-    let mut of_the_poor = outcomes[2..4].to_vec();
-    of_the_poor.sort_by_key(|outcome| *outcome != Some(Outcome::Done));
-    assert_eq!(of_the_poor, [Some(Outcome::Done), Some(Outcome::InsufficientFunds)]);
+    let mut outcomes_of_poor = outcomes[2..4].to_vec();
+    outcomes_of_poor.sort_by_key(|outcome| *outcome != Some(Outcome::Done));
+    assert_eq!(outcomes_of_poor, [Some(Outcome::Done), Some(Outcome::InsufficientFunds)]);
     assert!(recorded[4].as_ref().is_ok_and(|recorded| recorded.repeated && recorded.balance == Some(Money::from_minor(70))));
     assert!(matches!(recorded[5], Err(LedgerError::KeyReused)));
     let repeats = recorded[6..8].iter().flatten().map(|recorded| (recorded.outcome, recorded.repeated)).collect::<Vec<_>>();
@@ -84,24 +85,24 @@ async fn each_of_those_that_come_together_has_its_own_outcome() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_account_that_somebody_else_has_locked_keeps_nobody_up() -> Result<()> {
+async fn a_locked_account_does_not_delay_movements_of_other_accounts() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
     let (ledger, database) = ledger_with(&["free", "locked"], 100, &postgres).await?;
-    let mut other = database.pool.begin().await?;
-    sqlx::query("SELECT 1 FROM accounts WHERE login = 'locked' FOR UPDATE").execute(&mut *other).await?;
+    let mut lock_holder = database.pool.begin().await?;
+    sqlx::query("SELECT 1 FROM accounts WHERE login = 'locked' FOR UPDATE").execute(&mut *lock_holder).await?;
 
-    let waiting = movement(Kind::Charge, "k1", "locked", 10);
-    let waiting = ledger.record(&waiting);
+    let of_locked_account = movement(Kind::Charge, "k1", "locked", 10);
+    let waiting = ledger.record(&of_locked_account);
     tokio::pin!(waiting);
-    let freely = movement(Kind::Charge, "k2", "free", 10);
+    let of_free_account = movement(Kind::Charge, "k2", "free", 10);
     let first = tokio::select! {
         biased;
         _ = &mut waiting => None,
-        recorded = ledger.record(&freely) => Some(recorded?),
+        recorded = ledger.record(&of_free_account) => Some(recorded?),
     };
-    assert_eq!(first.context("the charge of the locked account came first")?.outcome, Outcome::Done);
-    other.commit().await?;
+    assert_eq!(first.context("the charge of the locked account completed first")?.outcome, Outcome::Done);
+    lock_holder.commit().await?;
     assert_eq!(waiting.await?.outcome, Outcome::Done);
     Ok(())
 }

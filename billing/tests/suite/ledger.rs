@@ -1,4 +1,4 @@
-//! The ledger's promises, on both databases.
+//! The guarantees of the ledger, on both databases.
 
 use std::{
     collections::HashMap,
@@ -11,15 +11,15 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use orders_billing::{
     error::LedgerError,
-    ledger::{ChargeState, Kind, Ledger, MIGRATIONS, Movement, Opened, Outcome, Recorded, Refund},
+    ledger::{ChargeState, Kind, Ledger, MIGRATIONS, Movement, OpenedAccount, Outcome, RecordedMovement, Refund},
 };
 use orders_crds::Money;
 use orders_service::database::{self, Database};
-use orders_testbed::{PATIENCE, Postgres};
+use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 /// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
-async fn on_both<F, Fut>(test: F) -> Result<()>
+async fn on_both_databases<F, Fut>(test: F) -> Result<()>
 where
     F: Fn(Database) -> Fut,
     Fut: Future<Output = Result<()>>,
@@ -43,52 +43,52 @@ fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64) -> 
     Refund { key, charge_key, login, amount: Money::from_minor(minor) }
 }
 
-/// Calls again while the database is busy, as every caller does: under the same key.
-async fn surely<T, F: Future<Output = Result<T, LedgerError>>>(call: impl Fn() -> F) -> Result<T, LedgerError> {
+/// Retries a call while the database is unavailable, as every caller does: with the same key.
+async fn retry_while_unavailable<T, F: Future<Output = Result<T, LedgerError>>>(call: impl Fn() -> F) -> Result<T, LedgerError> {
     let start = Instant::now();
     loop {
         match call().await {
-            Err(LedgerError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < PATIENCE => {
-                eprintln!("calling again: {error}");
+            Err(LedgerError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < WAIT_TIMEOUT => {
+                eprintln!("retrying: {error}");
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
 
-/// What double entry promises, looked up in the tables themselves.
+/// Asserts the rules of double-entry bookkeeping, with queries of the tables.
 async fn assert_books_balance(database: &Database) -> Result<()> {
     let sum: i64 =
         sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings").fetch_one(&database.pool).await?;
     assert_eq!(sum, 0, "all postings sum to zero");
-    let off: Vec<(String, i64)> = sqlx::query_as(
+    let unbalanced: Vec<(String, i64)> = sqlx::query_as(
         "SELECT login, balance FROM accounts WHERE balance <> (
              SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings WHERE account = 'customer:' || login)",
     )
     .fetch_all(&database.pool)
     .await?;
-    assert_eq!(off, [], "every balance is the sum of its postings");
+    assert_eq!(unbalanced, [], "every balance is the sum of its postings");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
-    on_both(|database| async move {
+async fn a_repeated_request_returns_the_first_outcome_and_moves_no_money() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&refill("r", "a", 100)).await?;
-        let refused = ledger.record(&charge("dear", "a", 101)).await?;
+        let refused = ledger.record(&charge("too-expensive", "a", 101)).await?;
         assert_eq!(
             refused,
-            Recorded { outcome: Outcome::InsufficientFunds, balance: Some(Money::from_minor(100)), repeated: false }
+            RecordedMovement { outcome: Outcome::InsufficientFunds, balance: Some(Money::from_minor(100)), repeated: false }
         );
         let first = ledger.record(&charge("k", "a", 60)).await?;
-        assert_eq!(first, Recorded { outcome: Outcome::Done, balance: Some(Money::from_minor(40)), repeated: false });
+        assert_eq!(first, RecordedMovement { outcome: Outcome::Done, balance: Some(Money::from_minor(40)), repeated: false });
         ledger.record(&refill("more", "a", 1000)).await?;
-        // Even where it would come out otherwise by now.
-        assert_eq!(ledger.record(&charge("k", "a", 60)).await?, Recorded { repeated: true, ..first });
-        assert_eq!(ledger.record(&charge("dear", "a", 101)).await?, Recorded { repeated: true, ..refused });
+        // The first outcome stays, even if a new request would have another outcome by now.
+        assert_eq!(ledger.record(&charge("k", "a", 60)).await?, RecordedMovement { repeated: true, ..first });
+        assert_eq!(ledger.record(&charge("too-expensive", "a", 101)).await?, RecordedMovement { repeated: true, ..refused });
         assert_eq!(ledger.balance("a").await?, Money::from_minor(1040));
         assert_books_balance(&database).await
     })
@@ -96,8 +96,8 @@ async fn a_repeat_gets_the_first_outcome_and_moves_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_for_one_request_only() -> Result<()> {
-    on_both(|database| async move {
+async fn a_key_is_valid_for_one_request_only() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.register("b", None).await?;
@@ -106,7 +106,7 @@ async fn a_key_is_for_one_request_only() -> Result<()> {
         for other in [charge("k", "a", 11), charge("k", "b", 10), refill("r", "b", 100)] {
             assert!(matches!(ledger.record(&other).await, Err(LedgerError::KeyReused)), "{other:?}");
         }
-        // A refill's key and a charge's are not the same key.
+        // Refills and charges have separate sets of keys.
         assert_eq!(ledger.record(&charge("r", "a", 10)).await?.outcome, Outcome::Done);
         assert_eq!(ledger.balance("a").await?, Money::from_minor(80));
         assert_books_balance(&database).await
@@ -116,10 +116,10 @@ async fn a_key_is_for_one_request_only() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_name_their_reason() -> Result<()> {
-    on_both(|database| async move {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
-        let nobody = ledger.record(&charge("k", "nobody", 10)).await?;
-        assert_eq!((nobody.outcome, nobody.balance), (Outcome::AccountNotFound, None));
+        let refused = ledger.record(&charge("k", "nobody", 10)).await?;
+        assert_eq!((refused.outcome, refused.balance), (Outcome::AccountNotFound, None));
         assert!(matches!(ledger.balance("nobody").await, Err(LedgerError::AccountNotFound)));
         ledger.register("rich", None).await?;
         assert!(matches!(ledger.register("rich", None).await, Err(LedgerError::AlreadyRegistered)));
@@ -132,16 +132,18 @@ async fn refusals_name_their_reason() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_nothing() -> Result<()> {
-    on_both(|database| async move {
+async fn a_hundred_concurrent_charges_of_one_account_lose_no_money_and_never_overdraw_it() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("hot", None).await?;
         ledger.record(&refill("r", "hot", 600)).await?;
-        // Each key twice, so that repeats race with their firsts.
-        let outcomes: Vec<Recorded> = stream::iter(0..200)
+        // Each key occurs twice, so that repeated requests race with first requests.
+        let outcomes: Vec<RecordedMovement> = stream::iter(0..200)
             .map(|i| {
                 let ledger = &ledger;
-                async move { surely(|| async { ledger.record(&charge(&format!("k{}", i / 2), "hot", 10)).await }).await }
+                async move {
+                    retry_while_unavailable(|| async { ledger.record(&charge(&format!("k{}", i / 2), "hot", 10)).await }).await
+                }
             })
             .buffer_unordered(16)
             .collect::<Vec<_>>()
@@ -158,28 +160,28 @@ async fn a_hundred_charges_at_once_on_one_account_lose_nothing_and_overdraw_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_charges_on_one_account_and_on_many_come_out_to_the_last_cent() -> Result<()> {
+async fn thousands_of_charges_of_one_account_and_of_many_are_exact_to_the_cent() -> Result<()> {
     const CHARGES: i64 = 2000;
-    on_both(|database| async move {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         for accounts in [1, 200] {
-            let login = |number: i64| format!("of-{accounts}-{}", number % accounts);
+            let login = |number: i64| format!("customer-{accounts}-{}", number % accounts);
             for number in 0..accounts {
                 let login = login(number);
                 ledger.register(&login, None).await?;
-                // Enough for all but the last charge of each.
+                // The balance suffices for all charges of the account except the last.
                 ledger.record(&refill(&login, &login, CHARGES / accounts - 1)).await?;
             }
             let charges = stream::iter(0..CHARGES).map(|number| {
                 let (ledger, login, key) = (&ledger, login(number), format!("{accounts}-{number}"));
                 async move {
                     let charge = charge(&key, &login, 1);
-                    surely(|| ledger.record(&charge)).await.map(|recorded| recorded.outcome)
+                    retry_while_unavailable(|| ledger.record(&charge)).await.map(|recorded| recorded.outcome)
                 }
             });
             let outcomes: Vec<Outcome> = charges.buffer_unordered(64).try_collect().await?;
             let refused = outcomes.iter().filter(|outcome| **outcome == Outcome::InsufficientFunds).count();
-            assert_eq!(refused as i64, accounts, "one of each account's");
+            assert_eq!(refused as i64, accounts, "one charge of each account is refused");
             for number in 0..accounts {
                 assert_eq!(ledger.balance(&login(number)).await?, Money::ZERO);
             }
@@ -190,8 +192,8 @@ async fn thousands_of_charges_on_one_account_and_on_many_come_out_to_the_last_ce
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
-    on_both(|database| async move {
+async fn ledger_rows_cannot_be_changed() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
@@ -212,25 +214,30 @@ async fn what_is_in_the_ledger_cannot_be_changed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_is_opened_once_and_whoever_asks_again_is_told_its_balance() -> Result<()> {
-    on_both(|database| async move {
+async fn an_account_is_opened_once_and_a_repeated_call_returns_its_balance() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         let openings = (0..20).map(|number| {
             let ledger = ledger.clone();
-            tokio::spawn(async move { surely(|| async { ledger.open("a", &format!("customer-{number}")).await }).await })
+            tokio::spawn(async move {
+                retry_while_unavailable(|| async { ledger.ensure_account("a", &format!("customer-{number}")).await }).await
+            })
         });
         let mut opened = 0;
         for opening in openings.collect::<Vec<_>>() {
-            let Opened { balance, by_key } = opening.await??;
+            let OpenedAccount { balance, is_opened_by_key } = opening.await??;
             assert_eq!(balance, Money::ZERO);
-            opened += i32::from(by_key);
+            opened += i32::from(is_opened_by_key);
         }
-        assert_eq!(opened, 1, "of twenty at once one opens it");
+        assert_eq!(opened, 1, "one of twenty concurrent calls opens the account");
         ledger.register("old", None).await?;
         ledger.record(&refill("r", "old", 100)).await?;
         for _ in 0..2 {
-            assert_eq!(ledger.open("old", "k").await?, Opened { balance: Money::from_minor(100), by_key: false });
-            assert_eq!(ledger.open("new", "k").await?, Opened { balance: Money::ZERO, by_key: true });
+            assert_eq!(
+                ledger.ensure_account("old", "k").await?,
+                OpenedAccount { balance: Money::from_minor(100), is_opened_by_key: false }
+            );
+            assert_eq!(ledger.ensure_account("new", "k").await?, OpenedAccount { balance: Money::ZERO, is_opened_by_key: true });
         }
         assert_books_balance(&database).await
     })
@@ -238,23 +245,23 @@ async fn an_account_is_opened_once_and_whoever_asks_again_is_told_its_balance() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_charge_cannot_land_and_a_landed_one_cannot_be_closed() -> Result<()> {
-    on_both(|database| async move {
+async fn a_closed_charge_cannot_be_made_and_a_charge_that_was_made_cannot_be_closed() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
-        assert_eq!(ledger.charge("late").await?, None, "unknown to billing");
+        assert_eq!(ledger.find_charge("late").await?, None, "billing has no such charge");
         let amount = Money::from_minor(60);
         assert_eq!(ledger.close("late", "a", amount).await?.outcome, Outcome::Closed);
         assert_eq!(
             ledger.close("late", "a", amount).await?,
-            Recorded { outcome: Outcome::Closed, balance: Some(Money::from_minor(100)), repeated: true }
+            RecordedMovement { outcome: Outcome::Closed, balance: Some(Money::from_minor(100)), repeated: true }
         );
-        assert_eq!(ledger.record(&charge("late", "a", 60)).await?.outcome, Outcome::Closed, "it came too late");
+        assert_eq!(ledger.record(&charge("late", "a", 60)).await?.outcome, Outcome::Closed, "the charge was closed before");
         assert!(matches!(ledger.record(&charge("late", "a", 61)).await, Err(LedgerError::KeyReused)));
 
         ledger.record(&charge("done", "a", 60)).await?;
-        assert_eq!(ledger.close("done", "a", amount).await?.outcome, Outcome::Done, "it stays charged");
+        assert_eq!(ledger.close("done", "a", amount).await?.outcome, Outcome::Done, "the charge stays");
         assert_eq!(ledger.balance("a").await?, Money::from_minor(40));
         assert_books_balance(&database).await
     })
@@ -262,51 +269,56 @@ async fn a_closed_charge_cannot_land_and_a_landed_one_cannot_be_closed() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_is_closed_or_lands_never_both_however_they_race() -> Result<()> {
-    on_both(|database| async move {
+async fn a_charge_and_its_close_agree_on_one_outcome_whichever_comes_first() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 1000)).await?;
-        let mut landed = 0;
+        let mut made = 0;
         for round in 0..30 {
             let key = format!("k{round}");
             let movement = charge(&key, "a", 10);
-            let (charged, closed) =
-                tokio::join!(surely(|| ledger.record(&movement)), surely(|| ledger.close(&key, "a", Money::from_minor(10))));
+            let (charged, closed) = tokio::join!(
+                retry_while_unavailable(|| ledger.record(&movement)),
+                retry_while_unavailable(|| ledger.close(&key, "a", Money::from_minor(10)))
+            );
             let (charged, closed) = (charged?, closed?);
-            assert_eq!(charged.outcome, closed.outcome, "both are told the same");
-            landed += i64::from(charged.outcome == Outcome::Done);
+            assert_eq!(charged.outcome, closed.outcome, "both calls return the same outcome");
+            made += i64::from(charged.outcome == Outcome::Done);
         }
-        assert_eq!(ledger.balance("a").await?.minor(), 1000 - 10 * landed);
+        assert_eq!(ledger.balance("a").await?.minor(), 1000 - 10 * made);
         assert_books_balance(&database).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_is_given_back_once_for_its_key_and_never_beyond_what_it_took() -> Result<()> {
-    on_both(|database| async move {
+async fn a_charge_is_refunded_once_for_each_key_and_at_most_in_full() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         for login in ["a", "b"] {
             ledger.register(login, None).await?;
         }
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&charge("k", "a", 60)).await?;
-        ledger.record(&charge("dear", "a", 1000)).await?;
+        ledger.record(&charge("too-expensive", "a", 1000)).await?;
         ledger.close("closed", "a", Money::from_minor(5)).await?;
 
         let first = ledger.refund(&refund("f1", "k", "a", 40)).await?;
-        assert_eq!(first, Recorded { outcome: Outcome::Done, balance: Some(Money::from_minor(80)), repeated: false });
-        assert_eq!(ledger.refund(&refund("f1", "k", "a", 40)).await?, Recorded { repeated: true, ..first });
+        assert_eq!(first, RecordedMovement { outcome: Outcome::Done, balance: Some(Money::from_minor(80)), repeated: false });
+        assert_eq!(ledger.refund(&refund("f1", "k", "a", 40)).await?, RecordedMovement { repeated: true, ..first });
         assert!(matches!(ledger.refund(&refund("f1", "k", "a", 20)).await, Err(LedgerError::KeyReused)));
         assert!(matches!(ledger.refund(&refund("f2", "k", "a", 21)).await, Err(LedgerError::RefundTooLarge)));
-        assert!(matches!(ledger.refund(&refund("f3", "k", "b", 1)).await, Err(LedgerError::ChargeNotFound)), "another's charge");
+        assert!(
+            matches!(ledger.refund(&refund("f3", "k", "b", 1)).await, Err(LedgerError::ChargeNotFound)),
+            "the charge of another customer"
+        );
         assert!(matches!(ledger.refund(&refund("f4", "nothing", "a", 1)).await, Err(LedgerError::ChargeNotFound)));
-        for charge in ["dear", "closed"] {
+        for charge in ["too-expensive", "closed"] {
             assert!(matches!(ledger.refund(&refund("f5", charge, "a", 1)).await, Err(LedgerError::NotCharged)), "{charge}");
         }
         assert_eq!(ledger.refund(&refund("f2", "k", "a", 20)).await?.balance, Some(Money::from_minor(100)), "the rest");
-        let state = ledger.charge("k").await?.expect("the charge");
+        let state = ledger.find_charge("k").await?.expect("the charge");
         assert_eq!((state.outcome, state.refunded), (Outcome::Done, Money::from_minor(60)));
         assert_books_balance(&database).await
     })
@@ -314,18 +326,18 @@ async fn a_charge_is_given_back_once_for_its_key_and_never_beyond_what_it_took()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_refunds_at_once_give_a_charge_back_once() -> Result<()> {
-    on_both(|database| async move {
+async fn ten_concurrent_refunds_refund_a_charge_once() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&charge("k", "a", 60)).await?;
-        // Five with one key, five with a key each: one of all these gives the money back.
+        // Five refunds have the same key, and five have a key each. One of them moves the money.
         let keys: Vec<String> = (0..10).map(|i| if i < 5 { "same".to_owned() } else { format!("f{i}") }).collect();
         let results: Vec<_> = stream::iter(&keys)
             .map(|key| {
                 let ledger = &ledger;
-                async move { surely(|| async { ledger.refund(&refund(key, "k", "a", 60)).await }).await }
+                async move { retry_while_unavailable(|| async { ledger.refund(&refund(key, "k", "a", 60)).await }).await }
             })
             .buffer_unordered(10)
             .collect()
@@ -340,7 +352,7 @@ async fn ten_refunds_at_once_give_a_charge_back_once() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registering_again_is_a_repeat_only_with_the_key_that_opened_the_account() -> Result<()> {
-    on_both(|database| async move {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         assert!(!ledger.register("a", Some("k")).await?);
         assert!(ledger.register("a", Some("k")).await?);
@@ -353,81 +365,84 @@ async fn registering_again_is_a_repeat_only_with_the_key_that_opened_the_account
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_is_in_the_outbox_with_its_movement_until_it_was_published_and_again_for_a_repeat() -> Result<()> {
-    on_both(|database| async move {
+async fn an_outcome_is_in_the_outbox_until_it_is_published_and_a_repeated_request_adds_it_again() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
-        assert_eq!(ledger.outbox(10).await?, [], "the caller has the outcome in the answer");
+        assert_eq!(ledger.outbox(10).await?, [], "the caller gets the outcome in the response");
         ledger.record_with_outbox(&charge("k", "a", 60), "a@b.cd").await?;
-        ledger.record_with_outbox(&charge("dear", "a", 60), "a@b.cd").await?;
+        ledger.record_with_outbox(&charge("too-expensive", "a", 60), "a@b.cd").await?;
         ledger.close_with_outbox("closed", "a", Money::from_minor(5), "c@d.ef").await?;
         ledger.refund_with_outbox(&refund("f", "k", "a", 60)).await?;
         ledger.record_with_outbox(&charge("nobody's", "nobody", 1), "n@o.bo").await?;
 
         let entries = ledger.outbox(10).await?;
-        let seen: Vec<_> = entries
+        let rows: Vec<_> = entries
             .iter()
-            .map(|u| (u.kind, &*u.key, &*u.login, &*u.email, u.amount.minor(), u.outcome, u.balance.map(Money::minor)))
+            .map(|e| (e.kind, &*e.key, &*e.login, &*e.email, e.amount.minor(), e.outcome, e.balance.map(Money::minor)))
             .collect();
         assert_eq!(
-            seen,
+            rows,
             [
                 (Kind::Charge, "k", "a", "a@b.cd", 60, Outcome::Done, Some(40)),
-                (Kind::Charge, "dear", "a", "a@b.cd", 60, Outcome::InsufficientFunds, Some(40)),
+                (Kind::Charge, "too-expensive", "a", "a@b.cd", 60, Outcome::InsufficientFunds, Some(40)),
                 (Kind::Charge, "closed", "a", "c@d.ef", 5, Outcome::Closed, Some(40)),
-                // Under its charge's key.
+                // The key is the key of the charge.
                 (Kind::Refund, "k", "a", "", 60, Outcome::Done, Some(100)),
                 (Kind::Charge, "nobody's", "nobody", "n@o.bo", 1, Outcome::AccountNotFound, None),
             ]
         );
         assert_eq!(ledger.outbox(2).await?, entries[..2], "the oldest first");
-        ledger.sent(entries[0].id).await?;
+        ledger.remove_from_outbox(entries[0].id).await?;
         assert_eq!(ledger.outbox(10).await?, entries[1..]);
         for entry in &entries[1..] {
-            ledger.sent(entry.id).await?;
+            ledger.remove_from_outbox(entry.id).await?;
         }
         assert_eq!(ledger.outbox(10).await?, []);
-        // A caller that repeats a request has not received the outcome.
+        // A caller repeats a request because it did not receive the outcome.
         ledger.record_with_outbox(&charge("k", "a", 60), "a@b.cd").await?;
         ledger.close_with_outbox("closed", "a", Money::from_minor(5), "c@d.ef").await?;
         ledger.refund_with_outbox(&refund("f", "k", "a", 60)).await?;
-        let again: Vec<_> = ledger.outbox(10).await?.into_iter().map(|entry| (entry.kind, entry.key)).collect();
-        assert_eq!(again, [(Kind::Charge, "k".to_owned()), (Kind::Charge, "closed".to_owned()), (Kind::Refund, "k".to_owned())]);
+        let repeated: Vec<_> = ledger.outbox(10).await?.into_iter().map(|entry| (entry.kind, entry.key)).collect();
+        assert_eq!(
+            repeated,
+            [(Kind::Charge, "k".to_owned()), (Kind::Charge, "closed".to_owned()), (Kind::Refund, "k".to_owned())]
+        );
         assert_books_balance(&database).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_is_shown_as_it_stands() -> Result<()> {
-    on_both(|database| async move {
+async fn the_current_state_of_a_charge_can_be_looked_up() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&charge("k", "a", 60)).await?;
-        ledger.record(&charge("dear", "a", 41)).await?;
+        ledger.record(&charge("too-expensive", "a", 41)).await?;
         ledger.record(&charge("none", "nobody", 1)).await?;
         ledger.refund(&refund("f", "k", "a", 25)).await?;
-        let shown = |login: &str, amount, outcome, balance: Option<i64>, refunded| ChargeState {
+        let state = |login: &str, amount, outcome, balance: Option<i64>, refunded| ChargeState {
             login: login.to_owned(),
             amount: Money::from_minor(amount),
             outcome,
             balance: balance.map(Money::from_minor),
             refunded: Money::from_minor(refunded),
         };
-        assert_eq!(ledger.charge("k").await?, Some(shown("a", 60, Outcome::Done, Some(40), 25)));
-        assert_eq!(ledger.charge("dear").await?, Some(shown("a", 41, Outcome::InsufficientFunds, Some(40), 0)));
-        assert_eq!(ledger.charge("none").await?, Some(shown("nobody", 1, Outcome::AccountNotFound, None, 0)));
-        assert_eq!(ledger.charge("r").await?, None, "a refill's key is no charge's");
+        assert_eq!(ledger.find_charge("k").await?, Some(state("a", 60, Outcome::Done, Some(40), 25)));
+        assert_eq!(ledger.find_charge("too-expensive").await?, Some(state("a", 41, Outcome::InsufficientFunds, Some(40), 0)));
+        assert_eq!(ledger.find_charge("none").await?, Some(state("nobody", 1, Outcome::AccountNotFound, None, 0)));
+        assert_eq!(ledger.find_charge("r").await?, None, "this is the key of a refill");
         Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refund_beyond_the_largest_balance_is_refused_and_moves_nothing() -> Result<()> {
-    on_both(|database| async move {
+async fn a_refund_beyond_the_largest_balance_is_refused_and_moves_no_money() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("rich", None).await?;
         ledger.record(&refill("1", "rich", Money::MAX.minor())).await?;
@@ -441,15 +456,15 @@ async fn a_refund_beyond_the_largest_balance_is_refused_and_moves_nothing() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_export_has_every_row_over_all_pages() -> Result<()> {
-    on_both(|database| async move {
+async fn the_pages_of_the_export_contain_every_row() -> Result<()> {
+    on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         for login in ["a", "b", "c"] {
             ledger.register(login, None).await?;
         }
         ledger.record(&refill("r", "a", 100)).await?;
         ledger.record(&charge("k", "a", 60)).await?;
-        ledger.record(&charge("dear", "b", 1)).await?;
+        ledger.record(&charge("too-expensive", "b", 1)).await?;
         let mut transactions = Vec::new();
         while let page = ledger
             .transactions(transactions.last().map_or(0, |last: &orders_contracts::billing::ExportedTransaction| last.id), 2)
@@ -464,15 +479,15 @@ async fn the_export_has_every_row_over_all_pages() -> Result<()> {
             [
                 ("refill", "r", "a", 100, "done"),
                 ("charge", "k", "a", 60, "done"),
-                ("charge", "dear", "b", 1, "insufficient_funds")
+                ("charge", "too-expensive", "b", 1, "insufficient_funds")
             ]
         );
-        let legs = |place: usize| -> Vec<(&str, i64)> {
-            transactions[place].postings.iter().map(|posting| (&*posting.account, posting.amount.minor())).collect()
+        let postings = |index: usize| -> Vec<(&str, i64)> {
+            transactions[index].postings.iter().map(|posting| (&*posting.account, posting.amount.minor())).collect()
         };
-        assert_eq!(legs(0), [("cash", -100), ("customer:a", 100)]);
-        assert_eq!(legs(1), [("customer:a", -60), ("revenue", 60)]);
-        assert_eq!(legs(2), []);
+        assert_eq!(postings(0), [("cash", -100), ("customer:a", 100)]);
+        assert_eq!(postings(1), [("customer:a", -60), ("revenue", 60)]);
+        assert_eq!(postings(2), []);
         let accounts = ledger.accounts("a", 10).await?;
         assert_eq!(accounts.iter().map(|account| &*account.login).collect::<Vec<_>>(), ["b", "c"], "after a");
         let first = &ledger.accounts("", 1).await?[0];
@@ -484,7 +499,7 @@ async fn the_export_has_every_row_over_all_pages() -> Result<()> {
     .await
 }
 
-/// One random request.
+/// A random request.
 #[derive(Clone, Debug)]
 struct Request {
     kind: Kind,
@@ -503,7 +518,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     prop::collection::vec(request, 1..40)
 }
 
-/// The ledger as a few lines of arithmetic.
+/// A model of the ledger, without a database.
 #[derive(Default)]
 struct Model {
     balances: HashMap<u8, i64>,
@@ -511,7 +526,7 @@ struct Model {
 }
 
 impl Model {
-    /// The outcome and balance to expect; `None` for a reused key.
+    /// Returns the expected outcome and balance, or `None` for a reused key.
     fn record(&mut self, request: &Request) -> Option<(Outcome, Option<i64>)> {
         let is_refill = request.kind == Kind::Refill;
         if let Some((first, outcome, balance)) = self.recorded.get(&(is_refill, request.key)) {
@@ -532,8 +547,8 @@ impl Model {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_sequence_of_requests_comes_out_as_in_the_model() -> Result<()> {
-    on_both(|database| async move {
+async fn any_sequence_of_requests_has_the_same_outcomes_as_in_the_model() -> Result<()> {
+    on_both_databases(|database| async move {
         let runtime = tokio::runtime::Handle::current();
         let ledger = Ledger::new(database.clone());
         let checked = database.clone();

@@ -1,4 +1,4 @@
-//! Billing by itself, on both databases.
+//! Tests of billing alone, on both databases.
 
 mod generated;
 mod group_commit;

@@ -25,7 +25,7 @@ impl Interrupt {
     }
 
     /// Waits for a signal. Returns immediately if a signal has arrived since [`Interrupt::catch`].
-    pub async fn came(&mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.ctrl_c.recv() => {}
             _ = self.terminate.recv() => {}

@@ -23,8 +23,8 @@ const TTL_SECONDS: i32 = 3600;
 const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";
 
 /// Builds the Job of one audit whose report has this format. Returns `None` if the CronJob is not
-/// one of the audit.
-pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
+/// that of an audit.
+pub fn build(cron_job: &CronJob, output: &str) -> Option<Job> {
     let template = cron_job.spec.job_template.clone();
     let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec?);
     spec.ttl_seconds_after_finished = Some(TTL_SECONDS);
@@ -42,7 +42,7 @@ pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
         generate_name: Some(format!("{}-", cron_job.name_any())),
         labels: metadata.labels,
         annotations: Some(annotations),
-        owner_references: Some(vec![owner(cron_job)]),
+        owner_references: Some(vec![owner_reference(cron_job)]),
         ..ObjectMeta::default()
     };
     Some(Job { metadata, spec: Some(spec), status: None })
@@ -50,7 +50,7 @@ pub fn of(cron_job: &CronJob, output: &str) -> Option<Job> {
 
 /// The reference to the CronJob. It does not set `blockOwnerDeletion`, which may require a further
 /// permission.
-fn owner(cron_job: &CronJob) -> OwnerReference {
+fn owner_reference(cron_job: &CronJob) -> OwnerReference {
     OwnerReference {
         api_version: "batch/v1".to_owned(),
         kind: "CronJob".to_owned(),
@@ -81,8 +81,8 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_as_kubectl_would_make_it_of_the_cron_job() {
-        let job = serde_json::to_value(of(&cron_job("audit"), "json").unwrap()).unwrap();
+    fn a_job_is_like_one_of_kubectl_create_job_from_the_cron_job() {
+        let job = serde_json::to_value(build(&cron_job("audit"), "json").unwrap()).unwrap();
         assert_eq!(
             job["metadata"],
             json!({
@@ -97,8 +97,8 @@ mod tests {
     }
 
     #[test]
-    fn its_report_has_the_form_that_is_wanted_and_stays_until_it_was_read() {
-        let job = serde_json::to_value(of(&cron_job("audit"), "json").unwrap()).unwrap();
+    fn the_report_has_the_requested_format_and_the_job_remains_until_it_is_read() {
+        let job = serde_json::to_value(build(&cron_job("audit"), "json").unwrap()).unwrap();
         let containers = &job["spec"]["template"]["spec"]["containers"];
         let variable = |name: &str, value: &str| json!({"name": name, "value": value});
         assert_eq!(
@@ -110,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_job_of_something_else_makes_none() {
-        assert!(of(&cron_job("backup"), "text").is_none());
-        assert!(of(&CronJob::default(), "text").is_none());
+    fn a_cron_job_without_the_container_of_the_audit_is_refused() {
+        assert!(build(&cron_job("backup"), "text").is_none());
+        assert!(build(&CronJob::default(), "text").is_none());
     }
 }

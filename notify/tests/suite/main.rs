@@ -1,4 +1,4 @@
-//! Notify by itself, on both databases and with a real mail server.
+//! Tests of notify alone, on both databases and with a real mail server.
 
 mod generated;
 mod messages;

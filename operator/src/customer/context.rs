@@ -25,7 +25,7 @@ impl Customers {
     }
 
     /// Records that the balance of this login's account changed.
-    pub fn balance_changed(&self, login: &str) {
+    pub fn record_balance_change(&self, login: &str) {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(login.to_owned());
     }
 

@@ -22,13 +22,13 @@ use orders_service::shutdown::Shutdown;
 use super::{
     CustomerGuard,
     context::Customers,
-    reconcile::{PAUSE, reconcile},
+    reconcile::{RETRY_DELAY, reconcile},
 };
 use crate::kube::KubeError;
 
 /// How long changes of balances are collected. A customer's balance is written at most once in this
 /// time.
-const COLLECTED: Duration = Duration::from_secs(5);
+const BALANCE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The maximum number of customers reconciled at the same time. It is small because orders have
 /// priority.
@@ -37,12 +37,12 @@ const CONCURRENCY: u16 = 4;
 /// Runs until shutdown. At the start each customer is reconciled once, because it may have changed
 /// while no operator was running.
 pub async fn run(customers: Arc<Customers>, namespace: Option<&str>, shutdown: Shutdown) {
-    let watched: Api<CustomerGuard> = match namespace {
+    let api: Api<CustomerGuard> = match namespace {
         Some(namespace) => Api::namespaced(customers.client.clone(), namespace),
         None => Api::all(customers.client.clone()),
     };
     let (store, writer) = reflector::store();
-    let changed = watcher(watched, watcher::Config::default())
+    let changed = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|customer| customer.managed_fields_mut().clear())
         .reflect(writer)
@@ -59,30 +59,31 @@ pub async fn run(customers: Arc<Customers>, namespace: Option<&str>, shutdown: S
         .await;
 }
 
-/// The customers whose balance changed: a batch each time that [`COLLECTED`] has passed.
+/// The customers whose balance changed: a batch each time that [`BALANCE_INTERVAL`] has passed.
 fn changed_balances(context: Arc<Customers>, customers: Store<CustomerGuard>) -> impl Stream<Item = ObjectRef<CustomerGuard>> {
-    let rounds = stream::unfold((context, customers), async |(context, customers)| {
-        tokio::time::sleep(COLLECTED).await;
+    let batches = stream::unfold((context, customers), async |(context, customers)| {
+        tokio::time::sleep(BALANCE_INTERVAL).await;
         let logins = context.take_changed();
-        Some((stream::iter(of_logins(&logins, &customers)), (context, customers)))
+        Some((stream::iter(find_by_logins(&logins, &customers)), (context, customers)))
     });
-    rounds.flatten()
+    batches.flatten()
 }
 
-fn of_logins(logins: &HashSet<String>, customers: &Store<CustomerGuard>) -> Vec<ObjectRef<CustomerGuard>> {
+/// The customers with these logins.
+fn find_by_logins(logins: &HashSet<String>, customers: &Store<CustomerGuard>) -> Vec<ObjectRef<CustomerGuard>> {
     if logins.is_empty() {
         return Vec::new();
     }
-    let is_of = |customer: &CustomerGuard| customer.0.as_ref().is_ok_and(|customer| logins.contains(&customer.spec.login));
-    customers.state().iter().filter(|customer| is_of(customer)).map(|customer| ObjectRef::from_obj(&**customer)).collect()
+    let has_login = |customer: &CustomerGuard| customer.0.as_ref().is_ok_and(|customer| logins.contains(&customer.spec.login));
+    customers.state().iter().filter(|customer| has_login(customer)).map(|customer| ObjectRef::from_obj(&**customer)).collect()
 }
 
 /// The delay after a status could not be written. The next pass repeats the request to billing,
-/// which gives the same answer.
+/// which gives the same reply.
 fn retry_later(customer: Arc<CustomerGuard>, error: &KubeError, _: Arc<Customers>) -> Action {
     // A conflict means that another client changed the customer. The watch brings the new version.
     if !error.is_conflict() {
-        tracing::warn!(customer = customer.name_any(), %error, "the account is not shown; trying again");
+        tracing::warn!(customer = customer.name_any(), %error, "cannot write the customer's status; retrying");
     }
-    Action::requeue(PAUSE)
+    Action::requeue(RETRY_DELAY)
 }

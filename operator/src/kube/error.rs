@@ -6,8 +6,8 @@ pub enum KubeError {
     /// The API server refused the call, or the call failed.
     #[error("Kubernetes API: {0}")]
     Api(#[from] kube::Error),
-    /// The API server did not answer within [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
-    #[error("the Kubernetes API did not answer in time")]
+    /// The API server did not respond within [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
+    #[error("the Kubernetes API did not respond in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
 }
 

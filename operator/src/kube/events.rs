@@ -64,40 +64,40 @@ impl Publisher {
 
     /// Publishes these events, one after the other. A failure is only logged: the status is the
     /// record, and no code reads Events.
-    pub async fn publish(&self, happened: &[OrderEvent], order: &ObjectReference) {
-        let namespace = order.namespace.as_deref().unwrap_or("default");
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        for one in happened {
-            let event = self.event(one, order, Timestamp::now());
+    pub async fn publish(&self, events: &[OrderEvent], object: &ObjectReference) {
+        let namespace = object.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        for event in events {
+            let resource = self.to_resource(event, object, Timestamp::now());
             let params = PostParams::default();
-            match tokio::time::timeout(TIMEOUT, events.create(&params, &event)).await {
+            match tokio::time::timeout(TIMEOUT, api.create(&params, &resource)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
-                Ok(Err(error)) => tracing::warn!(order = order.name, reason = %one.reason, %error, "event not stored"),
-                Err(_) => tracing::warn!(order = order.name, reason = %one.reason, "event not stored in time"),
+                Ok(Err(error)) => tracing::warn!(order = object.name, reason = %event.reason, %error, "event not stored"),
+                Err(_) => tracing::warn!(order = object.name, reason = %event.reason, "event not stored in time"),
             }
         }
     }
 
-    fn event(&self, happened: &OrderEvent, order: &ObjectReference, now: Timestamp) -> Event {
+    fn to_resource(&self, event: &OrderEvent, object: &ObjectReference, now: Timestamp) -> Event {
         // A name has at most 253 characters. The UID alone would make it unique.
-        let name = order.name.as_deref().filter(|name| name.len() <= 200).unwrap_or("order");
-        let uid = order.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
-        let round = if happened.round > 1 { format!(".{}", happened.round) } else { String::new() };
-        let mut note = happened.note.clone();
+        let name = object.name.as_deref().filter(|name| name.len() <= 200).unwrap_or("order");
+        let uid = object.uid.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
+        let round = if event.round > 1 { format!(".{}", event.round) } else { String::new() };
+        let mut note = event.note.clone();
         note.truncate(note.floor_char_boundary(MAX_NOTE));
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{uid}.{}{round}", happened.reason.as_str().to_lowercase())),
-                namespace: order.namespace.clone(),
+                name: Some(format!("{name}.{uid}.{}{round}", event.reason.as_str().to_lowercase())),
+                namespace: object.namespace.clone(),
                 ..ObjectMeta::default()
             },
-            type_: Some(happened.type_.to_owned()),
-            reason: Some(happened.reason.as_str().to_owned()),
-            action: Some(happened.action.to_owned()),
+            type_: Some(event.type_.to_owned()),
+            reason: Some(event.reason.as_str().to_owned()),
+            action: Some(event.action.to_owned()),
             note: Some(note),
             event_time: Some(MicroTime(now)),
-            regarding: Some(order.clone()),
+            regarding: Some(object.clone()),
             reporting_controller: Some("arch.homework/orders-operator".to_owned()),
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()

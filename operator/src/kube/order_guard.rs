@@ -17,12 +17,12 @@ use serde_json::value::RawValue;
 /// and clones it before it parses. Here the parts stay text until they are parsed, and the
 /// managed fields, which are half of a stored order, are skipped.
 #[derive(Clone, Debug)]
-pub struct OrderGuard(pub Result<Order, Unreadable>);
+pub struct OrderGuard(pub Result<Order, InvalidObject>);
 
-/// An order that cannot be read as a whole.
+/// An order that does not parse as a whole.
 #[derive(Clone, Debug)]
-pub struct Unreadable {
-    /// The metadata, which can be read.
+pub struct InvalidObject {
+    /// The metadata, which can be parsed.
     pub metadata: ObjectMeta,
 }
 
@@ -59,14 +59,14 @@ struct Metadata {
 impl<'de> Deserialize<'de> for OrderGuard {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Parts { metadata, spec, status } = Parts::deserialize(deserializer)?;
-        Ok(OrderGuard(match (read(spec), read(status)) {
+        Ok(OrderGuard(match (parse(spec), parse(status)) {
             (Ok(Some(spec)), Ok(status)) => Ok(Order { metadata, spec, status }),
-            _ => Err(Unreadable { metadata }),
+            _ => Err(InvalidObject { metadata }),
         }))
     }
 }
 
-fn read<T: DeserializeOwned>(part: Option<Box<RawValue>>) -> serde_json::Result<Option<T>> {
+fn parse<T: DeserializeOwned>(part: Option<Box<RawValue>>) -> serde_json::Result<Option<T>> {
     part.map_or(Ok(None), |part| serde_json::from_str(part.get()))
 }
 
@@ -91,11 +91,11 @@ impl Resource for OrderGuard {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|unreadable| &unreadable.metadata, Order::meta)
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, Order::meta)
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|unreadable| &mut unreadable.metadata, Order::meta_mut)
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, Order::meta_mut)
     }
 }
 
@@ -119,28 +119,27 @@ mod tests {
             "spec": spec,
             "status": status,
         });
-        match serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{order}}}"#)).unwrap() {
-            WatchEvent::Added(order) => order,
-            other => panic!("{other:?}"),
-        }
+        let event = serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{order}}}"#)).unwrap();
+        let WatchEvent::Added(order) = event else { panic!("{event:?}") };
+        order
     }
 
     #[test]
-    fn an_order_is_read_but_for_its_managed_fields() {
+    fn an_order_is_parsed_except_for_its_managed_fields() {
         let spec = json!({"login": "a", "email": "a@b.cd", "cartId": 0, "amount": "5"});
         let order = watched(spec.clone(), json!({"balance": "1.00"})).0.unwrap();
         assert_eq!(serde_json::to_value(&order.spec).unwrap(), spec);
         assert!(order.status.as_ref().is_some_and(|status| status.balance.is_some()));
         let meta = serde_json::to_value(&order.metadata).unwrap();
-        let kept = json!({
+        let expected = json!({
             "name": "order-1", "namespace": "shop", "uid": "u", "resourceVersion": "7", "generation": 1,
             "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"], "labels": {"a": "b"},
         });
-        assert_eq!(meta, kept);
+        assert_eq!(meta, expected);
     }
 
     #[test]
-    fn of_one_that_cannot_be_read_the_metadata_are_left() {
+    fn an_order_that_does_not_parse_keeps_its_metadata() {
         let spec = json!({"login": "a", "email": "a@b.cd", "cartId": 0, "amount": "5"});
         for (spec, status) in
             [(json!({"login": 7}), json!(null)), (spec.clone(), json!({"balance": ["n/a"]})), (json!(null), json!({}))]

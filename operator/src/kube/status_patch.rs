@@ -12,43 +12,43 @@ use super::{CALL_TIMEOUT, FIELD_MANAGER, KubeError, OrderGuard};
 
 /// The result of a write to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteResult {
     /// The order has this resource version now.
     Version(Option<String>),
-    /// The order is gone, or another order has its name.
-    Gone,
+    /// The order was deleted, or another order has its name.
+    NotFound,
 }
 
 /// Writes the status of an order if it still has the resource version that was read.
 ///
 /// # Errors
 /// [`KubeError`]; a conflict if another client changed the order.
-pub async fn write_status(order: &OrderGuard, status: &OrderStatus, client: &Client) -> Result<Written, KubeError> {
+pub async fn write_status(order: &OrderGuard, status: &OrderStatus, client: &Client) -> Result<WriteResult, KubeError> {
     let orders: Api<OrderGuard> = Api::namespaced(client.clone(), &order.namespace().unwrap_or_default());
     let patch = Patch::Merge(status_patch(order.resource_version(), status));
     let (name, params) = (order.name_any(), PatchParams::apply(FIELD_MANAGER));
-    written(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await?).await
+    interpret_write(order, &orders, tokio::time::timeout(CALL_TIMEOUT, orders.patch_status(&name, &params, &patch)).await?).await
 }
 
-/// Interprets the result of a write. After a conflict the order is read again. If it is gone, the
-/// caller must settle its charge, because no later pass does.
-pub(super) async fn written(
+/// Interprets the result of a write. After a conflict the order is read again. If it was deleted,
+/// the caller must settle its charge, because no later pass does.
+pub(super) async fn interpret_write(
     order: &OrderGuard,
     orders: &Api<OrderGuard>,
     result: kube::Result<OrderGuard>,
-) -> Result<Written, KubeError> {
+) -> Result<WriteResult, KubeError> {
     match result {
-        Ok(new) => Ok(Written::Version(new.resource_version())),
+        Ok(updated) => Ok(WriteResult::Version(updated.resource_version())),
         Err(kube::Error::Api(status)) if status.is_not_found() => {
-            tracing::info!(order = order.name_any(), "the order was deleted meanwhile");
-            Ok(Written::Gone)
+            tracing::info!(order = order.name_any(), "the order was deleted during the write");
+            Ok(WriteResult::NotFound)
         }
         Err(kube::Error::Api(status)) if status.is_conflict() => {
-            let now = tokio::time::timeout(CALL_TIMEOUT, orders.get_opt(&order.name_any())).await??;
-            if now.is_some_and(|now| now.meta().uid == order.meta().uid) {
+            let current = tokio::time::timeout(CALL_TIMEOUT, orders.get_opt(&order.name_any())).await??;
+            if current.is_some_and(|current| current.meta().uid == order.meta().uid) {
                 Err(kube::Error::Api(status).into())
             } else {
-                Ok(Written::Gone)
+                Ok(WriteResult::NotFound)
             }
         }
         Err(error) => Err(error.into()),
@@ -59,8 +59,8 @@ pub(super) async fn written(
 /// field that the status no longer has.
 fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value {
     let mut fields = json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null });
-    if let (Value::Object(fields), Ok(Value::Object(set))) = (&mut fields, serde_json::to_value(status)) {
-        fields.extend(set);
+    if let (Value::Object(fields), Ok(Value::Object(present))) = (&mut fields, serde_json::to_value(status)) {
+        fields.extend(present);
     }
     #[cfg(debug_assertions)]
     if orders_service::seeded_bugs::is_on("status-without-version") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::Client;
 
-use super::{deletion::Deletion, watch_echo::WatchEcho};
+use super::{deleted_orders::DeletedOrders, watch_echo::WatchEcho};
 use crate::{
     customer::context::Customers,
     kube::events::Publisher,
@@ -24,7 +24,7 @@ pub struct Context {
     /// Waits until the watch has the operator's own write.
     pub echo: WatchEcho,
     /// Settles orders that were deleted.
-    pub deletion: Deletion,
+    pub deleted_orders: DeletedOrders,
     /// The customers, whose balances change with the orders.
     pub customers: Arc<Customers>,
 }

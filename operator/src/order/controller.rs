@@ -17,9 +17,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     context::Context,
-    late_replies, queue,
+    late_replies,
+    lifecycle::needs_pass,
+    queue,
     reconcile::{Requeue, reconcile},
-    work::needs_pass,
 };
 use crate::kube::{KubeError, OrderGuard};
 
@@ -32,40 +33,40 @@ pub async fn run(
     concurrency: u16,
     shutdown: Shutdown,
 ) {
-    let (seen, listed) = (context.clone(), store.clone());
+    let (observer, reader) = (context.clone(), store.clone());
     let changed = watcher(orders, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect_ok(move |event| {
-            seen.echo.saw(event);
+            observer.echo.observe(event);
             if let watcher::Event::Delete(order) = event {
-                seen.deletion.saw(order);
+                observer.deleted_orders.observe(order);
             }
         })
-        .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; trying again"))
-        .flat_map(move |event| stream::iter(event.map(|event| to_queue(event, &listed)).unwrap_or_default()));
-    let (late, replied_late) = late_replies::channel();
+        .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; retrying"))
+        .flat_map(move |event| stream::iter(event.map(|event| keys_to_queue(event, &reader)).unwrap_or_default()));
+    let (late_replies, keys_with_late_reply) = late_replies::channel();
     let pass = |key: ObjectRef<OrderGuard>| {
-        let (order, context, late) = (store.get(&key), context.clone(), late.clone());
+        let (order, context, late_replies) = (store.get(&key), context.clone(), late_replies.clone());
         // The pass is a task of its own, so that it runs on the threads that serve its connections.
         let pass = AbortOnDropHandle::new(tokio::spawn(async move {
             let order = order?;
             let requeue = reconcile(&order, &context).await.unwrap_or_else(|error| Some(retry_after(&order, &error)))?;
-            if let Some(reply) = requeue.late {
-                late.queue_on(reply, key, requeue.after);
+            if let Some(reply) = requeue.late_reply {
+                late_replies.queue_on(reply, key, requeue.after);
             }
             Some(requeue.after)
         }));
         async { pass.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) }
     };
-    queue::run(stream::select(changed, replied_late), pass, concurrency.into(), shutdown.requested()).await;
-    context.deletion.finish().await;
+    queue::run(stream::select(changed, keys_with_late_reply), pass, concurrency.into(), shutdown.requested()).await;
+    context.deleted_orders.finish().await;
 }
 
 /// The orders that an event of the watch adds to the queue. Orders that are listed, at the start or
 /// after the watch expired, are in the store only when the list is complete. They are added then,
 /// the oldest order first.
-fn to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Vec<ObjectRef<OrderGuard>> {
+fn keys_to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Vec<ObjectRef<OrderGuard>> {
     let now = Timestamp::now();
     match event {
         watcher::Event::Apply(order) if needs_pass(&order, now) => vec![ObjectRef::from(&order)],
@@ -84,11 +85,11 @@ fn to_queue(event: watcher::Event<OrderGuard>, orders: &Store<OrderGuard>) -> Ve
 fn retry_after(order: &OrderGuard, error: &KubeError) -> Requeue {
     if error.is_conflict() {
         // Another client changed the order. The watch brings the new version.
-        return Requeue { after: Duration::from_millis(200), late: None };
+        return Requeue { after: Duration::from_millis(200), late_reply: None };
     }
     metrics::counter!("orders_reconcile_errors_total").increment(1);
-    tracing::warn!(order = order.name_any(), %error, "the pass over the order failed; trying again");
-    Requeue { after: Duration::from_secs(1), late: None }
+    tracing::warn!(order = order.name_any(), %error, "the pass over the order failed; retrying");
+    Requeue { after: Duration::from_secs(1), late_reply: None }
 }
 
 #[cfg(test)]
@@ -99,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn created(name: &str, second: i64) -> OrderGuard {
+    fn order(name: &str, second: i64) -> OrderGuard {
         let mut order = Order::new(name, OrderSpec::default());
         order.metadata.namespace = Some("shop".to_owned());
         order.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
@@ -107,24 +108,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_order_created_while_the_watch_was_away_is_queued_once_it_is_in_the_store() {
+    async fn an_order_created_while_the_watch_was_down_is_queued_once_it_is_in_the_store() {
         use watcher::Event::{Apply, Init, InitApply, InitDone};
         let (store, writer) = kube::runtime::reflector::store();
         let events = [
             Init,
-            InitApply(created("a", 1)),
+            InitApply(order("a", 1)),
             InitDone,
-            Apply(created("b", 2)),
+            Apply(order("b", 2)),
             Init,
-            InitApply(created("d", 4)),
-            InitApply(created("c", 3)),
+            InitApply(order("d", 4)),
+            InitApply(order("c", 3)),
             InitDone,
         ];
         let events = stream::iter(events.map(Ok::<_, watcher::Error>)).reflect(writer);
-        let turns = events.flat_map(|event| stream::iter(to_queue(event.unwrap(), &store)));
-        let turns: Vec<_> = turns.map(|order| (order.name.clone(), store.get(&order).is_some())).collect().await;
-        let names: Vec<&str> = turns.iter().map(|(name, _)| &**name).collect();
+        let keys = events.flat_map(|event| stream::iter(keys_to_queue(event.unwrap(), &store)));
+        let queued: Vec<_> = keys.map(|key| (key.name.clone(), store.get(&key).is_some())).collect().await;
+        let names: Vec<&str> = queued.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["a", "b", "c", "d"], "the oldest order comes first");
-        assert!(turns.iter().all(|(_, is_stored)| *is_stored), "{turns:?}");
+        assert!(queued.iter().all(|(_, is_stored)| *is_stored), "{queued:?}");
     }
 }

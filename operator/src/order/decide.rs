@@ -36,23 +36,16 @@ pub fn decide(status: &OrderStatus, intent: &Intent, now: Timestamp) -> Step {
         Outcome::Undecided if intent.cancel || intent.deadline.is_some_and(|deadline| deadline <= now) => Step::Close,
         Outcome::Undecided => Step::Charge,
         // A newer version decided the order; this version leaves the order as it is.
-        Outcome::Unknown => return Step::Done,
+        Outcome::Unknown => Step::Done,
         // The order cannot be read, so there is no customer to notify.
-        Outcome::Refused(Refusal::InvalidOrder) => return Step::Done,
+        Outcome::Refused(Refusal::InvalidOrder) => Step::Done,
         Outcome::Paid if intent.cancel => Step::Refund,
-        Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound)
-            if intent.attempt > status.attempt() && !intent.cancel =>
-        {
-            return Step::Retry;
-        }
-        Outcome::Paid | Outcome::Refused(_) => match notification(status, intent) {
-            Step::Notify => Step::Notify,
-            settled => return settled,
-        },
+        Outcome::Refused(refusal) if refusal.is_retryable() && intent.attempt > status.attempt() && !intent.cancel => Step::Retry,
+        Outcome::Paid | Outcome::Refused(_) => notification(status, intent),
     };
     match &status.retry {
         // A step that failed waits for its retry. Another step that has become due does not wait.
-        Some(retry) if step.retried_as() == Some(retry.step) && retry.next_attempt_time.0 > now => {
+        Some(retry) if step.retry_step() == Some(retry.step) && retry.next_attempt_time.0 > now => {
             Step::Wait(retry.next_attempt_time.0)
         }
         _ => step,
@@ -72,7 +65,7 @@ fn notification(status: &OrderStatus, intent: &Intent) -> Step {
 
 impl Step {
     /// The name of this step in `status.retry`; `None` if the step cannot fail.
-    fn retried_as(self) -> Option<RetryStep> {
+    fn retry_step(self) -> Option<RetryStep> {
         match self {
             Step::Charge => Some(RetryStep::Payment),
             Step::Close => Some(RetryStep::Cancellation),
@@ -100,17 +93,17 @@ mod tests {
 
     /// Every combination of the outcome, the message and a retry that a status can have, with every
     /// intent.
-    fn every_case() -> Vec<(OrderStatus, Intent)> {
-        let mut all = Vec::new();
+    fn all_cases() -> Vec<(OrderStatus, Intent)> {
+        let mut cases = Vec::new();
         let states = [None, Some(None), Some(Some(true)), Some(Some(false))];
         let retries = STEPS.into_iter().flat_map(|step| [NOW - 1, NOW, NOW + 1].map(|second| Some((step, second))));
         let retries: Vec<_> = retries.chain([None]).collect();
-        let wishes = [false, true].into_iter().flat_map(|cancel| {
+        let intents = [false, true].into_iter().flat_map(|cancel| {
             [None, Some(at(NOW)), Some(at(NOW + 1))]
                 .into_iter()
                 .flat_map(move |deadline| [0, 1, 2].map(|number| Intent { cancel, deadline, attempt: number, resends: number }))
         });
-        let wishes: Vec<Intent> = wishes.collect();
+        let intents: Vec<Intent> = intents.collect();
         for succeeded in states {
             for notified in states {
                 for reason in Reason::iter() {
@@ -129,51 +122,52 @@ mod tests {
                             next_attempt_time: MicroTime(at(second)),
                             last_error: String::new(),
                         });
-                        all.extend(wishes.iter().map(|intent| (status.clone(), *intent)));
+                        cases.extend(intents.iter().map(|intent| (status.clone(), *intent)));
                     }
                 }
             }
         }
-        all
+        cases
     }
 
     #[test]
-    fn each_step_is_taken_only_where_it_belongs() {
-        for (status, intent) in every_case() {
+    fn each_step_is_decided_only_if_it_is_allowed() {
+        for (status, intent) in all_cases() {
             let outcome = status.outcome();
-            let (undecided, late) = (outcome == Outcome::Undecided, intent.deadline.is_some_and(|deadline| deadline <= at(NOW)));
-            let what = || format!("{status:?} {intent:?}");
+            let (is_undecided, is_late) =
+                (outcome == Outcome::Undecided, intent.deadline.is_some_and(|deadline| deadline <= at(NOW)));
+            let case = || format!("{status:?} {intent:?}");
             match decide(&status, &intent, at(NOW)) {
-                Step::Charge => assert!(undecided && !intent.cancel && !late, "{}", what()),
-                Step::Close => assert!(undecided && (intent.cancel || late), "{}", what()),
-                Step::Refund => assert!(outcome == Outcome::Paid && intent.cancel, "{}", what()),
+                Step::Charge => assert!(is_undecided && !intent.cancel && !is_late, "{}", case()),
+                Step::Close => assert!(is_undecided && (intent.cancel || is_late), "{}", case()),
+                Step::Refund => assert!(outcome == Outcome::Paid && intent.cancel, "{}", case()),
                 Step::Notify => {
-                    assert!(!undecided && !status.is_notification_final(), "{}", what());
-                    assert!(outcome != Outcome::Paid || !intent.cancel, "{}", what());
+                    assert!(!is_undecided && !status.is_notification_final(), "{}", case());
+                    assert!(outcome != Outcome::Paid || !intent.cancel, "{}", case());
                 }
                 Step::Retry => {
                     let refused = matches!(outcome, Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound));
-                    assert!(refused && intent.attempt == 2 && !intent.cancel, "{}", what());
+                    assert!(refused && intent.attempt == 2 && !intent.cancel, "{}", case());
                 }
-                Step::Resend => assert!(status.is_undeliverable() && intent.resends > 0, "{}", what()),
-                Step::Wait(until) => assert!(until > at(NOW) && status.retry.is_some(), "{}", what()),
+                Step::Resend => assert!(status.is_undeliverable() && intent.resends > 0, "{}", case()),
+                Step::Wait(until) => assert!(until > at(NOW) && status.retry.is_some(), "{}", case()),
                 Step::Done => assert!(
                     status.is_notification_final()
                         || [Outcome::Refused(Refusal::InvalidOrder), Outcome::Unknown].contains(&outcome),
                     "{}",
-                    what()
+                    case()
                 ),
             }
         }
     }
 
-    /// The step that is due: that of the first rule that applies.
-    fn due(status: &OrderStatus, intent: &Intent) -> Step {
+    /// The expected step: that of the first rule that applies.
+    fn expected_step(status: &OrderStatus, intent: &Intent) -> Step {
         let (outcome, now) = (status.outcome(), at(NOW));
-        let is_too_late = intent.deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = intent.deadline.is_some_and(|deadline| deadline <= now);
         let lacks_money = [Refusal::InsufficientFunds, Refusal::AccountNotFound].map(Outcome::Refused).contains(&outcome);
         let rules = [
-            (outcome == Outcome::Undecided && (intent.cancel || is_too_late), Step::Close, Some(RetryStep::Cancellation)),
+            (outcome == Outcome::Undecided && (intent.cancel || is_late), Step::Close, Some(RetryStep::Cancellation)),
             (outcome == Outcome::Undecided, Step::Charge, Some(RetryStep::Payment)),
             (outcome == Outcome::Unknown, Step::Done, None),
             (outcome == Outcome::Refused(Refusal::InvalidOrder), Step::Done, None),
@@ -183,9 +177,9 @@ mod tests {
             (status.is_notification_final(), Step::Done, None),
             (true, Step::Notify, Some(RetryStep::Notification)),
         ];
-        let (_, step, retried) = rules.into_iter().find(|(applies, ..)| *applies).unwrap();
+        let (_, step, retry_step) = rules.into_iter().find(|(applies, ..)| *applies).unwrap();
         match &status.retry {
-            Some(retry) if Some(retry.step) == retried && retry.next_attempt_time.0 > now => {
+            Some(retry) if Some(retry.step) == retry_step && retry.next_attempt_time.0 > now => {
                 Step::Wait(retry.next_attempt_time.0)
             }
             _ => step,
@@ -193,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn each_step_is_taken_wherever_it_is_due() {
-        for (status, intent) in every_case() {
-            assert_eq!(decide(&status, &intent, at(NOW)), due(&status, &intent), "{status:?} {intent:?}");
+    fn each_step_is_decided_whenever_it_is_due() {
+        for (status, intent) in all_cases() {
+            assert_eq!(decide(&status, &intent, at(NOW)), expected_step(&status, &intent), "{status:?} {intent:?}");
         }
     }
 
     #[test]
-    fn what_was_tried_again_or_sent_again_as_often_as_asked_is_not_once_more() {
+    fn a_fulfilled_request_for_a_retry_or_a_resend_is_not_executed_again() {
         let mut refused = OrderStatus { attempt: Some(2), resends: Some(2), ..OrderStatus::default() };
         let mut set = |kind, reason| {
             conditions::set(&mut refused.conditions, kind, Some(false), reason, String::new(), None, at(0));
@@ -214,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancellation_does_not_wait_for_the_payment_that_fails() {
+    fn a_cancellation_does_not_wait_for_the_retry_of_the_payment() {
         let retry = Retry {
             step: RetryStep::Payment,
             attempts: 9,

@@ -5,7 +5,7 @@ use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::{
     OrderSpec, OrderStatus,
-    order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, asked_for},
+    order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, parse_annotation},
 };
 
 /// The requests of users about an order, in addition to its payment.
@@ -18,8 +18,8 @@ pub struct Intent {
     /// The number of the attempt to charge that is requested if the order was refused, counted from
     /// 1; 0 if no attempt is requested.
     pub attempt: i32,
-    /// How many resends of the message were requested so far. The message is sent again if it was
-    /// given up.
+    /// How many resends of the message were requested so far. The message is resent if its delivery
+    /// was stopped.
     pub resends: i32,
 }
 
@@ -28,13 +28,13 @@ impl Intent {
     /// pending cancels it. Deleting any other decided order does not. An order that is being deleted is
     /// not charged again, and its message is not sent again.
     pub fn of(metadata: &ObjectMeta, spec: Option<&OrderSpec>, status: &OrderStatus) -> Self {
-        let asked = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
-        let deleted = metadata.deletion_timestamp.is_some();
-        let number = |annotation| if deleted { 0 } else { asked_for(metadata, annotation) };
+        let is_cancel_requested = spec.and_then(|spec| spec.cancel_requested).unwrap_or_default();
+        let is_deleted = metadata.deletion_timestamp.is_some();
+        let number = |annotation| if is_deleted { 0 } else { parse_annotation(metadata, annotation) };
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
         let deadline = created.zip(spec.and_then(|spec| spec.deadline_seconds));
         Intent {
-            cancel: asked || (deleted && status.is_charge_open()),
+            cancel: is_cancel_requested || (is_deleted && status.is_charge_open()),
             // A deadline that is too far away for a timestamp is no deadline.
             deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
             attempt: number(ATTEMPT_ANNOTATION),
@@ -58,12 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn deletion_cancels_only_what_is_not_decided() {
+    fn deletion_cancels_only_an_order_whose_charge_is_open() {
         let deleted = ObjectMeta { deletion_timestamp: Some(Time(Timestamp::UNIX_EPOCH)), ..ObjectMeta::default() };
         let cancels = |status: &OrderStatus| Intent::of(&deleted, None, status).cancel;
         assert!(cancels(&OrderStatus::default()));
         assert!(cancels(&status(None, Reason::Processing)));
-        assert!(cancels(&status(Some(true), Reason::RefundPending)), "a refund that was begun is finished");
+        assert!(cancels(&status(Some(true), Reason::RefundPending)), "a pending refund is finished");
         assert!(!cancels(&status(Some(true), Reason::Paid)));
         assert!(!cancels(&status(Some(false), Reason::InsufficientFunds)));
     }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_of_ours_asks_for_nothing() {
+    fn an_annotation_with_an_invalid_number_requests_nothing() {
         for text in ["", "-1", "101", "2.0", "two", "99999999999"] {
             let metadata = with_annotation(ATTEMPT_ANNOTATION, text);
             assert_eq!(Intent::of(&metadata, None, &OrderStatus::default()).attempt, 0, "{text}");
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_is_being_deleted_is_neither_charged_again_nor_told_again() {
+    fn an_order_that_is_being_deleted_is_neither_charged_again_nor_is_its_message_resent() {
         let refused = status(Some(false), Reason::InsufficientFunds);
         for annotation in [ATTEMPT_ANNOTATION, RESEND_ANNOTATION] {
             let mut metadata = with_annotation(annotation, "2");

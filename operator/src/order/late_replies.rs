@@ -14,19 +14,19 @@ pub struct LateReplies(mpsc::Sender<ObjectRef<OrderGuard>>);
 
 /// Creates a [`LateReplies`], and the stream of the orders whose late reply arrived.
 pub fn channel() -> (LateReplies, impl Stream<Item = ObjectRef<OrderGuard>>) {
-    let (sender, orders) = mpsc::channel(0);
-    (LateReplies(sender), orders)
+    let (sender, receiver) = mpsc::channel(0);
+    (LateReplies(sender), receiver)
 }
 
 impl LateReplies {
     /// Queues the order if the reply arrives within `limit`. After that time the request is repeated
     /// anyway.
     pub fn queue_on(&self, reply: LateReply, order: ObjectRef<OrderGuard>, limit: Duration) {
-        let mut orders = self.0.clone();
+        let mut sender = self.0.clone();
         tokio::spawn(async move {
             if tokio::time::timeout(limit, reply).await == Ok(true) {
                 // If it cannot be sent, the controller has stopped.
-                let _ = orders.send(order).await;
+                let _ = sender.send(order).await;
             }
         });
     }

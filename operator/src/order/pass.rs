@@ -12,8 +12,8 @@ pub struct Pass {
     pub purchase: Result<Purchase, String>,
     /// The status before the pass.
     pub before: OrderStatus,
-    /// The status after the pass, and what happened.
+    /// The status after the pass, and the events to publish.
     pub after: StatusBuilder,
-    /// When the step that failed is tried again.
+    /// When the step that failed is retried.
     pub(super) next: Option<Timestamp>,
 }

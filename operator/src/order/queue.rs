@@ -71,19 +71,19 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     }
 
     /// Ends the processing of a key, and adds it again after a delay, if there is one.
-    fn done(&mut self, key: K, again: Option<Duration>) {
-        match (self.states.remove(&key), again) {
+    fn done(&mut self, key: K, delay: Option<Duration>) {
+        match (self.states.remove(&key), delay) {
             (Some(State::Dirty), _) => self.push(key),
-            (_, Some(after)) => {
-                let timer = self.delayed.insert(key.clone(), after.min(MAX_DELAY));
+            (_, Some(delay)) => {
+                let timer = self.delayed.insert(key.clone(), delay.min(MAX_DELAY));
                 self.states.insert(key, State::Delayed(timer));
             }
             (_, None) => {}
         }
     }
 
-    /// Waits until the delay of a key is over, and queues the key. Cancel safe.
-    async fn due(&mut self) {
+    /// Waits until the delay of a key ends, and queues the key. Cancel safe.
+    async fn queue_next_delayed(&mut self) {
         match self.delayed.next().await {
             Some(expired) => self.push(expired.into_inner()),
             None => pending().await,
@@ -113,13 +113,13 @@ pub async fn run<K: Clone + Eq + Hash, P: Future<Output = Option<Duration>>>(
         while processing.len() < workers
             && let Some(key) = queue.take()
         {
-            processing.push(pass(key.clone()).map(|again| (key, again)));
+            processing.push(pass(key.clone()).map(|delay| (key, delay)));
         }
         tokio::select! {
             () = &mut stop => break,
             Some(key) = changes.next() => queue.add(key),
-            Some((key, again)) = processing.next() => queue.done(key, again),
-            () = queue.due() => {}
+            Some((key, delay)) = processing.next() => queue.done(key, delay),
+            () = queue.queue_next_delayed() => {}
         }
     }
     while processing.next().await.is_some() {}
@@ -136,28 +136,28 @@ mod tests {
     use super::*;
 
     async fn until(condition: impl Fn() -> bool) {
-        let turns = async {
+        let poll = async {
             while !condition() {
                 yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(180), turns).await.expect("it does not come to this")
+        tokio::time::timeout(Duration::from_secs(180), poll).await.expect("the condition is not met in time")
     }
 
     #[tokio::test]
-    async fn who_comes_first_is_served_first_however_many_come_later() {
-        let served = RefCell::new(Vec::new());
+    async fn keys_are_processed_in_the_order_in_which_they_were_added() {
+        let processed = RefCell::new(Vec::new());
         let pass = async |key: u32| {
-            served.borrow_mut().push(key);
+            processed.borrow_mut().push(key);
             yield_now().await;
             None
         };
-        run(stream::iter(0..1000), pass, 4, until(|| served.borrow().len() == 1000)).await;
-        assert_eq!(*served.borrow(), (0..1000).collect::<Vec<_>>());
+        run(stream::iter(0..1000), pass, 4, until(|| processed.borrow().len() == 1000)).await;
+        assert_eq!(*processed.borrow(), (0..1000).collect::<Vec<_>>());
     }
 
     #[tokio::test]
-    async fn what_wants_another_pass_gets_it() {
+    async fn a_key_with_a_delay_is_processed_again_after_it() {
         let passes = RefCell::new(Vec::new());
         let pass = async |key: u32| {
             passes.borrow_mut().push(key);
@@ -168,90 +168,91 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_under_way_is_ended_at_the_end_and_nothing_else_begun() {
-        let (begun, ended, gate) = (Cell::new(0), Cell::new(0), Semaphore::new(0));
+    async fn on_stop_the_passes_in_progress_are_finished_and_no_other_is_begun() {
+        let (begun, finished, gate) = (Cell::new(0), Cell::new(0), Semaphore::new(0));
         let pass = async |_: u32| {
             begun.set(begun.get() + 1);
             let _ = gate.acquire().await;
-            ended.set(ended.get() + 1);
+            finished.set(finished.get() + 1);
             None
         };
         let stop = async {
             until(|| begun.get() == 4).await;
-            // Enough turns for a fifth pass to begin, if the limit did not hold.
+            // Yields often enough for a fifth pass to begin, if the limit did not hold.
             for _ in 0..100 {
                 yield_now().await;
             }
             gate.close();
         };
         run(stream::iter(0..100), pass, 4, stop).await;
-        assert_eq!((begun.get(), ended.get()), (4, 4));
+        assert_eq!((begun.get(), finished.get()), (4, 4));
     }
 
     /// An operation on a queue.
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Operation {
         Add(u8),
         Take,
         /// Ends the processing of one of the keys. With a number, the key is added again after so
         /// many milliseconds.
         Done(prop::sample::Index, Option<u64>),
-        Due,
+        QueueNextDelayed,
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn operation() -> impl Strategy<Value = Operation> {
         prop_oneof![
-            4 => (0..6u8).prop_map(Step::Add),
-            3 => Just(Step::Take),
-            2 => (any::<prop::sample::Index>(), prop::option::of(0..3u64)).prop_map(|(which, again)| Step::Done(which, again)),
-            1 => Just(Step::Due),
+            4 => (0..6u8).prop_map(Operation::Add),
+            3 => Just(Operation::Take),
+            2 => (any::<prop::sample::Index>(), prop::option::of(0..3u64)).prop_map(|(index, delay)| Operation::Done(index, delay)),
+            1 => Just(Operation::QueueNextDelayed),
         ]
     }
 
     /// The expected behavior of the queue, in the simplest form.
     #[derive(Debug, Default)]
     struct Model {
-        waiting: Vec<u8>,
-        under_way: Vec<u8>,
-        changed: Vec<u8>,
-        later: Vec<u8>,
+        queued: Vec<u8>,
+        processing: Vec<u8>,
+        dirty: Vec<u8>,
+        delayed: Vec<u8>,
     }
 
     impl Model {
-        async fn step(&mut self, step: Step, queue: &mut WorkQueue<u8>) -> Result<(), TestCaseError> {
-            match step {
-                Step::Add(key) => {
+        /// Applies an operation to the model and to the queue, and compares them.
+        async fn apply(&mut self, operation: Operation, queue: &mut WorkQueue<u8>) -> Result<(), TestCaseError> {
+            match operation {
+                Operation::Add(key) => {
                     queue.add(key);
-                    self.later.retain(|other| *other != key);
-                    let list = if self.under_way.contains(&key) { &mut self.changed } else { &mut self.waiting };
+                    self.delayed.retain(|other| *other != key);
+                    let list = if self.processing.contains(&key) { &mut self.dirty } else { &mut self.queued };
                     if !list.contains(&key) {
                         list.push(key);
                     }
                 }
-                Step::Take => {
-                    let expected = (!self.waiting.is_empty()).then(|| self.waiting.remove(0));
+                Operation::Take => {
+                    let expected = (!self.queued.is_empty()).then(|| self.queued.remove(0));
                     prop_assert_eq!(queue.take(), expected);
-                    self.under_way.extend(expected);
+                    self.processing.extend(expected);
                 }
-                Step::Done(which, again) if !self.under_way.is_empty() => {
-                    let key = self.under_way.remove(which.index(self.under_way.len()));
-                    queue.done(key, again.map(Duration::from_millis));
-                    if let Some(place) = self.changed.iter().position(|other| *other == key) {
-                        self.waiting.push(self.changed.remove(place));
-                    } else if again.is_some() {
-                        self.later.push(key);
+                Operation::Done(index, delay) if !self.processing.is_empty() => {
+                    let key = self.processing.remove(index.index(self.processing.len()));
+                    queue.done(key, delay.map(Duration::from_millis));
+                    if let Some(index) = self.dirty.iter().position(|other| *other == key) {
+                        self.queued.push(self.dirty.remove(index));
+                    } else if delay.is_some() {
+                        self.delayed.push(key);
                     }
                 }
-                Step::Due if !self.later.is_empty() => {
-                    let due = tokio::time::timeout(Duration::from_secs(10), queue.due()).await;
-                    prop_assert!(due.is_ok(), "it does not come again");
-                    let came = queue.queued.back().copied();
-                    let place = self.later.iter().position(|other| Some(*other) == came);
-                    prop_assert!(place.is_some(), "{:?} was not to come again", came);
-                    self.waiting.extend(place.map(|place| self.later.remove(place)));
+                Operation::QueueNextDelayed if !self.delayed.is_empty() => {
+                    let due = tokio::time::timeout(Duration::from_secs(10), queue.queue_next_delayed()).await;
+                    prop_assert!(due.is_ok(), "no delay ends");
+                    let added = queue.queued.back().copied();
+                    let index = self.delayed.iter().position(|other| Some(*other) == added);
+                    prop_assert!(index.is_some(), "{:?} had no delay", added);
+                    self.queued.extend(index.map(|index| self.delayed.remove(index)));
                 }
-                Step::Done(..) => {}
-                Step::Due => prop_assert!(queue.due().now_or_never().is_none()),
+                Operation::Done(..) => {}
+                Operation::QueueNextDelayed => prop_assert!(queue.queue_next_delayed().now_or_never().is_none()),
             }
             Ok(())
         }
@@ -259,16 +260,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn none_is_lost_none_is_worked_on_twice_at_once_and_none_overtakes(steps in prop::collection::vec(step(), 1..60)) {
+        fn no_key_is_lost_overtaken_or_processed_twice_at_once(operations in prop::collection::vec(operation(), 1..60)) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
                 let (mut queue, mut model) = (WorkQueue::new(), Model::default());
-                for step in steps {
-                    model.step(step, &mut queue).await?;
+                for operation in operations {
+                    model.apply(operation, &mut queue).await?;
                 }
-                let known = model.waiting.len() + model.under_way.len() + model.later.len();
-                prop_assert_eq!(Vec::from(queue.queued), model.waiting);
-                prop_assert_eq!((queue.states.len(), queue.delayed.len()), (known, model.later.len()));
+                let known = model.queued.len() + model.processing.len() + model.delayed.len();
+                prop_assert_eq!(Vec::from(queue.queued), model.queued);
+                prop_assert_eq!((queue.states.len(), queue.delayed.len()), (known, model.delayed.len()));
                 Ok(())
             })?;
         }

@@ -11,17 +11,17 @@ use super::{
     context::Context,
     execute::execute,
     intent::Intent,
+    lifecycle::needs_pass,
     pass::Pass,
-    read::{Found, read},
+    read::{ParsedOrder, read},
     status::StatusBuilder,
-    work,
 };
 use crate::{
     kube::{
         KubeError, OrderGuard,
         events::OrderEvent,
         finalizer::{has_finalizer, is_overdue, needs_finalizer, set_finalizer},
-        status_patch::{Written, write_status},
+        status_patch::{WriteResult, write_status},
     },
     ports::{LateReply, Notice, Purchase},
 };
@@ -31,7 +31,7 @@ pub struct Requeue {
     /// The delay until the next pass.
     pub after: Duration,
     /// The late reply to the request that timed out. If it arrives, the next pass begins earlier.
-    pub late: Option<LateReply>,
+    pub late_reply: Option<LateReply>,
 }
 
 /// Reads the order and the intent, decides and executes its steps, writes the status,
@@ -40,44 +40,44 @@ pub struct Requeue {
 /// # Errors
 /// [`KubeError`]. The next pass repeats all requests of this pass under the same keys.
 pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Option<Requeue>, KubeError> {
-    if !work::needs_pass(order, Timestamp::now()) {
+    if !needs_pass(order, Timestamp::now()) {
         return Ok(None);
     }
-    let Some(found) = read(order, &context.client).await? else { return Ok(None) };
-    let intent = Intent::of(order.meta(), found.spec.as_ref().ok(), &found.status);
-    let pass = decide_and_execute(order, found, &intent, context).await;
+    let Some(parsed) = read(order, &context.client).await? else { return Ok(None) };
+    let intent = Intent::of(order.meta(), parsed.spec.as_ref().ok(), &parsed.status);
+    let pass = decide_and_execute(order, parsed, &intent, context).await;
     // Registered before the write, so that a reply that arrives during the write is not missed.
-    let late = pass.late_reply(context);
-    let Written::Version(version) = write_and_publish(order, &pass, context).await? else {
-        context.deletion.settle_if_open(order, pass);
+    let late_reply = pass.late_reply(context);
+    let WriteResult::Version(version) = write_and_publish(order, &pass, context).await? else {
+        context.deleted_orders.settle_if_open(order, pass);
         return Ok(None);
     };
-    let Written::Version(_) = settle_finalizer(order, &pass.after.status, version, context).await? else {
-        context.deletion.settle_if_open(order, pass);
+    let WriteResult::Version(_) = settle_finalizer(order, &pass.after.status, version, context).await? else {
+        context.deleted_orders.settle_if_open(order, pass);
         return Ok(None);
     };
-    Ok(pass.next.map(|next| Requeue { after: pause_until(next), late }))
+    Ok(pass.next.map(|next| Requeue { after: delay_until(next), late_reply }))
 }
 
-async fn decide_and_execute(order: &OrderGuard, found: Found, intent: &Intent, context: &Context) -> Pass {
+async fn decide_and_execute(order: &OrderGuard, parsed: ParsedOrder, intent: &Intent, context: &Context) -> Pass {
     let uid = order.uid().unwrap_or_default();
-    let (before, mut after) = (found.status.clone(), StatusBuilder::new(found.status, order.meta().generation));
+    let (before, mut after) = (parsed.status.clone(), StatusBuilder::new(parsed.status, order.meta().generation));
     let mut purchase =
-        found.spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
+        parsed.spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
     let next = match &mut purchase {
         Ok(purchase) => {
             if late_reply(&before, purchase, context).and_then(FutureExt::now_or_never) == Some(true) {
-                after.answered_late(Timestamp::now());
+                after.retry_now(Timestamp::now());
             }
             execute(&uid, purchase, intent, &mut after, &*context.billing, &*context.notify).await
         }
         // A decided order stays decided, even if it can no longer be read.
         Err(problem) if before.outcome() != Outcome::Undecided => {
-            tracing::warn!(order = order.name_any(), problem, "a decided order cannot be read any more");
+            tracing::warn!(order = order.name_any(), problem, "a decided order can no longer be read");
             None
         }
         Err(problem) => {
-            after.invalid(problem, Timestamp::now());
+            after.refuse_invalid(problem, Timestamp::now());
             None
         }
     };
@@ -85,23 +85,23 @@ async fn decide_and_execute(order: &OrderGuard, found: Found, intent: &Intent, c
 }
 
 /// Writes the status if it changed, waits until the watch has it, and publishes the events.
-async fn write_and_publish(order: &OrderGuard, pass: &Pass, context: &Context) -> Result<Written, KubeError> {
+async fn write_and_publish(order: &OrderGuard, pass: &Pass, context: &Context) -> Result<WriteResult, KubeError> {
     let status = &pass.after.status;
     if *status == pass.before {
-        return Ok(Written::Version(order.resource_version()));
+        return Ok(WriteResult::Version(order.resource_version()));
     }
     let echo = context.echo.expect(order);
-    let written = write_status(order, status, &context.client).await?;
-    if written == Written::Gone {
-        return Ok(Written::Gone);
+    let result = write_status(order, status, &context.client).await?;
+    if result == WriteResult::NotFound {
+        return Ok(WriteResult::NotFound);
     }
     if let (true, Ok(purchase)) = (status.balance != pass.before.balance, &pass.purchase) {
-        context.customers.balance_changed(purchase.login.as_ref());
+        context.customers.record_balance_change(purchase.login.as_ref());
     }
-    pass.after.events.iter().for_each(|event| observe(order, event));
-    echo.arrives().await;
+    pass.after.events.iter().for_each(|event| record(order, event));
+    echo.wait().await;
     context.events.publish(&pass.after.events, &order.object_ref(&())).await;
-    Ok(written)
+    Ok(result)
 }
 
 async fn settle_finalizer(
@@ -109,21 +109,21 @@ async fn settle_finalizer(
     status: &OrderStatus,
     version: Option<String>,
     context: &Context,
-) -> Result<Written, KubeError> {
-    let needed = needs_finalizer(order, status);
-    let abandoned = needed && is_overdue(order, Timestamp::now());
-    let keeps = needed && !abandoned;
-    if has_finalizer(order) == keeps {
-        return Ok(Written::Version(version));
+) -> Result<WriteResult, KubeError> {
+    let is_needed = needs_finalizer(order, status);
+    let is_abandoned = is_needed && is_overdue(order, Timestamp::now());
+    let keeps_finalizer = is_needed && !is_abandoned;
+    if has_finalizer(order) == keeps_finalizer {
+        return Ok(WriteResult::Version(version));
     }
-    if abandoned {
+    if is_abandoned {
         metrics::counter!("orders_deletions_abandoned_total").increment(1);
         tracing::error!(
             order = order.name_any(),
-            "let go with its charge unknown or its customer not notified; orders-audit shows what became of the charge"
+            "removing the finalizer although the charge is unknown or the customer is not notified; orders-audit shows the charge"
         );
     }
-    set_finalizer(order, version, keeps, &context.client).await
+    set_finalizer(order, version, keeps_finalizer, &context.client).await
 }
 
 impl Pass {
@@ -141,13 +141,13 @@ fn late_reply(status: &OrderStatus, purchase: &Purchase, context: &Context) -> O
 }
 
 /// Counts and logs an event.
-fn observe(order: &OrderGuard, event: &OrderEvent) {
+fn record(order: &OrderGuard, event: &OrderEvent) {
     let (reason, action) = (event.reason.as_str(), event.action);
     metrics::counter!("orders_steps_total", "action" => action, "reason" => reason).increment(1);
     tracing::info!(order = order.name_any(), action, reason, note = event.note);
 }
 
-fn pause_until(time: Timestamp) -> Duration {
+fn delay_until(time: Timestamp) -> Duration {
     let delay = time.duration_since(Timestamp::now());
     // Never zero: a wrong clock must not lead to a busy loop.
     Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(50))

@@ -1,4 +1,4 @@
-//! Builds the next status of an order from the answers to its steps. This module does no I/O.
+//! Builds the next status of an order from the results of its steps. This module does no I/O.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use orders_crds::{Charge, ConditionType, HistoryEntry, Money, OrderStatus, Reaso
 
 use crate::{
     kube::events::OrderEvent,
-    ports::{Delivery, NoAnswer, Payment, Purchase},
+    ports::{Delivery, Payment, Purchase, UnknownResult},
 };
 
 /// The delay after the first failure. It doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The longest delay, so that an order continues within a minute after a service is repaired.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// The longest error text kept in a status, in characters.
 const MAX_ERROR: usize = 512;
@@ -36,103 +36,115 @@ impl StatusBuilder {
         StatusBuilder { status, events: Vec::new(), generation }
     }
 
-    /// Records billing's answer about the charge.
-    pub fn paid(&mut self, purchase: &Purchase, answer: Result<Payment, NoAnswer>, now: Timestamp) {
-        match answer {
-            Ok(Payment::Charged { balance }) => self.charged(purchase, balance, now),
-            Ok(Payment::Refused { refusal, balance }) => self.refused(purchase, "Charge", refusal, balance, now),
-            Err(NoAnswer(error)) => {
-                let message = "Billing has not given a definite answer; it is asked again with the same key.";
-                self.unknown("Charge", message, &error, now);
-                self.failed(RetryStep::Payment, &error, now);
+    /// Records the result of the charge.
+    pub fn record_charge(&mut self, purchase: &Purchase, result: Result<Payment, UnknownResult>, now: Timestamp) {
+        match result {
+            Ok(Payment::Charged { balance }) => self.set_charged(purchase, balance, now),
+            Ok(Payment::Refused { refusal, balance }) => self.set_refused(purchase, "Charge", refusal, balance, now),
+            Err(UnknownResult(error)) => {
+                let message = "It is not known yet whether the charge was made; the request is retried with the same key.";
+                self.set_unknown("Charge", message, &error, now);
+                self.schedule_retry(RetryStep::Payment, &error, now);
             }
         }
     }
 
-    /// Records billing's answer about closing the charge. The charge was closed because the order was
-    /// `cancelled`, otherwise because its deadline passed.
-    pub fn closed(&mut self, purchase: &Purchase, answer: Result<Payment, NoAnswer>, cancelled: bool, now: Timestamp) {
-        match answer {
-            Ok(Payment::Charged { balance }) => self.charged(purchase, balance, now),
-            Ok(Payment::Refused { refusal: Refusal::Cancelled, balance }) if !cancelled => {
-                self.refused(purchase, "Cancel", Refusal::DeadlineExceeded, balance, now);
+    /// Records the result of closing the charge. The charge was closed because the order
+    /// `is_cancelled`, otherwise because its deadline passed.
+    pub fn record_close(
+        &mut self,
+        purchase: &Purchase,
+        result: Result<Payment, UnknownResult>,
+        is_cancelled: bool,
+        now: Timestamp,
+    ) {
+        match result {
+            Ok(Payment::Charged { balance }) => self.set_charged(purchase, balance, now),
+            Ok(Payment::Refused { refusal: Refusal::Cancelled, balance }) if !is_cancelled => {
+                self.set_refused(purchase, "Cancel", Refusal::DeadlineExceeded, balance, now);
             }
-            Ok(Payment::Refused { refusal, balance }) => self.refused(purchase, "Cancel", refusal, balance, now),
-            Err(NoAnswer(error)) => {
-                let message = "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
-                self.unknown("Cancel", message, &error, now);
-                self.failed(RetryStep::Cancellation, &error, now);
+            Ok(Payment::Refused { refusal, balance }) => self.set_refused(purchase, "Cancel", refusal, balance, now),
+            Err(UnknownResult(error)) => {
+                let message = "It is not known yet whether the charge was made; the request to close it is retried.";
+                self.set_unknown("Cancel", message, &error, now);
+                self.schedule_retry(RetryStep::Cancellation, &error, now);
             }
         }
     }
 
-    /// Records billing's answer about the refund. The answer is the balance right after the refund.
-    pub fn refunded(&mut self, purchase: &Purchase, answer: Result<Money, NoAnswer>, now: Timestamp) {
+    /// Records the result of the refund: the balance right after it.
+    pub fn record_refund(&mut self, purchase: &Purchase, result: Result<Money, UnknownResult>, now: Timestamp) {
         use ConditionType::{Paid, Succeeded};
-        match answer {
+        match result {
             Ok(balance) => {
-                let message = format!("Gave {} back to {}; the balance is now {balance}.", purchase.amount, purchase.login);
+                let message = format!("Refunded {} to {}; the balance is now {balance}.", purchase.amount, purchase.login);
                 self.status.refunded = Some(purchase.amount);
                 self.status.balance = Some(balance);
                 self.set(Paid, Some(false), Reason::Refunded, &message, now);
                 self.set(Succeeded, Some(false), Reason::Refunded, &message, now);
                 self.begin_notification();
-                self.happened(OrderEvent::normal(Reason::Refunded, "Refund", message), now);
+                self.add_event(OrderEvent::normal(Reason::Refunded, "Refund", message), now);
             }
-            Err(NoAnswer(error)) => {
-                let message =
-                    "The order was cancelled after it was charged; billing is asked to give the charge back until it does.";
+            Err(UnknownResult(error)) => {
+                let message = "The order was cancelled after it was charged; the refund is retried until it succeeds.";
                 if self.set(Succeeded, Some(true), Reason::RefundPending, message, now) {
-                    self.happened(OrderEvent::warning(Reason::RefundPending, "Refund", format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::RefundPending, "Refund", format!("{message} {error}")), now);
                 }
-                self.failed(RetryStep::Refund, &error, now);
+                self.schedule_retry(RetryStep::Refund, &error, now);
             }
         }
     }
 
     /// Begins another attempt to charge.
-    pub fn retried(&mut self, attempt: i32, now: Timestamp) {
-        let message = format!("Charging again as asked: attempt {attempt}.");
+    pub fn begin_attempt(&mut self, attempt: i32, now: Timestamp) {
+        let message = format!("Retrying the charge as requested: attempt {attempt}.");
         self.status.attempt = Some(attempt);
         (self.status.balance, self.status.charge, self.status.refunded) = (None, None, None);
         self.set(ConditionType::Paid, None, Reason::Processing, &message, now);
         self.set(ConditionType::Succeeded, None, Reason::Processing, &message, now);
         self.begin_notification();
-        self.happened(OrderEvent::normal(Reason::Processing, "Retry", message), now);
+        self.add_event(OrderEvent::normal(Reason::Processing, "Retry", message), now);
     }
 
-    /// Begins another delivery of the message.
-    pub fn resent(&mut self, resends: i32, now: Timestamp) {
-        let message = "The message is sent again as asked.";
+    /// Begins the requested resend of the message.
+    pub fn begin_resend(&mut self, resends: i32, now: Timestamp) {
+        let message = "Resending the message as requested.";
         self.status.resends = Some(resends);
         self.set(ConditionType::Notified, Some(false), Reason::Delivering, message, now);
         self.status.retry = None;
-        self.happened(OrderEvent::normal(Reason::Delivering, "Resend", message.to_owned()), now);
+        self.add_event(OrderEvent::normal(Reason::Delivering, "Resend", message.to_owned()), now);
     }
 
-    fn charged(&mut self, purchase: &Purchase, balance: Money, now: Timestamp) {
+    fn set_charged(&mut self, purchase: &Purchase, balance: Money, now: Timestamp) {
         let message = format!("Charged {} to {}; the balance is now {balance}.", purchase.amount, purchase.login);
         self.status.charge = Some(Charge { key: purchase.key.clone(), amount: purchase.amount });
         self.status.balance = Some(balance);
         self.set(ConditionType::Paid, Some(true), Reason::Paid, &message, now);
         self.set(ConditionType::Succeeded, Some(true), Reason::Paid, &message, now);
         self.begin_notification();
-        self.happened(OrderEvent::normal(Reason::Paid, "Charge", message), now);
+        self.add_event(OrderEvent::normal(Reason::Paid, "Charge", message), now);
     }
 
-    fn refused(&mut self, purchase: &Purchase, action: &'static str, refusal: Refusal, balance: Option<Money>, now: Timestamp) {
+    fn set_refused(
+        &mut self,
+        purchase: &Purchase,
+        action: &'static str,
+        refusal: Refusal,
+        balance: Option<Money>,
+        now: Timestamp,
+    ) {
         let (reason, message) = (refusal.reason(), explain(purchase, refusal, balance));
         self.status.balance = balance;
         self.set(ConditionType::Paid, Some(false), reason, &message, now);
         self.set(ConditionType::Succeeded, Some(false), reason, &message, now);
         self.begin_notification();
-        self.happened(OrderEvent::warning(reason, action, message), now);
+        self.add_event(OrderEvent::warning(reason, action, message), now);
     }
 
-    fn unknown(&mut self, action: &'static str, message: &str, error: &str, now: Timestamp) {
+    fn set_unknown(&mut self, action: &'static str, message: &str, error: &str, now: Timestamp) {
         if self.set(ConditionType::Paid, None, Reason::PaymentUnknown, message, now) {
             let note = format!("{message} Nothing is charged twice. {error}");
-            self.happened(OrderEvent::warning(Reason::PaymentUnknown, action, note), now);
+            self.add_event(OrderEvent::warning(Reason::PaymentUnknown, action, note), now);
         }
         self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the payment.", now);
     }
@@ -145,11 +157,11 @@ impl StatusBuilder {
     }
 
     /// Adds an event to the history and to the events to publish.
-    fn happened(&mut self, mut event: OrderEvent, now: Timestamp) {
+    fn add_event(&mut self, mut event: OrderEvent, now: Timestamp) {
         // None of these numbers ever decreases, so a later round has a higher number.
         let refunds = i32::from(self.status.refunded.is_some());
         event.round = self.status.attempt() + self.status.resends.unwrap_or(0) + refunds;
-        self.status.remember(HistoryEntry {
+        self.status.push_history(HistoryEntry {
             time: Time(now),
             action: event.action.to_owned(),
             reason: event.reason.as_str().to_owned(),
@@ -159,57 +171,57 @@ impl StatusBuilder {
     }
 
     /// Records the state of the customer's message.
-    pub fn notified(&mut self, purchase: &Purchase, answer: Result<Delivery, NoAnswer>, now: Timestamp) {
+    pub fn record_delivery(&mut self, purchase: &Purchase, result: Result<Delivery, UnknownResult>, now: Timestamp) {
         use ConditionType::Notified;
         let email = &purchase.email;
-        match answer {
+        match result {
             Ok(Delivery::Sent) => {
                 let message = format!("The mail server accepted the message to {email}.");
                 self.set(Notified, Some(true), Reason::Sent, &message, now);
                 self.status.retry = None;
-                self.happened(OrderEvent::normal(Reason::Sent, "Notify", message), now);
+                self.add_event(OrderEvent::normal(Reason::Sent, "Notify", message), now);
             }
-            Ok(Delivery::Underway { last_error }) => {
+            Ok(Delivery::Delivering { last_error }) => {
                 let message = format!("The message to {email} is stored; the mail server has not accepted it yet.");
-                let error = last_error.unwrap_or_else(|| "the mail server has not answered yet".to_owned());
+                let error = last_error.unwrap_or_else(|| "the mail server has not replied yet".to_owned());
                 if self.set(Notified, Some(false), Reason::Delivering, &message, now) {
-                    self.happened(OrderEvent::warning(Reason::Delivering, "Notify", format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::Delivering, "Notify", format!("{message} {error}")), now);
                 }
-                self.failed(RetryStep::Notification, &error, now);
+                self.schedule_retry(RetryStep::Notification, &error, now);
             }
-            Ok(Delivery::Refused { why }) => {
-                let message = format!("The message to {email} cannot be delivered: {why}");
+            Ok(Delivery::Undeliverable { error }) => {
+                let message = format!("The message to {email} cannot be delivered: {error}");
                 self.set(Notified, Some(false), Reason::Undeliverable, &message, now);
                 self.status.retry = None;
-                self.happened(OrderEvent::warning(Reason::Undeliverable, "Notify", message), now);
+                self.add_event(OrderEvent::warning(Reason::Undeliverable, "Notify", message), now);
             }
-            Ok(Delivery::DeadLettered { why }) => {
+            Ok(Delivery::DeadLettered { error }) => {
                 let message =
-                    format!("The message to {email} was given up; it can be sent again on request. The last error: {why}");
+                    format!("The message to {email} was not delivered after all attempts; it can be resent. Last error: {error}");
                 self.set(Notified, Some(false), Reason::DeadLettered, &message, now);
                 self.status.retry = None;
-                self.happened(OrderEvent::warning(Reason::DeadLettered, "Notify", message), now);
+                self.add_event(OrderEvent::warning(Reason::DeadLettered, "Notify", message), now);
             }
-            Err(NoAnswer(error)) => {
-                let message = "The notify service has not taken the message; it is asked again.";
+            Err(UnknownResult(error)) => {
+                let message = "The notify service has not accepted the message; the request is retried.";
                 if self.set(Notified, None, Reason::NotifyUnavailable, message, now) {
-                    self.happened(OrderEvent::warning(Reason::NotifyUnavailable, "Notify", format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::NotifyUnavailable, "Notify", format!("{message} {error}")), now);
                 }
-                self.failed(RetryStep::Notification, &error, now);
+                self.schedule_retry(RetryStep::Notification, &error, now);
             }
         }
     }
 
     /// Refuses an order that cannot be read.
-    pub fn invalid(&mut self, problem: &str, now: Timestamp) {
-        let message = format!("The order cannot be worked on: {problem}");
+    pub fn refuse_invalid(&mut self, problem: &str, now: Timestamp) {
+        let message = format!("The order cannot be processed: {problem}");
         self.set(ConditionType::Paid, Some(false), Reason::InvalidOrder, &message, now);
         self.set(ConditionType::Succeeded, Some(false), Reason::InvalidOrder, &message, now);
         self.status.retry = None;
-        self.happened(OrderEvent::warning(Reason::InvalidOrder, "Read", message), now);
+        self.add_event(OrderEvent::warning(Reason::InvalidOrder, "Read", message), now);
     }
 
-    /// Sets a condition. Returns `true` if its reason changed, which is worth an Event.
+    /// Sets a condition. Returns `true` if its reason changed, which requires an Event.
     fn set(&mut self, kind: ConditionType, status: Option<bool>, reason: Reason, message: &str, now: Timestamp) -> bool {
         let before = conditions::find(&self.status.conditions, kind).map(|condition| condition.reason.clone());
         conditions::set(&mut self.status.conditions, kind, status, reason, message.to_owned(), self.generation, now);
@@ -218,24 +230,25 @@ impl StatusBuilder {
     }
 
     /// Makes the step that failed due now, because its reply arrived late.
-    pub fn answered_late(&mut self, now: Timestamp) {
+    pub fn retry_now(&mut self, now: Timestamp) {
         if let Some(retry) = &mut self.status.retry {
             retry.next_attempt_time = MicroTime(now);
         }
     }
 
-    fn failed(&mut self, step: RetryStep, error: &str, now: Timestamp) {
-        let before = self.status.retry.take().filter(|retry| retry.step == step).map_or(0, |retry| retry.attempts);
+    /// Records the failure of a step, and schedules its retry.
+    fn schedule_retry(&mut self, step: RetryStep, error: &str, now: Timestamp) {
+        let failures = self.status.retry.take().filter(|retry| retry.step == step).map_or(0, |retry| retry.attempts);
         self.status.retry = Some(Retry {
             step,
-            attempts: before.saturating_add(1),
-            next_attempt_time: MicroTime(now + pause(before)),
+            attempts: failures.saturating_add(1),
+            next_attempt_time: MicroTime(now + backoff(failures)),
             last_error: error.chars().take(MAX_ERROR).collect(),
         });
     }
 }
 
-/// Explains in words why a charge was refused.
+/// Explains why a charge was refused.
 fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> String {
     let Purchase { login, amount, .. } = purchase;
     match refusal {
@@ -246,16 +259,16 @@ fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> Str
             "The balance of {login} is {}, the order's amount {amount}; nothing was charged.",
             balance.unwrap_or_default()
         ),
-        // These are not refusals of a charge. They have their own texts.
+        // These are not refusals of a charge. They have their own messages.
         Refusal::Refunded | Refusal::InvalidOrder => format!("Nothing was charged to {login}."),
     }
 }
 
 /// The delay after a failure: 0.5 s, 1 s, 2 s and so on with the number of earlier failures in a
-/// row, at most [`LONGEST_PAUSE`].
-fn pause(failed_before: i32) -> Duration {
-    let doublings = u32::try_from(failed_before).unwrap_or(0).min(16);
-    LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doublings))
+/// row, at most [`MAX_BACKOFF`].
+fn backoff(failures: i32) -> Duration {
+    let doublings = u32::try_from(failures).unwrap_or(0).min(16);
+    MAX_BACKOFF.min(INITIAL_BACKOFF * (1 << doublings))
 }
 
 #[cfg(test)]
@@ -279,32 +292,32 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_unknown_and_never_a_refusal() {
+    fn a_charge_without_a_reply_is_unknown_and_never_refused() {
         let mut order = builder();
         for attempt in 1..=3 {
-            order.paid(&purchase(), Err(NoAnswer("timeout".into())), at(attempt));
+            order.record_charge(&purchase(), Err(UnknownResult("timeout".into())), at(attempt));
             assert_eq!(order.status.outcome(), Outcome::Undecided);
         }
         let retry = order.status.retry.clone().unwrap();
         assert_eq!((retry.step, retry.attempts), (RetryStep::Payment, 3));
         assert_eq!(retry.next_attempt_time.0, at(3) + Duration::from_secs(2));
-        assert_eq!(order.events.len(), 1, "one Event, not one an attempt");
+        assert_eq!(order.events.len(), 1, "one Event, not one for each attempt");
 
-        order.paid(&purchase(), Ok(Payment::Charged { balance: Money::ZERO }), at(9));
+        order.record_charge(&purchase(), Ok(Payment::Charged { balance: Money::ZERO }), at(9));
         assert_eq!(order.status.outcome(), Outcome::Paid);
         assert_eq!(order.status.retry, None, "a retry shows only while something fails");
     }
 
     #[test]
     fn a_failed_message_never_changes_the_outcome() {
-        for answer in [
-            Err(NoAnswer("down".into())),
-            Ok(Delivery::Underway { last_error: None }),
-            Ok(Delivery::Refused { why: "no such address".into() }),
+        for result in [
+            Err(UnknownResult("unavailable".into())),
+            Ok(Delivery::Delivering { last_error: None }),
+            Ok(Delivery::Undeliverable { error: "no such address".into() }),
         ] {
             let mut order = builder();
-            order.paid(&purchase(), Ok(Payment::Charged { balance: Money::ZERO }), at(1));
-            order.notified(&purchase(), answer, at(2));
+            order.record_charge(&purchase(), Ok(Payment::Charged { balance: Money::ZERO }), at(1));
+            order.record_delivery(&purchase(), result, at(2));
             assert_eq!(order.status.outcome(), Outcome::Paid);
             assert!(!order.status.is_notified());
         }
@@ -349,14 +362,14 @@ mod tests {
 
     fn charged() -> StatusBuilder {
         let mut order = builder();
-        order.paid(&purchase(), Ok(Payment::Charged { balance: minor(9_000) }), at(1));
+        order.record_charge(&purchase(), Ok(Payment::Charged { balance: minor(9_000) }), at(1));
         order
     }
 
     #[test]
-    fn a_charge_and_its_message_are_recorded_whole() {
+    fn a_charge_and_its_message_are_recorded_in_every_field() {
         let mut order = charged();
-        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
+        order.record_delivery(&purchase(), Ok(Delivery::Sent), at(2));
         assert_eq!(
             lines(&order),
             "Paid=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
@@ -373,23 +386,23 @@ mod tests {
     }
 
     #[test]
-    fn a_refund_follows_its_failure_and_is_told_anew() {
+    fn a_refund_succeeds_after_a_failure_and_clears_the_notification() {
         let mut order = charged();
-        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
-        order.refunded(&purchase(), Err(NoAnswer("away".into())), at(3));
-        order.refunded(&purchase(), Err(NoAnswer("still away".into())), at(4));
+        order.record_delivery(&purchase(), Ok(Delivery::Sent), at(2));
+        order.record_refund(&purchase(), Err(UnknownResult("timeout".into())), at(3));
+        order.record_refund(&purchase(), Err(UnknownResult("another timeout".into())), at(4));
         let pending = lines(&order);
         for line in [
-            "Succeeded=True RefundPending generation 1 since 1: The order was cancelled after it was charged; billing is asked to give the charge back until it does.",
+            "Succeeded=True RefundPending generation 1 since 1: The order was cancelled after it was charged; the refund is retried until it succeeds.",
             "Notified=True Sent generation 1 since 2: The mail server accepted the message to a@b.cd.",
-            "Refund failed 2 times, next at 5: still away",
-            "event Warning RefundPending Refund 1: The order was cancelled after it was charged; billing is asked to give the charge back until it does. away",
+            "Refund failed 2 times, next at 5: another timeout",
+            "event Warning RefundPending Refund 1: The order was cancelled after it was charged; the refund is retried until it succeeds. timeout",
         ] {
             assert_eq!(pending.lines().filter(|found| *found == line).count(), 1, "{line}\n{pending}");
         }
-        order.refunded(&purchase(), Ok(minor(10_000)), at(5));
-        let given_back = lines(&order);
-        let message = "Gave 10.00 back to a; the balance is now 100.00.";
+        order.record_refund(&purchase(), Ok(minor(10_000)), at(5));
+        let refunded = lines(&order);
+        let message = "Refunded 10.00 to a; the balance is now 100.00.";
         for line in [
             format!("Paid=False Refunded generation 1 since 5: {message}"),
             format!("Succeeded=False Refunded generation 1 since 5: {message}"),
@@ -399,15 +412,15 @@ mod tests {
             format!("history 5: Refund Refunded: {message}"),
             format!("event Normal Refunded Refund 2: {message}"),
         ] {
-            assert_eq!(given_back.lines().filter(|found| *found == line).count(), 1, "{line}\n{given_back}");
+            assert_eq!(refunded.lines().filter(|found| *found == line).count(), 1, "{line}\n{refunded}");
         }
-        assert!(!given_back.contains("Notified") && !given_back.contains("failed"), "{given_back}");
+        assert!(!refunded.contains("Notified") && !refunded.contains("failed"), "{refunded}");
     }
 
     #[test]
     fn each_refusal_says_why_and_leaves_no_charge() {
         let refused = |refusal, balance| Ok(Payment::Refused { refusal, balance });
-        for (cancelled, refusal, balance, shown, action, message) in [
+        for (is_cancelled, refusal, balance, reason, action, message) in [
             (
                 None,
                 Refusal::InsufficientFunds,
@@ -451,20 +464,20 @@ mod tests {
             ),
         ] {
             let mut order = builder();
-            let answer = refused(refusal, balance.map(minor));
-            match cancelled {
-                None => order.paid(&purchase(), answer, at(1)),
-                Some(cancelled) => order.closed(&purchase(), answer, cancelled, at(1)),
+            let result = refused(refusal, balance.map(minor));
+            match is_cancelled {
+                None => order.record_charge(&purchase(), result, at(1)),
+                Some(is_cancelled) => order.record_close(&purchase(), result, is_cancelled, at(1)),
             }
             let balance = balance.map_or(String::new(), |balance| format!("balance {}\n", minor(balance)));
             assert_eq!(
                 lines(&order),
                 format!(
-                    "Paid=False {shown} generation 1 since 1: {message}\n\
-                     Succeeded=False {shown} generation 1 since 1: {message}\n\
+                    "Paid=False {reason} generation 1 since 1: {message}\n\
+                     Succeeded=False {reason} generation 1 since 1: {message}\n\
                      {balance}\
-                     history 1: {action} {shown}: {message}\n\
-                     event Warning {shown} {action} 1: {message}\n\
+                     history 1: {action} {reason}: {message}\n\
+                     event Warning {reason} {action} 1: {message}\n\
                      observed generation Some(1)"
                 )
             );
@@ -472,13 +485,12 @@ mod tests {
     }
 
     #[test]
-    fn closing_finds_a_charge_that_landed_or_asks_again() {
+    fn closing_is_retried_and_finds_a_charge_that_was_made() {
         let mut order = builder();
         for second in [1, 2] {
-            order.closed(&purchase(), Err(NoAnswer("reset".into())), true, at(second));
+            order.record_close(&purchase(), Err(UnknownResult("reset".into())), true, at(second));
         }
-        let message =
-            "Billing has not said yet whether the charge was made; it is asked again, and the charge closed or given back.";
+        let message = "It is not known yet whether the charge was made; the request to close it is retried.";
         assert_eq!(
             lines(&order),
             format!(
@@ -490,94 +502,98 @@ mod tests {
                  observed generation Some(1)"
             )
         );
-        order.closed(&purchase(), Ok(Payment::Charged { balance: minor(5) }), true, at(3));
+        order.record_close(&purchase(), Ok(Payment::Charged { balance: minor(5) }), true, at(3));
         assert_eq!((order.status.outcome(), order.status.retry), (Outcome::Paid, None));
         assert_eq!(order.status.charge.map(|charge| charge.amount), Some(minor(1_000)));
     }
 
     #[test]
-    fn another_attempt_forgets_what_the_one_before_came_to() {
+    fn another_attempt_clears_the_result_of_the_previous_one() {
         let mut order = builder();
-        order.paid(&purchase(), Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(minor(1)) }), at(1));
-        order.notified(&purchase(), Ok(Delivery::Sent), at(2));
-        order.retried(2, at(3));
-        let again = lines(&order);
+        order.record_charge(
+            &purchase(),
+            Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(minor(1)) }),
+            at(1),
+        );
+        order.record_delivery(&purchase(), Ok(Delivery::Sent), at(2));
+        order.begin_attempt(2, at(3));
+        let retried = lines(&order);
         for line in [
-            "Paid=Unknown Processing generation 1 since 3: Charging again as asked: attempt 2.",
-            "Succeeded=Unknown Processing generation 1 since 3: Charging again as asked: attempt 2.",
+            "Paid=Unknown Processing generation 1 since 3: Retrying the charge as requested: attempt 2.",
+            "Succeeded=Unknown Processing generation 1 since 3: Retrying the charge as requested: attempt 2.",
             "attempt 2",
-            "history 3: Retry Processing: Charging again as asked: attempt 2.",
-            "event Normal Processing Retry 2: Charging again as asked: attempt 2.",
+            "history 3: Retry Processing: Retrying the charge as requested: attempt 2.",
+            "event Normal Processing Retry 2: Retrying the charge as requested: attempt 2.",
         ] {
-            assert_eq!(again.lines().filter(|found| *found == line).count(), 1, "{line}\n{again}");
+            assert_eq!(retried.lines().filter(|found| *found == line).count(), 1, "{line}\n{retried}");
         }
-        assert!(!again.contains("balance 0.01\n") && !again.contains("Notified"), "{again}");
+        assert!(!retried.contains("balance 0.01\n") && !retried.contains("Notified"), "{retried}");
     }
 
     #[test]
-    fn each_state_of_a_message_is_shown_and_what_is_final_is_not_tried_again() {
+    fn each_state_of_a_message_is_recorded_and_a_final_state_has_no_retry() {
         let email = "The message to a@b.cd";
-        for (answer, condition, retry, event) in [
+        for (result, condition, retry, event) in [
             (
-                Ok(Delivery::Underway { last_error: Some("451 later".into()) }),
+                Ok(Delivery::Delivering { last_error: Some("451 later".into()) }),
                 format!("Notified=False Delivering generation 1 since 2: {email} is stored; the mail server has not accepted it yet."),
                 Some("Notification failed 1 times, next at 2.5: 451 later"),
                 format!("event Warning Delivering Notify 1: {email} is stored; the mail server has not accepted it yet. 451 later"),
             ),
             (
-                Ok(Delivery::Underway { last_error: None }),
+                Ok(Delivery::Delivering { last_error: None }),
                 format!("Notified=False Delivering generation 1 since 2: {email} is stored; the mail server has not accepted it yet."),
-                Some("Notification failed 1 times, next at 2.5: the mail server has not answered yet"),
-                format!("event Warning Delivering Notify 1: {email} is stored; the mail server has not accepted it yet. the mail server has not answered yet"),
+                Some("Notification failed 1 times, next at 2.5: the mail server has not replied yet"),
+                format!("event Warning Delivering Notify 1: {email} is stored; the mail server has not accepted it yet. the mail server has not replied yet"),
             ),
             (
-                Ok(Delivery::Refused { why: "no such user".into() }),
+                Ok(Delivery::Undeliverable { error: "no such user".into() }),
                 format!("Notified=False Undeliverable generation 1 since 2: {email} cannot be delivered: no such user"),
                 None,
                 format!("event Warning Undeliverable Notify 1: {email} cannot be delivered: no such user"),
             ),
             (
-                Ok(Delivery::DeadLettered { why: "451".into() }),
-                format!("Notified=False DeadLettered generation 1 since 2: {email} was given up; it can be sent again on request. The last error: 451"),
+                Ok(Delivery::DeadLettered { error: "451".into() }),
+                format!("Notified=False DeadLettered generation 1 since 2: {email} was not delivered after all attempts; it can be resent. Last error: 451"),
                 None,
-                format!("event Warning DeadLettered Notify 1: {email} was given up; it can be sent again on request. The last error: 451"),
+                format!("event Warning DeadLettered Notify 1: {email} was not delivered after all attempts; it can be resent. Last error: 451"),
             ),
             (
-                Err(NoAnswer("503".into())),
-                "Notified=Unknown NotifyUnavailable generation 1 since 2: The notify service has not taken the message; it is asked again.".to_owned(),
+                Err(UnknownResult("503".into())),
+                "Notified=Unknown NotifyUnavailable generation 1 since 2: The notify service has not accepted the message; the request is retried.".to_owned(),
                 Some("Notification failed 1 times, next at 2.5: 503"),
-                "event Warning NotifyUnavailable Notify 1: The notify service has not taken the message; it is asked again. 503".to_owned(),
+                "event Warning NotifyUnavailable Notify 1: The notify service has not accepted the message; the request is retried. 503".to_owned(),
             ),
         ] {
             let mut order = charged();
             // The failure of an earlier step does not count for the message, and ends with it.
-            order.failed(RetryStep::Payment, "before", at(1));
-            order.notified(&purchase(), answer.clone(), at(2));
+            order.schedule_retry(RetryStep::Payment, "before", at(1));
+            order.record_delivery(&purchase(), result.clone(), at(2));
             let shown = lines(&order);
             for line in [&condition, &event] {
                 assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
             }
             assert_eq!(shown.lines().find(|line| line.contains(" failed ")), retry, "{shown}");
             let published = order.events.len();
-            order.notified(&purchase(), answer, at(3));
+            order.record_delivery(&purchase(), result, at(3));
             if retry.is_some() {
-                assert_eq!(order.events.len(), published, "one Event, not one an attempt");
+                assert_eq!(order.events.len(), published, "one Event, not one for each attempt");
             }
         }
     }
 
     #[test]
-    fn a_message_sent_again_shows_as_under_way() {
+    fn a_resend_sets_the_message_to_delivering() {
         let mut order = charged();
-        order.notified(&purchase(), Ok(Delivery::DeadLettered { why: "451".into() }), at(2));
-        order.failed(RetryStep::Notification, "before", at(2));
-        order.resent(1, at(3));
+        order.record_delivery(&purchase(), Ok(Delivery::DeadLettered { error: "451".into() }), at(2));
+        order.schedule_retry(RetryStep::Notification, "before", at(2));
+        order.begin_resend(1, at(3));
         let shown = lines(&order);
         for line in [
-            "Notified=False Delivering generation 1 since 2: The message is sent again as asked.",
+            "Notified=False Delivering generation 1 since 2: Resending the message as requested.",
             "resends 1",
-            "history 3: Resend Delivering: The message is sent again as asked.",
-            "event Normal Delivering Resend 2: The message is sent again as asked.",
+            "history 3: Resend Delivering: Resending the message as requested.",
+            "event Normal Delivering Resend 2: Resending the message as requested.",
         ] {
             assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
         }
@@ -585,11 +601,11 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_cannot_be_read_is_refused_and_not_tried_again() {
+    fn an_order_that_cannot_be_read_is_refused_and_not_retried() {
         let mut order = builder();
-        order.failed(RetryStep::Payment, "before", at(1));
-        order.invalid("amount: has more than two decimal places", at(2));
-        let message = "The order cannot be worked on: amount: has more than two decimal places";
+        order.schedule_retry(RetryStep::Payment, "before", at(1));
+        order.refuse_invalid("amount: has more than two decimal places", at(2));
+        let message = "The order cannot be processed: amount: has more than two decimal places";
         assert_eq!(
             lines(&order),
             format!(
@@ -603,25 +619,25 @@ mod tests {
     }
 
     #[test]
-    fn a_late_reply_makes_what_failed_due_at_once() {
+    fn a_late_reply_makes_the_failed_step_due_at_once() {
         let mut order = builder();
-        order.answered_late(at(1));
+        order.retry_now(at(1));
         assert_eq!(order.status.retry, None);
-        order.paid(&purchase(), Err(NoAnswer("timeout".into())), at(2));
-        order.answered_late(at(2));
+        order.record_charge(&purchase(), Err(UnknownResult("timeout".into())), at(2));
+        order.retry_now(at(2));
         assert_eq!(order.status.retry.map(|retry| (retry.attempts, retry.next_attempt_time.0)), Some((1, at(2))));
     }
 
     #[test]
-    fn an_error_is_kept_to_its_bound() {
+    fn an_error_is_truncated_to_its_limit() {
         let mut order = builder();
-        order.paid(&purchase(), Err(NoAnswer("é".repeat(1000))), at(1));
+        order.record_charge(&purchase(), Err(UnknownResult("é".repeat(1000))), at(1));
         assert_eq!(order.status.retry.map(|retry| retry.last_error.chars().count()), Some(512));
         assert_eq!(order.status.history[0].message.chars().count(), 512);
     }
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
-        assert_eq!([0, 1, 2, 7, 99].map(pause), [500, 1000, 2000, 60_000, 60_000].map(Duration::from_millis));
+    fn the_backoff_doubles_up_to_a_minute() {
+        assert_eq!([0, 1, 2, 7, 99].map(backoff), [500, 1000, 2000, 60_000, 60_000].map(Duration::from_millis));
     }
 }

@@ -17,7 +17,7 @@ use crate::kube::OrderGuard;
 
 /// How long a pass waits for its write: many times longer than the watch needs, and short enough
 /// not to matter while the watch is unavailable.
-const PATIENCE: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The writes that passes wait for. Only one pass over an order runs at a time, so at most one pass
 /// waits for each order.
@@ -29,18 +29,18 @@ type Waiting = HashMap<ObjectRef<OrderGuard>, oneshot::Sender<()>>;
 impl WatchEcho {
     /// Expects the next change of an order. Call this before the write.
     pub fn expect(&self, order: &OrderGuard) -> Echo<'_> {
-        let (sender, came) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let order = ObjectRef::from(order);
         self.waiting().insert(order.clone(), sender);
-        Echo { echoes: self, order, came }
+        Echo { echoes: self, order, receiver }
     }
 
     /// Resolves the [`Echo`] of the order that this event is about.
-    pub fn saw(&self, event: &watcher::Event<OrderGuard>) {
+    pub fn observe(&self, event: &watcher::Event<OrderGuard>) {
         if let watcher::Event::Apply(order) | watcher::Event::InitApply(order) | watcher::Event::Delete(order) = event
-            && let Some(waiting) = self.waiting().remove(&ObjectRef::from(order))
+            && let Some(sender) = self.waiting().remove(&ObjectRef::from(order))
         {
-            let _ = waiting.send(());
+            let _ = sender.send(());
         }
     }
 
@@ -54,13 +54,13 @@ impl WatchEcho {
 pub struct Echo<'a> {
     echoes: &'a WatchEcho,
     order: ObjectRef<OrderGuard>,
-    came: oneshot::Receiver<()>,
+    receiver: oneshot::Receiver<()>,
 }
 
 impl Echo<'_> {
     /// Waits until the watch has the change, at most 100 ms.
-    pub async fn arrives(mut self) {
-        let _ = tokio::time::timeout(PATIENCE, &mut self.came).await;
+    pub async fn wait(mut self) {
+        let _ = tokio::time::timeout(TIMEOUT, &mut self.receiver).await;
     }
 }
 
@@ -82,23 +82,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_is_waited_for_until_it_comes_but_not_for_long() {
+    async fn the_wait_for_a_write_ends_with_the_watch_event_or_the_timeout() {
         let echoes = WatchEcho::default();
-        let next = echoes.expect(&order("a"));
-        echoes.saw(&watcher::Event::Apply(order("b")));
-        echoes.saw(&watcher::Event::InitDone);
-        let mut came = Box::pin(next.arrives());
-        assert!((&mut came).now_or_never().is_none());
-        echoes.saw(&watcher::Event::Apply(order("a")));
-        assert!(came.now_or_never().is_some());
+        let echo = echoes.expect(&order("a"));
+        echoes.observe(&watcher::Event::Apply(order("b")));
+        echoes.observe(&watcher::Event::InitDone);
+        let mut wait = Box::pin(echo.wait());
+        assert!((&mut wait).now_or_never().is_none());
+        echoes.observe(&watcher::Event::Apply(order("a")));
+        assert!(wait.now_or_never().is_some());
 
-        let next = echoes.expect(&order("a"));
-        echoes.saw(&watcher::Event::Delete(order("a")));
-        assert!(next.arrives().now_or_never().is_some(), "what came before anybody asked has come");
+        let echo = echoes.expect(&order("a"));
+        echoes.observe(&watcher::Event::Delete(order("a")));
+        assert!(echo.wait().now_or_never().is_some(), "an event before the wait counts");
 
-        let never = echoes.expect(&order("a")).arrives();
-        assert!(tokio::time::timeout(2 * PATIENCE, never).await.is_ok());
+        let without_event = echoes.expect(&order("a")).wait();
+        assert!(tokio::time::timeout(2 * TIMEOUT, without_event).await.is_ok());
         drop(echoes.expect(&order("a")));
-        assert!(echoes.waiting().is_empty(), "nobody waits any more");
+        assert!(echoes.waiting().is_empty(), "a dropped echo does not wait");
     }
 }

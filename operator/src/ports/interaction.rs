@@ -4,7 +4,7 @@
 use std::{future::pending, sync::Arc};
 
 use anyhow::{Context, Result};
-use orders_contracts::topology::Service;
+use orders_contracts::{interaction::Interaction, topology::Service};
 use orders_service::{broker::Broker, token_file::TokenFile};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     http::{billing::HttpBilling, notify::HttpNotify},
     nats::{self, Listener},
 };
-use crate::config::{Config, Interaction};
+use crate::config::Config;
 
 /// The clients of billing and notify for this style.
 pub struct Clients {
@@ -39,7 +39,7 @@ impl Clients {
                 Clients { billing: Arc::new(http_billing(config)?), notify: Arc::new(notify), listener: Some(listener) }
             }
             Interaction::Broker => {
-                let (billing, notify, listener) = nats::everything(connect(config).await?);
+                let (billing, notify, listener) = nats::billing_and_notify(connect(config).await?);
                 Clients { billing: Arc::new(billing), notify: Arc::new(notify), listener: Some(listener) }
             }
         })

@@ -17,7 +17,7 @@ pub use purchase::Purchase;
 /// if another caller starts waiting for the same key.
 pub type LateReply = BoxFuture<'static, bool>;
 
-/// Billing's definite answer about a charge. A refusal is an answer, not an error.
+/// Billing's definite reply about a charge. A refusal is a reply, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payment {
     /// The account was charged, now or when this key was first seen.
@@ -40,19 +40,19 @@ pub enum Delivery {
     /// The mail server accepted the message.
     Sent,
     /// Notify stored the message and is trying to deliver it.
-    Underway {
+    Delivering {
         /// Why the last attempt failed, if one did.
         last_error: Option<String>,
     },
     /// The message was refused; another attempt would fail as well.
-    Refused {
+    Undeliverable {
         /// Why it was refused.
-        why: String,
+        error: String,
     },
-    /// Delivery failed too often, and notify gave up. The message is sent again on request.
+    /// Delivery failed too often and was stopped. The message is resent on request.
     DeadLettered {
         /// Why the last attempt failed.
-        why: String,
+        error: String,
     },
 }
 
@@ -63,7 +63,7 @@ pub struct Notice {
     pub outcome: Outcome,
     /// The balance right after the charge or at the refusal.
     pub balance: Option<Money>,
-    /// How often a resend of the message was requested after its delivery was given up.
+    /// How often a resend of the message was requested after its delivery had been stopped.
     pub resends: i32,
 }
 
@@ -80,10 +80,11 @@ impl Notice {
     }
 }
 
-/// No definite answer: the request may or may not have had its effect. Repeat it with the same key.
+/// The result of a request is unknown: the request may or may not have had its effect. Repeat it
+/// with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NoAnswer(pub String);
+pub struct UnknownResult(pub String);
 
 /// The operations of the billing service that the operator needs for an order.
 #[async_trait]
@@ -91,21 +92,21 @@ pub trait Billing: Send + Sync {
     /// Charges a purchase, once for its key.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which the charge is unknown.
-    async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+    /// [`UnknownResult`], after which the charge is unknown.
+    async fn charge(&self, purchase: &Purchase) -> Result<Payment, UnknownResult>;
 
     /// Closes the charge of a purchase, so that it can no longer be made, and returns its
     /// outcome: a charge that was decided before stays as it is.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which the charge is unknown.
-    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer>;
+    /// [`UnknownResult`], after which the charge is unknown.
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, UnknownResult>;
 
     /// Refunds the charge of a purchase as a whole, once, and returns the balance right after.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which the refund is unknown.
-    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer>;
+    /// [`UnknownResult`], after which the refund is unknown.
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, UnknownResult>;
 
     /// The late reply to this step, which timed out. `None` for a style whose replies never arrive
     /// late. The next call for the step returns the reply.
@@ -120,10 +121,10 @@ pub trait Notify: Send + Sync {
     /// Requests the message to the customer, once for the message's key, and returns its state.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which it is unknown whether the message is stored.
-    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer>;
+    /// [`UnknownResult`], after which it is unknown whether the message is stored.
+    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, UnknownResult>;
 
-    /// Like [`Billing::late_reply`], for a message that was sent or given up.
+    /// Like [`Billing::late_reply`], for the final state of a message.
     fn late_reply(&self, _purchase: &Purchase, _notice: &Notice) -> Option<LateReply> {
         None
     }
@@ -133,28 +134,28 @@ impl Payment {
     /// The payment with this outcome and balance.
     ///
     /// # Errors
-    /// [`NoAnswer`] if the outcome cannot be that of a charge, or if this version does not know it.
-    fn new(outcome: Outcome, balance: Option<Money>) -> Result<Self, NoAnswer> {
+    /// [`UnknownResult`] if the outcome cannot be that of a charge, or if this version does not know it.
+    fn new(outcome: Outcome, balance: Option<Money>) -> Result<Self, UnknownResult> {
         match (outcome, balance) {
             (Outcome::Paid, Some(balance)) => Ok(Payment::Charged { balance }),
-            (Outcome::Paid, None) => Err(NoAnswer("billing's answer has no balance".to_owned())),
+            (Outcome::Paid, None) => Err(UnknownResult("billing's reply has no balance".to_owned())),
             (
                 Outcome::Refused(refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled)),
                 balance,
             ) => Ok(Payment::Refused { refusal, balance }),
             (Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder), _)
-            | (Outcome::Undecided, _) => Err(NoAnswer("billing's answer is the outcome of no charge".to_owned())),
+            | (Outcome::Undecided, _) => Err(UnknownResult("billing's reply has an outcome that no charge can have".to_owned())),
             (Outcome::Unknown, _) => {
-                Err(NoAnswer("billing's answer is an outcome that this version of the operator does not know".to_owned()))
+                Err(UnknownResult("billing's reply has an outcome that this version of the operator does not know".to_owned()))
             }
         }
     }
 }
 
-/// Checks that an answer of billing is about this purchase. Otherwise the answer does not count.
-fn is_of(purchase: &Purchase, key: &str, login: &Login, amount: Money) -> Result<(), NoAnswer> {
+/// Checks that a reply of billing is about this purchase. Otherwise the reply does not count.
+fn check_matches(purchase: &Purchase, key: &str, login: &Login, amount: Money) -> Result<(), UnknownResult> {
     if key == purchase.key && *login == purchase.login && amount == purchase.amount {
         return Ok(());
     }
-    Err(NoAnswer("billing's answer is about another charge".to_owned()))
+    Err(UnknownResult("billing's reply is about another charge".to_owned()))
 }

@@ -19,7 +19,7 @@ pub struct Purchase {
 /// before a rule was added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
-pub struct Unreadable {
+pub struct InvalidSpec {
     field: &'static str,
     problem: String,
 }
@@ -28,14 +28,14 @@ impl Purchase {
     /// Reads the spec of the order with this UID, for this attempt to charge it.
     ///
     /// # Errors
-    /// [`Unreadable`], which names the field.
-    pub fn read(uid: &str, attempt: i32, spec: &OrderSpec) -> Result<Self, Unreadable> {
-        let unreadable = |field, problem: &dyn std::fmt::Display| Unreadable { field, problem: problem.to_string() };
+    /// [`InvalidSpec`], which names the field.
+    pub fn read(uid: &str, attempt: i32, spec: &OrderSpec) -> Result<Self, InvalidSpec> {
+        let invalid = |field, problem: &dyn std::fmt::Display| InvalidSpec { field, problem: problem.to_string() };
         Ok(Purchase {
             key: charge_key(uid, attempt),
-            login: Login::try_from(spec.login.clone()).map_err(|error| unreadable("spec.login", &error))?,
-            email: EMail::try_from(spec.email.clone()).map_err(|error| unreadable("spec.email", &error))?,
-            amount: Money::positive(&spec.amount).map_err(|error| unreadable("spec.amount", &error))?,
+            login: Login::try_from(spec.login.clone()).map_err(|error| invalid("spec.login", &error))?,
+            email: EMail::try_from(spec.email.clone()).map_err(|error| invalid("spec.email", &error))?,
+            amount: Money::positive(&spec.amount).map_err(|error| invalid("spec.amount", &error))?,
         })
     }
 }

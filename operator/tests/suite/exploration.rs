@@ -1,10 +1,10 @@
-//! Every reachable state of an order, explored: whatever answers come, get lost
-//! or never come, whenever it is cancelled, too late, tried again or sent again, and
-//! wherever the operator crashes, the promises hold, and from everywhere there is a
-//! way to the end.
+//! Explores every reachable state of an order. In each state, a call to billing or notify succeeds,
+//! fails or loses its reply, the user cancels the order or requests a retry or a resend, the deadline
+//! passes, or the operator crashes. The invariants must hold in each state, and each state must be
+//! able to reach a final one.
 //!
-//! The parts outside are modelled by what they promise: billing and notify do a
-//! thing once for its key and remember what they did.
+//! Billing and notify are models of what they guarantee: they execute a request once for its key,
+//! and record its result.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
@@ -17,67 +17,70 @@ use orders_operator::{
         intent::Intent,
         status::StatusBuilder,
     },
-    ports::{Delivery, NoAnswer, Payment, Purchase},
+    ports::{Delivery, Payment, Purchase, UnknownResult},
 };
 
-/// What billing has recorded under the order's key.
+/// What billing has recorded under the key of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Ledger {
-    Nothing,
+enum Charge {
+    Missing,
     Charged,
     Refunded,
     Refused(Refusal),
 }
 
-/// What notify has of the order's message.
+/// What notify has recorded under the key of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mail {
-    Nothing,
+enum Message {
+    Missing,
     Stored,
     Sent,
-    Refused,
-    Dead,
+    Undeliverable,
+    DeadLettered,
 }
 
-/// How one call goes.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    /// It takes effect and is answered.
-    Answered,
-    /// It takes effect, and the answer is lost.
-    AnswerLost,
-    /// It never arrives.
-    Lost,
-    /// It is answered by something that is no answer: a 5xx, half a body, another order's.
-    Garbage,
+    /// It takes effect, and the reply arrives.
+    Replied,
+    /// It takes effect, and the reply is lost.
+    ReplyLost,
+    /// The request is lost.
+    RequestLost,
+    /// It takes no effect, and the reply is not definite: a 5xx, a truncated body, another order's
+    /// reply.
+    InvalidReply,
 }
 
-/// The world as it would be found after a crash.
+const CALLS: [Call; 4] = [Call::Replied, Call::ReplyLost, Call::RequestLost, Call::InvalidReply];
+
+/// Everything that survives a crash of the operator.
 #[derive(Clone, Debug)]
-struct World {
+struct State {
     status: OrderStatus,
-    /// What people want; each wish comes at any time and stays.
+    /// The requests of the user. Each may be made at any time, and is not withdrawn.
     intent: Intent,
-    /// Under the keys of the first and of the second attempt.
-    ledger: [Ledger; 2],
-    /// Each message by its key.
-    mail: BTreeMap<String, Mail>,
+    /// The charges under the keys of the first and of the second attempt.
+    charges: [Charge; 2],
+    /// The messages by key.
+    messages: BTreeMap<String, Message>,
 }
 
-/// What makes two worlds the same: times and counts left out.
-type Shape = (
+/// Identifies a state: everything except times, counts and texts.
+type StateKey = (
     Vec<(String, String, String)>,
     (bool, bool, bool, i32, i32, Option<String>),
     (bool, bool, i32, i32),
-    [Ledger; 2],
-    BTreeMap<String, Mail>,
+    [Charge; 2],
+    BTreeMap<String, Message>,
 );
 
-fn shape(world: &World) -> Shape {
-    let status = &world.status;
+fn state_key(state: &State) -> StateKey {
+    let status = &state.status;
     let conditions = status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
     let retry = status.retry.as_ref().map(|retry| format!("{:?}", retry.step));
-    let intent = &world.intent;
+    let intent = &state.intent;
     (
         conditions,
         (
@@ -89,8 +92,8 @@ fn shape(world: &World) -> Shape {
             retry,
         ),
         (intent.cancel, intent.deadline.is_some(), intent.attempt, intent.resends),
-        world.ledger,
-        world.mail.clone(),
+        state.charges,
+        state.messages.clone(),
     )
 }
 
@@ -102,245 +105,257 @@ fn purchase(attempt: i32) -> Purchase {
         amount: "10".into(),
         ..OrderSpec::default()
     };
-    Purchase::read("uid", attempt, &spec).expect("a good order")
+    Purchase::read("uid", attempt, &spec).expect("a valid order")
 }
 
-/// The answers that billing may give to a call, with what it has recorded then.
-fn charge(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
-    let decided = match ledger {
-        // What it will be, billing alone knows.
-        Ledger::Nothing => {
-            vec![Ledger::Charged, Ledger::Refused(Refusal::InsufficientFunds), Ledger::Refused(Refusal::AccountNotFound)]
+fn unknown<T>() -> Result<T, UnknownResult> {
+    Err(UnknownResult("no reply".into()))
+}
+
+/// The possible results of a request to charge, each with the charge that billing then has.
+fn charge(recorded: Charge, call: Call) -> Vec<(Charge, Result<Payment, UnknownResult>)> {
+    let decided = match recorded {
+        // Only billing knows the balance, so each result is possible.
+        Charge::Missing => {
+            vec![Charge::Charged, Charge::Refused(Refusal::InsufficientFunds), Charge::Refused(Refusal::AccountNotFound)]
         }
-        recorded => vec![recorded],
+        Charge::Charged | Charge::Refunded | Charge::Refused(_) => vec![recorded],
     };
-    answers(decided, call, ledger)
+    payments(decided, call, recorded)
 }
 
-/// The same for closing it.
-fn close(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
-    let decided = match ledger {
-        Ledger::Nothing => vec![Ledger::Refused(Refusal::Cancelled)],
-        recorded => vec![recorded],
+/// The possible results of a request to close the charge.
+fn close(recorded: Charge, call: Call) -> Vec<(Charge, Result<Payment, UnknownResult>)> {
+    let decided = match recorded {
+        Charge::Missing => Charge::Refused(Refusal::Cancelled),
+        Charge::Charged | Charge::Refunded | Charge::Refused(_) => recorded,
     };
-    answers(decided, call, ledger)
+    payments(vec![decided], call, recorded)
 }
 
-fn answers(decided: Vec<Ledger>, call: Call, ledger: Ledger) -> Vec<(Ledger, Result<Payment, NoAnswer>)> {
-    let no_answer = || Err(NoAnswer("no answer".into()));
-    let answer = |ledger| match ledger {
-        // The charge's own outcome stays, also after it was given back.
-        Ledger::Charged | Ledger::Refunded => Payment::Charged { balance: Money::ZERO },
-        Ledger::Refused(refusal) => Payment::Refused { refusal, balance: Some(Money::ZERO) },
-        Ledger::Nothing => unreachable!("it was decided"),
+fn payments(decided: Vec<Charge>, call: Call, recorded: Charge) -> Vec<(Charge, Result<Payment, UnknownResult>)> {
+    let payment = |charge| match charge {
+        // The outcome of the charge does not change with its refund.
+        Charge::Charged | Charge::Refunded => Payment::Charged { balance: Money::ZERO },
+        Charge::Refused(refusal) => Payment::Refused { refusal, balance: Some(Money::ZERO) },
+        Charge::Missing => unreachable!("the charge is decided"),
     };
     match call {
-        Call::Answered => decided.into_iter().map(|ledger| (ledger, Ok(answer(ledger)))).collect(),
-        Call::AnswerLost => decided.into_iter().map(|ledger| (ledger, no_answer())).collect(),
-        Call::Lost | Call::Garbage => vec![(ledger, no_answer())],
+        Call::Replied => decided.into_iter().map(|charge| (charge, Ok(payment(charge)))).collect(),
+        Call::ReplyLost => decided.into_iter().map(|charge| (charge, unknown())).collect(),
+        Call::RequestLost | Call::InvalidReply => vec![(recorded, unknown())],
     }
 }
 
-/// The same for giving it back.
-fn refund(ledger: Ledger, call: Call) -> Vec<(Ledger, Result<Money, NoAnswer>)> {
-    let no_answer = || Err(NoAnswer("no answer".into()));
-    assert!(matches!(ledger, Ledger::Charged | Ledger::Refunded), "only what was charged is given back: {ledger:?}");
+/// The possible results of a request to refund the charge.
+fn refund(recorded: Charge, call: Call) -> (Charge, Result<Money, UnknownResult>) {
+    assert!(matches!(recorded, Charge::Charged | Charge::Refunded), "only a charge is refunded: {recorded:?}");
     match call {
-        Call::Answered => vec![(Ledger::Refunded, Ok(Money::ZERO))],
-        Call::AnswerLost => vec![(Ledger::Refunded, no_answer())],
-        Call::Lost | Call::Garbage => vec![(ledger, no_answer())],
+        Call::Replied => (Charge::Refunded, Ok(Money::ZERO)),
+        Call::ReplyLost => (Charge::Refunded, unknown()),
+        Call::RequestLost | Call::InvalidReply => (recorded, unknown()),
     }
 }
 
-/// The same for notify. `again`: it is asked to send what it gave up.
-fn tell(mail: Mail, again: bool, call: Call) -> Vec<(Mail, Result<Delivery, NoAnswer>)> {
-    let no_answer = || Err(NoAnswer("no answer".into()));
-    let becomes = match mail {
-        Mail::Nothing => vec![Mail::Stored, Mail::Sent, Mail::Refused, Mail::Dead],
-        Mail::Stored => vec![Mail::Stored, Mail::Sent, Mail::Dead],
-        Mail::Dead if again => vec![Mail::Stored, Mail::Sent],
-        done => vec![done],
+/// The possible results of a request to notify the customer, each with the message that notify then
+/// has. `is_resend`: the request is to resend a message whose delivery was stopped.
+fn notify(recorded: Message, is_resend: bool, call: Call) -> Vec<(Message, Result<Delivery, UnknownResult>)> {
+    let messages = match recorded {
+        Message::Missing => vec![Message::Stored, Message::Sent, Message::Undeliverable, Message::DeadLettered],
+        Message::Stored => vec![Message::Stored, Message::Sent, Message::DeadLettered],
+        Message::DeadLettered if is_resend => vec![Message::Stored, Message::Sent],
+        Message::Sent | Message::Undeliverable | Message::DeadLettered => vec![recorded],
     };
-    let answer = |mail| match mail {
-        Mail::Sent => Delivery::Sent,
-        Mail::Stored => Delivery::Underway { last_error: None },
-        Mail::Refused => Delivery::Refused { why: "no such address".into() },
-        Mail::Dead => Delivery::DeadLettered { why: "no such host".into() },
-        Mail::Nothing => unreachable!("it was stored"),
+    let delivery = |message| match message {
+        Message::Sent => Delivery::Sent,
+        Message::Stored => Delivery::Delivering { last_error: None },
+        Message::Undeliverable => Delivery::Undeliverable { error: "no such address".into() },
+        Message::DeadLettered => Delivery::DeadLettered { error: "no such host".into() },
+        Message::Missing => unreachable!("the message is stored"),
     };
     match call {
-        Call::Answered => becomes.into_iter().map(|mail| (mail, Ok(answer(mail)))).collect(),
-        Call::AnswerLost => becomes.into_iter().map(|mail| (mail, no_answer())).collect(),
-        Call::Lost | Call::Garbage => vec![(mail, no_answer())],
+        Call::Replied => messages.into_iter().map(|message| (message, Ok(delivery(message)))).collect(),
+        Call::ReplyLost => messages.into_iter().map(|message| (message, unknown())).collect(),
+        Call::RequestLost | Call::InvalidReply => vec![(recorded, unknown())],
     }
 }
 
-const CALLS: [Call; 4] = [Call::Answered, Call::AnswerLost, Call::Lost, Call::Garbage];
-
-/// Every world in which one pass over the order can leave it: a crash after any
-/// step loses the status that was in the making, and keeps what the others did.
-fn successors(world: &World, now: Timestamp) -> Vec<World> {
-    let (mut results, mut under_way) = (wishes(world), vec![(world.clone(), world.status.clone())]);
-    while let Some((reached, in_the_making)) = under_way.pop() {
-        // A crash here.
-        results.push(World { status: world.status.clone(), ..reached.clone() });
-        let attempt = in_the_making.attempt();
-        let (purchase, which) = (purchase(attempt), (attempt - 1) as usize);
-        let recorded = reached.ledger[which];
-        let with_ledger = |entry| {
-            let mut ledger = reached.ledger;
-            ledger[which] = entry;
-            World { ledger, ..reached.clone() }
+/// Every state that can follow. A pass writes the status at its end. A crash during the pass loses
+/// the new status, and keeps what billing and notify have recorded.
+fn successors(state: &State, now: Timestamp) -> Vec<State> {
+    let (mut successors, mut in_progress) = (user_requests(state), vec![(state.clone(), state.status.clone())]);
+    while let Some((reached, status)) = in_progress.pop() {
+        // The operator may crash here.
+        successors.push(State { status: state.status.clone(), ..reached.clone() });
+        let attempt = status.attempt();
+        let (purchase, index) = (purchase(attempt), (attempt - 1) as usize);
+        let recorded = reached.charges[index];
+        let with_charge = |charge| {
+            let mut charges = reached.charges;
+            charges[index] = charge;
+            State { charges, ..reached.clone() }
         };
-        let mut builder = StatusBuilder::new(in_the_making.clone(), Some(1));
-        match decide(&in_the_making, &world.intent, now) {
+        let builder = || StatusBuilder::new(status.clone(), Some(1));
+        match decide(&status, &state.intent, now) {
             Step::Charge => {
-                for (entry, answer) in CALLS.into_iter().flat_map(|call| charge(recorded, call)) {
-                    let mut builder = StatusBuilder::new(in_the_making.clone(), Some(1));
-                    builder.paid(&purchase, answer, now);
-                    under_way.push((with_ledger(entry), builder.status));
+                for (charge, result) in CALLS.into_iter().flat_map(|call| charge(recorded, call)) {
+                    let mut builder = builder();
+                    builder.record_charge(&purchase, result, now);
+                    in_progress.push((with_charge(charge), builder.status));
                 }
             }
             Step::Close => {
-                for (entry, answer) in CALLS.into_iter().flat_map(|call| close(recorded, call)) {
-                    let mut builder = StatusBuilder::new(in_the_making.clone(), Some(1));
-                    builder.closed(&purchase, answer, world.intent.cancel, now);
-                    under_way.push((with_ledger(entry), builder.status));
+                for (charge, result) in CALLS.into_iter().flat_map(|call| close(recorded, call)) {
+                    let mut builder = builder();
+                    builder.record_close(&purchase, result, state.intent.cancel, now);
+                    in_progress.push((with_charge(charge), builder.status));
                 }
             }
             Step::Refund => {
-                for (entry, answer) in CALLS.into_iter().flat_map(|call| refund(recorded, call)) {
-                    let mut builder = StatusBuilder::new(in_the_making.clone(), Some(1));
-                    builder.refunded(&purchase, answer, now);
-                    under_way.push((with_ledger(entry), builder.status));
+                for (charge, result) in CALLS.map(|call| refund(recorded, call)) {
+                    let mut builder = builder();
+                    builder.record_refund(&purchase, result, now);
+                    in_progress.push((with_charge(charge), builder.status));
                 }
             }
             Step::Notify => {
-                let (outcome, balance) = (in_the_making.outcome(), in_the_making.balance);
+                let (outcome, balance) = (status.outcome(), status.balance);
                 assert!(texts::for_outcome(outcome, &purchase.login, purchase.amount, balance).is_some());
                 let key = message_key(&purchase.key, outcome);
-                let mail = reached.mail.get(&key).copied().unwrap_or(Mail::Nothing);
-                let again = in_the_making.resends.unwrap_or(0) > 0;
-                for (mail, answer) in CALLS.into_iter().flat_map(|call| tell(mail, again, call)) {
-                    let mut builder = StatusBuilder::new(in_the_making.clone(), Some(1));
-                    builder.notified(&purchase, answer, now);
+                let recorded = reached.messages.get(&key).copied().unwrap_or(Message::Missing);
+                let is_resend = status.resends.unwrap_or(0) > 0;
+                for (message, result) in CALLS.into_iter().flat_map(|call| notify(recorded, is_resend, call)) {
+                    let mut builder = builder();
+                    builder.record_delivery(&purchase, result, now);
                     let mut reached = reached.clone();
-                    reached.mail.insert(key.clone(), mail);
-                    under_way.push((reached, builder.status));
+                    reached.messages.insert(key.clone(), message);
+                    in_progress.push((reached, builder.status));
                 }
             }
             Step::Retry => {
-                builder.retried(world.intent.attempt, now);
-                under_way.push((reached, builder.status));
+                let mut builder = builder();
+                builder.begin_attempt(state.intent.attempt, now);
+                in_progress.push((reached, builder.status));
             }
             Step::Resend => {
-                builder.resent(world.intent.resends, now);
-                under_way.push((reached, builder.status));
+                let mut builder = builder();
+                builder.begin_resend(state.intent.resends, now);
+                in_progress.push((reached, builder.status));
             }
-            // The status is written, last.
-            Step::Wait(_) | Step::Done => results.push(World { status: in_the_making, ..reached }),
+            // The pass writes the status.
+            Step::Wait(_) | Step::Done => successors.push(State { status, ..reached }),
         }
     }
-    results
+    successors
 }
 
-/// What people may come to want.
-fn wishes(world: &World) -> Vec<World> {
-    let intent = world.intent;
+/// The states after each request that the user may make.
+fn user_requests(state: &State) -> Vec<State> {
+    let intent = state.intent;
     [
         Intent { cancel: true, ..intent },
         Intent { deadline: Some(Timestamp::UNIX_EPOCH), ..intent },
         Intent { attempt: 2, ..intent },
         Intent { resends: 1, ..intent },
     ]
-    .map(|intent| World { intent, ..world.clone() })
+    .map(|intent| State { intent, ..state.clone() })
     .into()
 }
 
-fn assert_promises(world: &World) {
-    let (status, ledger) = (&world.status, world.ledger[(world.status.attempt() - 1) as usize]);
+fn assert_invariants(state: &State) {
+    let (status, charge) = (&state.status, state.charges[(state.status.attempt() - 1) as usize]);
     match status.outcome() {
         Outcome::Paid => {
-            // Refunded: billing did it, and its answer was lost.
-            let charged = ledger == Ledger::Charged || (ledger == Ledger::Refunded && world.intent.cancel);
-            assert!(charged, "paid, so it is charged: {world:?}");
-            assert!(status.charge.is_some() && status.balance.is_some(), "{world:?}");
+            // Refunded: billing made the refund, and its reply was lost.
+            let is_charged = charge == Charge::Charged || (charge == Charge::Refunded && state.intent.cancel);
+            assert!(is_charged, "a paid order is charged: {state:?}");
+            assert!(status.charge.is_some() && status.balance.is_some(), "{state:?}");
         }
         Outcome::Refused(Refusal::Refunded) => {
-            assert_eq!(ledger, Ledger::Refunded, "{world:?}");
-            assert!(status.refunded.is_some() && world.intent.cancel, "{world:?}");
+            assert_eq!(charge, Charge::Refunded, "{state:?}");
+            assert!(status.refunded.is_some() && state.intent.cancel, "{state:?}");
         }
         Outcome::Refused(refusal) => {
             let recorded = if refusal == Refusal::DeadlineExceeded { Refusal::Cancelled } else { refusal };
-            assert_eq!(ledger, Ledger::Refused(recorded), "refused, so it is not and never will be charged: {world:?}");
-            assert!(status.charge.is_none() && status.refunded.is_none(), "{world:?}");
+            assert_eq!(charge, Charge::Refused(recorded), "a refused order is not and never will be charged: {state:?}");
+            assert!(status.charge.is_none() && status.refunded.is_none(), "{state:?}");
         }
-        // Unknown is neither.
+        // The charge is unknown: it may have been made or not.
         Outcome::Undecided => {}
-        Outcome::Unknown => panic!("this version writes no outcome that it does not know: {world:?}"),
+        Outcome::Unknown => panic!("this version writes no outcome that it does not know: {state:?}"),
     }
-    let money = world.ledger.iter().filter(|ledger| **ledger == Ledger::Charged).count();
-    assert!(money <= 1, "charged once in all attempts: {world:?}");
-    assert!(world.mail.is_empty() || world.ledger[0] != Ledger::Nothing, "nobody is told before it is decided: {world:?}");
+    let charged = state.charges.iter().filter(|charge| **charge == Charge::Charged).count();
+    assert!(charged <= 1, "charged at most once over all attempts: {state:?}");
+    assert!(
+        state.messages.is_empty() || state.charges[0] != Charge::Missing,
+        "no customer is notified before the order is decided: {state:?}"
+    );
     if status.is_notified() {
         let key = message_key(&purchase(status.attempt()).key, status.outcome());
-        assert_eq!(world.mail.get(&key), Some(&Mail::Sent), "{world:?}");
+        assert_eq!(state.messages.get(&key), Some(&Message::Sent), "{state:?}");
     }
 }
 
 #[test]
-fn the_promises_hold_in_every_reachable_state_and_each_has_a_way_to_the_end() {
-    let start =
-        World { status: OrderStatus::default(), intent: Intent::default(), ledger: [Ledger::Nothing; 2], mail: BTreeMap::new() };
-    let (mut seen, mut edges) = (BTreeMap::new(), BTreeMap::<Shape, BTreeSet<Shape>>::new());
+fn the_invariants_hold_in_every_reachable_state_and_each_state_can_reach_a_final_one() {
+    let start = State {
+        status: OrderStatus::default(),
+        intent: Intent::default(),
+        charges: [Charge::Missing; 2],
+        messages: BTreeMap::new(),
+    };
+    let (mut states, mut transitions) = (BTreeMap::new(), BTreeMap::<StateKey, BTreeSet<StateKey>>::new());
     let mut queue = VecDeque::from([start.clone()]);
-    seen.insert(shape(&start), start);
-    // Each pass comes after every pause that the one before may have set.
+    states.insert(state_key(&start), start);
+    // Each pass begins after the backoff of the one before.
     let mut clock = Timestamp::from_second(1_000_000).expect("a time");
-    while let Some(world) = queue.pop_front() {
+    while let Some(state) = queue.pop_front() {
         clock += std::time::Duration::from_secs(3600);
-        for next in successors(&world, clock) {
-            assert_promises(&next);
-            edges.entry(shape(&world)).or_default().insert(shape(&next));
-            if let Entry::Vacant(unseen) = seen.entry(shape(&next)) {
-                unseen.insert(next.clone());
+        for next in successors(&state, clock) {
+            assert_invariants(&next);
+            transitions.entry(state_key(&state)).or_default().insert(state_key(&next));
+            if let Entry::Vacant(entry) = states.entry(state_key(&next)) {
+                entry.insert(next.clone());
                 queue.push_back(next);
             }
         }
     }
-    assert!(seen.len() > 30, "the exploration went somewhere: {} states", seen.len());
+    assert!(states.len() > 30, "the exploration reached only {} states", states.len());
 
-    // Backwards from the ends: nothing is stuck.
-    let ended = |world: &World| decide(&world.status, &world.intent, clock) == Step::Done;
-    let mut alive: BTreeSet<Shape> = seen.iter().filter(|(_, world)| ended(world)).map(|(shape, _)| shape.clone()).collect();
+    // Backwards from the final states: each state can reach one.
+    let is_final = |state: &State| decide(&state.status, &state.intent, clock) == Step::Done;
+    let mut can_finish: BTreeSet<StateKey> =
+        states.iter().filter(|(_, state)| is_final(state)).map(|(key, _)| key.clone()).collect();
     loop {
-        let more: Vec<Shape> = edges
+        let more: Vec<StateKey> = transitions
             .iter()
-            .filter(|(from, to)| !alive.contains(*from) && to.iter().any(|shape| alive.contains(shape)))
+            .filter(|(from, to)| !can_finish.contains(*from) && to.iter().any(|key| can_finish.contains(key)))
             .map(|(from, _)| from.clone())
             .collect();
         if more.is_empty() {
             break;
         }
-        alive.extend(more);
+        can_finish.extend(more);
     }
-    let stuck: Vec<_> = seen.keys().filter(|shape| !alive.contains(*shape)).collect();
-    assert!(stuck.is_empty(), "stuck: {stuck:?}");
+    let stuck: Vec<_> = states.keys().filter(|key| !can_finish.contains(*key)).collect();
+    assert!(stuck.is_empty(), "states that can reach no final one: {stuck:?}");
 
-    // What is decided stays decided, but for what was asked for since.
-    for (from, successors) in &edges {
-        let decided = seen[from].status.outcome();
+    // A decided outcome changes only on request.
+    for (from, successors) in &transitions {
+        let before = states[from].status.outcome();
         for to in successors {
-            let (now, intent) = (seen[to].status.outcome(), seen[from].intent);
-            let allowed = match decided {
+            let (after, intent) = (states[to].status.outcome(), states[from].intent);
+            let is_allowed = match before {
                 Outcome::Undecided => true,
                 Outcome::Unknown => false,
-                Outcome::Paid => now == Outcome::Refused(Refusal::Refunded) && intent.cancel,
+                Outcome::Paid => after == Outcome::Refused(Refusal::Refunded) && intent.cancel,
                 Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound) => intent.attempt == 2,
-                Outcome::Refused(_) => false,
+                Outcome::Refused(Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder) => {
+                    false
+                }
             };
-            assert!(now == decided || allowed, "{from:?} -> {to:?}");
+            assert!(after == before || is_allowed, "{from:?} -> {to:?}");
         }
     }
-    println!("{} states, {} transitions", seen.len(), edges.values().map(BTreeSet::len).sum::<usize>());
+    println!("{} states, {} transitions", states.len(), transitions.values().map(BTreeSet::len).sum::<usize>());
 }

@@ -50,19 +50,19 @@ async fn main() -> anyhow::Result<()> {
                     letter.subject,
                     letter.service,
                     letter.deliveries,
-                    letter.why,
+                    letter.reason,
                     String::from_utf8_lossy(&letter.payload)
                 );
             }
             println!("{} dead letters", all.len());
         }
         Command::Replay { number, .. } => {
-            let chosen: Vec<_> = all.iter().filter(|letter| number.is_none_or(|number| letter.sequence == number)).collect();
-            anyhow::ensure!(number.is_none() || !chosen.is_empty(), "there is no dead letter with this number; see `list`");
-            for letter in &chosen {
+            let selected: Vec<_> = all.iter().filter(|letter| number.is_none_or(|number| letter.sequence == number)).collect();
+            anyhow::ensure!(number.is_none() || !selected.is_empty(), "there is no dead letter with this number; see `list`");
+            for letter in &selected {
                 letters.replay(letter).await?;
             }
-            println!("{} sent again", chosen.len());
+            println!("{} replayed", selected.len());
         }
     }
     Ok(())

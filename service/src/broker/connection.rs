@@ -73,16 +73,16 @@ impl Broker {
     ///
     /// # Errors
     /// If the broker does not respond, or refuses the request.
-    pub(crate) async fn prepare(&self) -> Result<(), String> {
+    pub(crate) async fn ensure_streams(&self) -> Result<(), String> {
         for stream in Stream::iter() {
-            let failed = |error: &dyn std::fmt::Display| format!("stream {}: {error}", stream.name());
-            let made = self.jetstream.get_or_create_stream(stream_config(stream)).await.map_err(|error| failed(&error))?;
-            let mut config = made.cached_info().config.clone();
+            let describe = |error: &dyn std::fmt::Display| format!("stream {}: {error}", stream.name());
+            let existing = self.jetstream.get_or_create_stream(stream_config(stream)).await.map_err(|error| describe(&error))?;
+            let mut config = existing.cached_info().config.clone();
             let missing: Vec<String> =
                 stream_config(stream).subjects.into_iter().filter(|subject| !config.subjects.contains(subject)).collect();
             if !missing.is_empty() {
                 config.subjects.extend(missing);
-                self.jetstream.update_stream(config).await.map_err(|error| failed(&error))?;
+                self.jetstream.update_stream(config).await.map_err(|error| describe(&error))?;
             }
         }
         Ok(())
@@ -102,8 +102,8 @@ pub(crate) fn options(user: &str, password: Option<&SecretString>) -> ConnectOpt
         .event_callback(|event| async move {
             match event {
                 Event::Connected => tracing::info!("connected to the broker"),
-                Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
-                event => tracing::warn!(%event, "broker"),
+                Event::Disconnected => tracing::warn!("disconnected from the broker; reconnecting"),
+                event => tracing::warn!(%event, "event of the broker connection"),
             }
         })
 }

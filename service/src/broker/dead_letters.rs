@@ -7,35 +7,35 @@ use async_nats::{
     jetstream::{self, Message, message::PublishMessage, stream::RawMessageErrorKind},
 };
 use bytes::Bytes;
-use orders_contracts::topology::{DEAD, Stream};
+use orders_contracts::topology::{DEAD_LETTERS, Stream};
 use secrecy::SecretString;
 
 use super::{
     connection::{Broker, CALL_TIMEOUT, options},
-    publish::Unpublished,
+    publish::PublishError,
     streams::stream_config,
 };
 
-const OF_SUBJECT: &str = "Orders-Subject";
-const WHY: &str = "Orders-Why";
-const DELIVERIES: &str = "Orders-Deliveries";
+const SUBJECT_HEADER: &str = "Orders-Subject";
+const REASON_HEADER: &str = "Orders-Why";
+const DELIVERIES_HEADER: &str = "Orders-Deliveries";
 
 /// The maximum length of a stored reason, in characters.
-const MAX_WHY: usize = 500;
+const MAX_REASON: usize = 500;
 
 impl Broker {
     /// Stores a message as a dead letter, with the reason.
-    pub(crate) async fn bury(&self, message: &Message, why: &str, deliveries: i64) -> Result<(), Unpublished> {
+    pub(crate) async fn store_dead_letter(&self, message: &Message, reason: &str, deliveries: i64) -> Result<(), PublishError> {
         let (subject, service) = (message.subject.as_str(), self.service.name());
-        let why: String = why.chars().filter(|c| !c.is_control()).take(MAX_WHY).collect();
-        tracing::error!(subject, deliveries, why, "a dead letter");
+        let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+        tracing::error!(subject, deliveries, reason, "cannot handle a message; it becomes a dead letter");
         metrics::counter!("orders_broker_dead_letters_total", "subject" => subject.to_owned()).increment(1);
         let letter = PublishMessage::build()
             .payload(message.payload.clone())
-            .header(OF_SUBJECT, subject)
-            .header(WHY, why.as_str())
-            .header(DELIVERIES, deliveries.to_string().as_str());
-        self.store(format!("{DEAD}.{service}"), letter).await
+            .header(SUBJECT_HEADER, subject)
+            .header(REASON_HEADER, reason.as_str())
+            .header(DELIVERIES_HEADER, deliveries.to_string().as_str());
+        self.store(format!("{DEAD_LETTERS}.{service}"), letter).await
     }
 }
 
@@ -49,7 +49,7 @@ pub struct DeadLetter {
     /// The service that could not handle it.
     pub service: String,
     /// The reason why the service could not handle it.
-    pub why: String,
+    pub reason: String,
     /// How often the message was delivered.
     pub deliveries: String,
     /// The payload of the message.
@@ -86,10 +86,10 @@ impl DeadLetters {
                     let header = |name| header(&message.headers, name);
                     letters.push(DeadLetter {
                         sequence,
-                        subject: header(OF_SUBJECT),
+                        subject: header(SUBJECT_HEADER),
                         service: message.subject.rsplit('.').next().unwrap_or_default().to_owned(),
-                        why: header(WHY),
-                        deliveries: header(DELIVERIES),
+                        reason: header(REASON_HEADER),
+                        deliveries: header(DELIVERIES_HEADER),
                         payload: message.payload,
                     });
                 }
@@ -105,8 +105,8 @@ impl DeadLetters {
     /// # Errors
     /// If the broker does not respond. The dead letter may then still exist.
     pub async fn replay(&self, letter: &DeadLetter) -> anyhow::Result<()> {
-        let again = PublishMessage::build().payload(letter.payload.clone());
-        self.jetstream.send_publish(letter.subject.clone(), again).await?.await?;
+        let message = PublishMessage::build().payload(letter.payload.clone());
+        self.jetstream.send_publish(letter.subject.clone(), message).await?.await?;
         let stream = self.jetstream.get_stream(Stream::DeadLetters.name()).await?;
         stream.delete_message(letter.sequence).await?;
         Ok(())

@@ -10,17 +10,17 @@ use super::connection::{Broker, CALL_TIMEOUT};
 /// again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("broker: {0}")]
-pub struct Unpublished(pub String);
+pub struct PublishError(pub String);
 
 impl Broker {
     /// Publishes an event and waits until the broker has stored it. If several messages have the
     /// same id within two minutes, the broker keeps only the first.
     ///
     /// # Errors
-    /// [`Unpublished`], within a few seconds.
-    pub async fn publish<E: Event>(&self, subject: &'static str, id: String, data: E) -> Result<(), Unpublished> {
+    /// [`PublishError`], within a few seconds.
+    pub async fn publish<E: Event>(&self, subject: &'static str, id: String, data: E) -> Result<(), PublishError> {
         let event = CloudEvent::new(self.service, id, data);
-        let payload = serde_json::to_vec(&event).map_err(|error| Unpublished(error.to_string()))?;
+        let payload = serde_json::to_vec(&event).map_err(|error| PublishError(error.to_string()))?;
         let message = PublishMessage::build()
             .message_id(&event.id)
             .header("content-type", "application/cloudevents+json")
@@ -31,7 +31,7 @@ impl Broker {
         published
     }
 
-    pub(crate) async fn store(&self, subject: impl Into<String>, message: PublishMessage) -> Result<(), Unpublished> {
+    pub(crate) async fn store(&self, subject: impl Into<String>, message: PublishMessage) -> Result<(), PublishError> {
         use async_nats::jetstream::context::PublishErrorKind;
         let subject = subject.into();
         let storing = async { self.jetstream.send_publish(subject, message).await?.await };
@@ -42,14 +42,14 @@ impl Broker {
                     // Creates the streams for the next message. This call does not wait for them.
                     let broker = self.clone();
                     tokio::spawn(async move {
-                        if let Err(error) = broker.prepare().await {
-                            tracing::warn!(error, "the streams are not there yet");
+                        if let Err(error) = broker.ensure_streams().await {
+                            tracing::warn!(error, "cannot create the streams");
                         }
                     });
                 }
-                Err(Unpublished(error.to_string()))
+                Err(PublishError(error.to_string()))
             }
-            Err(_) => Err(Unpublished("no answer in time".to_owned())),
+            Err(_) => Err(PublishError("no acknowledgement in time".to_owned())),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 /// How long a reply is kept for a later caller.
-const KEPT: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_secs(60);
 
 /// The maximum number of keys in the table. When it is reached, further replies are not kept.
 const CAPACITY: usize = 20_000;
@@ -25,9 +25,9 @@ pub struct ReplyTable<T> {
 #[derive(Debug)]
 enum Slot<T> {
     /// A caller waits for the reply.
-    Awaited(oneshot::Sender<T>),
+    Waiter(oneshot::Sender<T>),
     /// The reply arrived before any caller waited for it.
-    Kept(T, Instant),
+    Reply(T, Instant),
 }
 
 impl<T> ReplyTable<T> {
@@ -38,42 +38,42 @@ impl<T> ReplyTable<T> {
     }
 
     /// Delivers a reply to the waiting caller, or keeps it.
-    pub fn deliver(&self, key: &str, news: T) {
+    pub fn deliver(&self, key: &str, reply: T) {
         let mut slots = self.slots();
-        if let Some(Slot::Kept(kept, since)) = slots.get(key)
-            && (self.is_final)(kept)
-            && !(self.is_final)(&news)
-            && since.elapsed() < KEPT
+        if let Some(Slot::Reply(previous, since)) = slots.get(key)
+            && (self.is_final)(previous)
+            && !(self.is_final)(&reply)
+            && since.elapsed() < RETENTION
         {
             return;
         }
-        let news = match slots.remove(key) {
-            Some(Slot::Awaited(waiting)) => match waiting.send(news) {
+        let reply = match slots.remove(key) {
+            Some(Slot::Waiter(waiter)) => match waiter.send(reply) {
                 Ok(()) => return,
                 // The caller stopped waiting.
-                Err(news) => news,
+                Err(reply) => reply,
             },
-            _ => news,
+            _ => reply,
         };
         if slots.len() >= CAPACITY {
             slots.retain(|_, slot| match slot {
-                Slot::Awaited(waiting) => !waiting.is_closed(),
-                Slot::Kept(_, since) => since.elapsed() < KEPT,
+                Slot::Waiter(waiter) => !waiter.is_closed(),
+                Slot::Reply(_, since) => since.elapsed() < RETENTION,
             });
         }
         if slots.len() < CAPACITY {
-            slots.insert(key.to_owned(), Slot::Kept(news, Instant::now()));
+            slots.insert(key.to_owned(), Slot::Reply(reply, Instant::now()));
         }
     }
 
-    /// Registers for the next reply of a key, or takes the reply that is kept. One caller waits for
+    /// Registers for the next reply of a key, or receives the reply that is kept. One caller waits for
     /// a key at a time: a new caller replaces an earlier one.
     pub fn receive(&self, key: &str) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let mut slots = self.slots();
         match slots.remove(key) {
-            Some(Slot::Kept(news, since)) if since.elapsed() < KEPT => drop(sender.send(news)),
-            _ => drop(slots.insert(key.to_owned(), Slot::Awaited(sender))),
+            Some(Slot::Reply(reply, since)) if since.elapsed() < RETENTION => drop(sender.send(reply)),
+            _ => drop(slots.insert(key.to_owned(), Slot::Waiter(sender))),
         }
         receiver
     }
@@ -84,15 +84,15 @@ impl<T> ReplyTable<T> {
     ///
     /// Resolves to `true` when a final reply is available, to `false` if another caller starts
     /// waiting for the key.
-    pub fn arrived(self: &Arc<Self>, key: &str) -> impl Future<Output = bool> + use<T> {
-        let (table, key, mut coming) = (self.clone(), key.to_owned(), self.receive(key));
+    pub fn wait_for_final(self: &Arc<Self>, key: &str) -> impl Future<Output = bool> + use<T> {
+        let (table, key, mut receiver) = (self.clone(), key.to_owned(), self.receive(key));
         async move {
-            while let Ok(news) = coming.await {
-                if (table.is_final)(&news) {
-                    table.deliver(&key, news);
+            while let Ok(reply) = receiver.await {
+                if (table.is_final)(&reply) {
+                    table.deliver(&key, reply);
                     return true;
                 }
-                coming = table.receive(&key);
+                receiver = table.receive(&key);
             }
             false
         }
@@ -113,61 +113,61 @@ mod tests {
 
     /// A table in which replies greater than one are final.
     fn table() -> Arc<ReplyTable<i32>> {
-        Arc::new(ReplyTable::new(|news| *news > 1))
+        Arc::new(ReplyTable::new(|reply| *reply > 1))
     }
 
     #[tokio::test]
-    async fn news_reaches_who_asks_before_and_who_asks_after() {
+    async fn a_reply_reaches_an_earlier_and_a_later_caller() {
         let table = table();
         let before = table.receive("a");
         table.deliver("a", 1);
         assert_eq!(before.await, Ok(1));
         table.deliver("a", 2);
         table.deliver("a", 3);
-        assert_eq!(table.receive("a").await, Ok(3), "the latest");
-        let mut nothing_left = table.receive("a");
-        assert!(nothing_left.try_recv().is_err(), "taken once");
+        assert_eq!(table.receive("a").await, Ok(3), "the latest reply");
+        let mut empty = table.receive("a");
+        assert!(empty.try_recv().is_err(), "one caller receives a reply");
     }
 
     #[tokio::test]
-    async fn that_news_came_is_heard_and_the_news_stays_for_who_asks() {
+    async fn a_final_reply_ends_the_wait_and_is_kept_for_the_next_caller() {
         let table = table();
-        let came = table.arrived("a");
+        let waiting = table.wait_for_final("a");
         table.deliver("a", 2);
-        assert!(came.await);
-        assert!(table.arrived("a").await, "it came before");
+        assert!(waiting.await);
+        assert!(table.wait_for_final("a").await, "the reply is there already");
         assert_eq!(table.receive("a").await, Ok(2));
 
-        let given_up = table.arrived("a");
-        let asked = table.receive("a");
-        assert!(!given_up.await, "somebody else asks now");
+        let replaced = table.wait_for_final("a");
+        let caller = table.receive("a");
+        assert!(!replaced.await, "another caller waits now");
         table.deliver("a", 3);
-        assert_eq!(asked.await, Ok(3));
+        assert_eq!(caller.await, Ok(3));
     }
 
     #[tokio::test]
-    async fn what_is_not_final_does_not_end_the_wait_for_what_is() {
+    async fn a_reply_that_is_not_final_does_not_end_the_wait() {
         let table = table();
-        let mut came = pin!(table.arrived("a"));
+        let mut waiting = pin!(table.wait_for_final("a"));
         table.deliver("a", 1);
-        assert!(came.as_mut().now_or_never().is_none(), "nothing final yet");
+        assert!(waiting.as_mut().now_or_never().is_none(), "no final reply yet");
         table.deliver("a", 2);
-        assert_eq!(came.now_or_never(), Some(true));
+        assert_eq!(waiting.now_or_never(), Some(true));
         assert_eq!(table.receive("a").await, Ok(2));
     }
 
     #[tokio::test]
-    async fn what_is_final_is_kept_when_older_news_comes_after_it() {
+    async fn a_reply_that_is_not_final_does_not_replace_a_final_one() {
         let table = table();
         table.deliver("a", 2);
         table.deliver("a", 1);
         assert_eq!(table.receive("a").await, Ok(2));
         table.deliver("a", 1);
-        assert_eq!(table.receive("a").await, Ok(1), "nothing final is kept any more");
+        assert_eq!(table.receive("a").await, Ok(1), "the final reply is no longer kept");
     }
 
     #[tokio::test]
-    async fn news_for_one_who_gave_up_is_kept_for_the_next() {
+    async fn a_reply_to_a_caller_that_gave_up_is_kept_for_the_next_caller() {
         let table = table();
         drop(table.receive("a"));
         table.deliver("a", 1);

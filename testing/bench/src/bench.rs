@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use orders_shop::Database;
 
+use crate::environment::{Environment, EnvironmentOptions};
 use crate::options::Options;
-use crate::progress::say;
+use crate::progress::print_progress;
 use crate::report::Report;
-use crate::site::{Site, Wanted};
 
 /// A run of the benchmark.
 #[derive(Debug)]
@@ -27,19 +27,19 @@ impl Bench {
         Bench { options, report: Report::default(), directory: directory.to_owned() }
     }
 
-    /// Starts a new site for one measurement.
+    /// Starts a new environment for one measurement.
     ///
     /// # Errors
-    /// As [`Site::open`].
-    pub async fn open(&self, name: &str, database: Database, wanted: Wanted) -> Result<Site> {
-        say(&format!("{name}: starting"));
-        Site::open(&self.directory.join(name), database, &self.options, wanted).await
+    /// As [`Environment::start`].
+    pub async fn start(&self, name: &str, database: Database, settings: EnvironmentOptions) -> Result<Environment> {
+        print_progress(&format!("{name}: starting"));
+        Environment::start(&self.directory.join(name), database, &self.options, settings).await
     }
 
-    /// Stops a site and deletes its files: the etcd of a round alone has hundreds of megabytes.
-    /// The logs of a failed site are kept.
-    pub fn close(&self, name: &str, site: Site) {
-        drop(site);
+    /// Stops an environment and deletes its files: the etcd of a round alone has hundreds of megabytes.
+    /// The logs of a failed environment are kept.
+    pub fn stop(&self, name: &str, environment: Environment) {
+        drop(environment);
         let _ = std::fs::remove_dir_all(self.directory.join(name));
     }
 }

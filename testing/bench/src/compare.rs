@@ -19,18 +19,18 @@ use tokio::time::timeout;
 use orders_shop::{Interaction, Stack, StackOptions};
 use orders_testbed::{Cache, Cluster, Inbox, Nats, Postgres, PostgresOptions, Process, wait_for};
 
+use crate::environment::programs;
 use crate::processes::mebibytes;
-use crate::site::programs;
 use crate::statistics::Times;
 
 /// The time limit for one response. If it passes, the comparison fails.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The time limit until the last customer of one measurement is notified.
-const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The time limit for the deletion of a namespace with its orders.
-const CLEAR_LIMIT: Duration = Duration::from_secs(300);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The longest time between the status of the last order and the last Event.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ const STREAMS: [&str; 3] = ["ORDERS-PAYMENTS", "ORDERS-OUTCOMES", "ORDERS-NOTIFI
 
 /// The options of the comparison.
 #[derive(Debug)]
-pub struct Options {
+pub struct ComparisonOptions {
     /// Directory with the services' programs.
     programs: PathBuf,
     /// The number of measurements of each style; the styles alternate.
@@ -59,14 +59,14 @@ pub struct Options {
     seconds: u64,
 }
 
-impl Options {
+impl ComparisonOptions {
     /// Converts the options of the command line.
     ///
     /// # Errors
     /// If a program of the services does not exist.
-    pub fn new(options: &crate::options::Options, orders: u32, together: u32) -> Result<Self> {
+    pub fn new(options: &crate::options::Options, orders: u32, concurrency: u32) -> Result<Self> {
         let (rounds, seconds) = (options.rounds, options.seconds);
-        Ok(Options { programs: programs(options)?, rounds, orders, clients: together, seconds })
+        Ok(ComparisonOptions { programs: programs(options)?, rounds, orders, clients: concurrency, seconds })
     }
 }
 
@@ -75,7 +75,7 @@ impl Options {
 ///
 /// # Errors
 /// If a process does not start or respond, or an order is not paid.
-pub async fn run(cache: &Cache, options: &Options, interrupted: impl Future<Output = Result<()>>) -> Result<()> {
+pub async fn run(cache: &Cache, options: &ComparisonOptions, interrupted: impl Future<Output = Result<()>>) -> Result<()> {
     let directory = cache.run("compare");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory)?;
@@ -84,25 +84,25 @@ pub async fn run(cache: &Cache, options: &Options, interrupted: impl Future<Outp
 
     let namespace = Mutex::new(None);
     let measured = tokio::select! {
-        measured = rounds(&cluster, &directory, options, &namespace) => {
+        measured = measure_rounds(&cluster, &directory, options, &namespace) => {
             measured.with_context(|| format!("logs: {}", directory.display()))
         }
-        signal = interrupted => signal.and_then(|()| bail!("interrupted; what was started is ended")),
+        signal = interrupted => signal.and_then(|()| bail!("interrupted; all processes that were started are stopped")),
     };
-    let left = namespace.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(left) = left {
+    let remaining = namespace.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(remaining) = remaining {
         // Kubernetes completes the deletion after the request.
-        let _ = timeout(ANSWER_LIMIT, Api::<Namespace>::all(client).delete(&left, &DeleteParams::default())).await;
+        let _ = timeout(RESPONSE_TIMEOUT, Api::<Namespace>::all(client).delete(&remaining, &DeleteParams::default())).await;
     }
     print!("{}", table(&measured?, options));
     Ok(())
 }
 
 /// Measures each style in each round and returns the figures. `current` holds the name of the existing namespace.
-async fn rounds(
+async fn measure_rounds(
     cluster: &Cluster,
     directory: &Path,
-    options: &Options,
+    options: &ComparisonOptions,
     current: &Mutex<Option<String>>,
 ) -> Result<[Vec<Figures>; STYLES.len()]> {
     let namespaces: Api<Namespace> = Api::all(cluster.client().await?);
@@ -115,15 +115,15 @@ async fn rounds(
             fs::create_dir_all(&directory)?;
             let namespace = cluster.namespace("compare").await?;
             *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(namespace.clone());
-            let shop = Shop::open(cluster, &namespace, &directory, style, options).await?;
-            let new = shop.measure(options).await.with_context(|| name.clone())?;
+            let services = StyleServices::start(cluster, &namespace, &directory, style, options).await?;
+            let new = services.measure(options).await.with_context(|| name.clone())?;
             eprintln!(
                 "{name}: one client p50 {:.1} ms, {} clients {:.0} orders/s",
-                new.alone.p50, options.clients, new.together.rate
+                new.sequential.p50, options.clients, new.concurrent.rate
             );
             figures.push(new);
-            drop(shop);
-            clear(&namespaces, &namespace).await;
+            drop(services);
+            delete_namespace(&namespaces, &namespace).await;
             *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
@@ -131,8 +131,8 @@ async fn rounds(
 }
 
 /// Deletes a namespace and waits until its orders are gone, since the deletion would disturb the next measurement.
-async fn clear(namespaces: &Api<Namespace>, name: &str) {
-    let gone = wait_for("the namespace to be gone", CLEAR_LIMIT, || async {
+async fn delete_namespace(namespaces: &Api<Namespace>, name: &str) {
+    let deleted = wait_for("the deletion of the namespace", DELETION_TIMEOUT, || async {
         match namespaces.get_opt(name).await.ok()? {
             None => Some(()),
             Some(namespace) => {
@@ -144,21 +144,21 @@ async fn clear(namespaces: &Api<Namespace>, name: &str) {
             }
         }
     });
-    if let Err(error) = gone.await {
-        eprintln!("namespace {name}: {error}; going on, the next figures may suffer");
+    if let Err(error) = deleted.await {
+        eprintln!("namespace {name}: {error}; continuing, the next figures may be worse");
     }
 }
 
 /// The figures of one style in one round.
 struct Figures {
-    alone: Load,
-    together: Load,
+    sequential: OrderFigures,
+    concurrent: OrderFigures,
     /// Memory in MiB of the api-server, the operator, billing, notify, and of NATS if the style uses it.
     memory: [Option<f64>; 5],
 }
 
 /// The figures of the orders of one measurement.
-struct Load {
+struct OrderFigures {
     /// The median time from POST to response, in milliseconds.
     p50: f64,
     /// The 99th percentile of that time, in milliseconds.
@@ -178,7 +178,7 @@ struct Load {
 
 /// The values of all counters at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct CounterValues {
     messages: u64,
     calls: u64,
     writes: u64,
@@ -186,7 +186,7 @@ struct Counts {
 }
 
 /// The services in one style, with the servers that they need. Fields are dropped in this order.
-struct Shop {
+struct StyleServices {
     stack: Stack,
     nats: Option<Nats>,
     http: reqwest::Client,
@@ -195,13 +195,13 @@ struct Shop {
     _postgres: Postgres,
 }
 
-impl Shop {
-    async fn open(
+impl StyleServices {
+    async fn start(
         cluster: &Cluster,
         namespace: &str,
         directory: &Path,
         interaction: Interaction,
-        options: &Options,
+        options: &ComparisonOptions,
     ) -> Result<Self> {
         // NATS writes a message to disk before it acknowledges it. For a fair comparison, PostgreSQL waits for the disk, too.
         let postgres = Postgres::start_with(directory, PostgresOptions { fsync: true, ..PostgresOptions::default() }).await?;
@@ -219,11 +219,11 @@ impl Shop {
             ..StackOptions::new(inbox.smtp_url())
         };
         let stack = Stack::start_in(cluster, namespace, directory, stack).await?;
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
-        Ok(Shop { stack, nats, http, client: cluster.client().await?, _inbox: inbox, _postgres: postgres })
+        let http = reqwest::Client::builder().no_proxy().timeout(RESPONSE_TIMEOUT).build()?;
+        Ok(StyleServices { stack, nats, http, client: cluster.client().await?, _inbox: inbox, _postgres: postgres })
     }
 
-    async fn measure(&self, options: &Options) -> Result<Figures> {
+    async fn measure(&self, options: &ComparisonOptions) -> Result<Figures> {
         let logins: Vec<String> = (0..options.clients).map(|number| format!("customer-{number}")).collect();
         for login in &logins {
             let base = &self.stack.api_server.url;
@@ -234,36 +234,36 @@ impl Shop {
         let (one, seconds) = (&logins[..1], Duration::from_secs(options.seconds));
         self.place(one, Until::Orders(WARM_UP_ORDERS)).await?;
         self.place(&logins, Until::Passed(seconds / 5)).await?;
-        self.settled().await?;
+        self.wait_settled().await?;
 
-        let alone = self.load(one, Until::Orders(options.orders)).await?;
-        let together = self.load(&logins, Until::Passed(seconds)).await?;
-        Ok(Figures { alone, together, memory: self.memory()? })
+        let sequential = self.measure_orders(one, Until::Orders(options.orders)).await?;
+        let concurrent = self.measure_orders(&logins, Until::Passed(seconds)).await?;
+        Ok(Figures { sequential, concurrent, memory: self.read_memory()? })
     }
 
     /// Places orders, and measures them until the last customer is notified.
-    async fn load(&self, logins: &[String], until: Until) -> Result<Load> {
-        let before = self.counts().await?;
+    async fn measure_orders(&self, logins: &[String], until: Until) -> Result<OrderFigures> {
+        let before = self.read_counters().await?;
         let started = Instant::now();
         let Placed { times, undecided } = self.place(logins, until).await?;
         let took = started.elapsed();
-        self.settled().await?;
-        let after = self.counts().await?;
+        self.wait_settled().await?;
+        let after = self.read_counters().await?;
 
         let placed = times.count() as f64;
-        let others = after.created - before.created != times.count();
-        if others {
-            eprintln!("somebody else placed orders in this cluster meanwhile: its writes are not counted");
+        let has_other_orders = after.created - before.created != times.count();
+        if has_other_orders {
+            eprintln!("another client placed orders in this cluster at the same time: writes are not counted");
         }
-        let each = |count: fn(&Counts) -> u64| (count(&after) - count(&before)) as f64 / placed;
-        Ok(Load {
+        let each = |count: fn(&CounterValues) -> u64| (count(&after) - count(&before)) as f64 / placed;
+        Ok(OrderFigures {
             p50: times.percentile(0.5),
             p99: times.percentile(0.99),
             rate: placed / took.as_secs_f64(),
             undecided,
             messages: self.nats.is_some().then(|| each(|counts| counts.messages)),
             calls: each(|counts| counts.calls),
-            writes: (!others).then(|| each(|counts| counts.writes)),
+            writes: (!has_other_orders).then(|| each(|counts| counts.writes)),
         })
     }
 
@@ -283,8 +283,8 @@ impl Shop {
                     let sent = Instant::now();
                     let response = http.post(&url).json(&order).send().await?;
                     let status = response.status().as_u16();
-                    let answer = response.text().await?;
-                    ensure!(status == 200 || status == 202, "an order was answered {status}: {answer}");
+                    let body = response.text().await?;
+                    ensure!(status == 200 || status == 202, "the response to an order was {status}: {body}");
                     placed.times.record(sent.elapsed());
                     placed.undecided += usize::from(status == 202);
                 }
@@ -301,7 +301,7 @@ impl Shop {
     }
 
     /// Waits until every order is paid and its customer notified.
-    async fn settled(&self) -> Result<()> {
+    async fn wait_settled(&self) -> Result<()> {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &self.stack.namespace);
         let unfinished = || async {
             let orders = orders.list(&ListParams::default()).await.ok()?.items;
@@ -310,7 +310,7 @@ impl Shop {
             };
             Some(orders.iter().filter(|order| !finished(order)).map(ResourceExt::name_any).collect::<Vec<_>>())
         };
-        let settled = wait_for("all orders to be paid and told", SETTLE_LIMIT, || async {
+        let settled = wait_for("all orders to be paid and their customers notified", SETTLE_TIMEOUT, || async {
             let unfinished = unfinished().await?;
             if !unfinished.is_empty() {
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -318,21 +318,22 @@ impl Shop {
             unfinished.is_empty().then_some(())
         });
         if let Err(error) = settled.await {
-            let unfinished = timeout(ANSWER_LIMIT, unfinished()).await.ok().flatten().unwrap_or_default();
-            bail!("{error}; {} are not, such as {:?}", unfinished.len(), unfinished.first());
+            let unfinished = timeout(RESPONSE_TIMEOUT, unfinished()).await.ok().flatten().unwrap_or_default();
+            bail!("{error}; {} orders are not, such as {:?}", unfinished.len(), unfinished.first());
         }
         tokio::time::sleep(LAST_EVENTS).await;
         Ok(())
     }
 
-    async fn counts(&self) -> Result<Counts> {
-        let mut counts = Counts { messages: self.messages().await?, ..Counts::default() };
+    async fn read_counters(&self) -> Result<CounterValues> {
+        let mut counts = CounterValues { messages: self.count_messages().await?, ..CounterValues::default() };
         for service in [&self.stack.billing, &self.stack.notify] {
             let metrics = self.http.get(service.metrics_url()).send().await?.error_for_status()?.text().await?;
             counts.calls += sum(&metrics, "axum_http_requests_total", |_| true);
         }
         let request = Request::get("/metrics").body(Vec::new())?;
-        let metrics = timeout(ANSWER_LIMIT, self.client.request_text(request)).await.context("kube-apiserver's metrics")??;
+        let metrics =
+            timeout(RESPONSE_TIMEOUT, self.client.request_text(request)).await.context("kube-apiserver's metrics")??;
         let is_order = |labels: &str| labels.contains(r#"group="arch.homework",resource="orders""#);
         let is_write = |labels: &str| ["POST", "PATCH", "PUT"].iter().any(|verb| labels.contains(&format!("verb=\"{verb}\"")));
         let is_ours = |labels: &str| is_write(labels) && (is_order(labels) || labels.contains(r#"resource="events""#));
@@ -342,7 +343,7 @@ impl Shop {
     }
 
     /// The number of messages that were ever stored in the services' streams.
-    async fn messages(&self) -> Result<u64> {
+    async fn count_messages(&self) -> Result<u64> {
         let Some(nats) = &self.nats else { return Ok(0) };
         let url = format!("{}/jsz?accounts=true&streams=true", nats.monitor_url());
         let state: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
@@ -357,7 +358,7 @@ impl Shop {
         STREAMS.into_iter().map(|name| last(name).with_context(|| format!("NATS shows no stream {name}"))).sum()
     }
 
-    fn memory(&self) -> Result<[Option<f64>; 5]> {
+    fn read_memory(&self) -> Result<[Option<f64>; 5]> {
         let of = |process: &Process| -> Result<Option<f64>> {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
             Ok(Some(mebibytes(&status, "VmRSS:")))
@@ -391,29 +392,29 @@ struct Placed {
 }
 
 /// The sum of a counter over its labels, from Prometheus text.
-fn sum(metrics: &str, name: &str, counts: impl Fn(&str) -> bool) -> u64 {
+fn sum(metrics: &str, name: &str, is_counted: impl Fn(&str) -> bool) -> u64 {
     let series = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
-    series.filter(|(labels, _)| counts(labels)).filter_map(|(_, value)| value.trim().parse::<f64>().ok()).sum::<f64>() as u64
+    series.filter(|(labels, _)| is_counted(labels)).filter_map(|(_, value)| value.trim().parse::<f64>().ok()).sum::<f64>() as u64
 }
 
 /// A row of the table: its title, its number of decimal places, and its value.
 type Row = (String, usize, fn(&Figures) -> Option<f64>);
 
-fn rows(options: &Options) -> Vec<Row> {
-    let (alone, together) = ("one client".to_owned(), format!("{} clients", options.clients));
+fn rows(options: &ComparisonOptions) -> Vec<Row> {
+    let (sequential, concurrent) = ("one client".to_owned(), format!("{} clients", options.clients));
     vec![
-        (format!("{alone}: POST to answer, p50, ms"), 1, |f| Some(f.alone.p50)),
-        (format!("{alone}: p99, ms"), 1, |f| Some(f.alone.p99)),
-        (format!("{together}: orders answered in a second"), 0, |f| Some(f.together.rate)),
-        (format!("{together}: POST to answer, p50, ms"), 1, |f| Some(f.together.p50)),
-        (format!("{together}: p99, ms"), 1, |f| Some(f.together.p99)),
-        (format!("{together}: orders answered undecided (202)"), 0, |f| Some(f.together.undecided as f64)),
-        (format!("messages for each order, {alone}"), 2, |f| f.alone.messages),
-        (format!("messages for each order, {together}"), 2, |f| f.together.messages),
-        (format!("HTTP calls to billing and notify for each order, {alone}"), 2, |f| Some(f.alone.calls)),
-        (format!("HTTP calls to billing and notify for each order, {together}"), 2, |f| Some(f.together.calls)),
-        (format!("writes to the Kubernetes API for each order, {alone}"), 2, |f| f.alone.writes),
-        (format!("writes to the Kubernetes API for each order, {together}"), 2, |f| f.together.writes),
+        (format!("{sequential}: POST to response, p50, ms"), 1, |f| Some(f.sequential.p50)),
+        (format!("{sequential}: p99, ms"), 1, |f| Some(f.sequential.p99)),
+        (format!("{concurrent}: responses per second"), 0, |f| Some(f.concurrent.rate)),
+        (format!("{concurrent}: POST to response, p50, ms"), 1, |f| Some(f.concurrent.p50)),
+        (format!("{concurrent}: p99, ms"), 1, |f| Some(f.concurrent.p99)),
+        (format!("{concurrent}: responses before the outcome (202)"), 0, |f| Some(f.concurrent.undecided as f64)),
+        (format!("messages for each order, {sequential}"), 2, |f| f.sequential.messages),
+        (format!("messages for each order, {concurrent}"), 2, |f| f.concurrent.messages),
+        (format!("HTTP calls to billing and notify for each order, {sequential}"), 2, |f| Some(f.sequential.calls)),
+        (format!("HTTP calls to billing and notify for each order, {concurrent}"), 2, |f| Some(f.concurrent.calls)),
+        (format!("writes to the Kubernetes API for each order, {sequential}"), 2, |f| f.sequential.writes),
+        (format!("writes to the Kubernetes API for each order, {concurrent}"), 2, |f| f.concurrent.writes),
         ("memory of the api-server, MiB".to_owned(), 1, |f| f.memory[0]),
         ("memory of the operator, MiB".to_owned(), 1, |f| f.memory[1]),
         ("memory of billing, MiB".to_owned(), 1, |f| f.memory[2]),
@@ -423,7 +424,7 @@ fn rows(options: &Options) -> Vec<Row> {
 }
 
 /// A table of the medians. Each is followed by the minimum and the maximum of the rounds.
-fn table(measured: &[Vec<Figures>; STYLES.len()], options: &Options) -> String {
+fn table(measured: &[Vec<Figures>; STYLES.len()], options: &ComparisonOptions) -> String {
     let mut text = "|".to_owned();
     for style in STYLES {
         let _ = write!(text, " | `{}`", style.as_str());
@@ -464,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_is_summed_over_the_labels_that_are_meant() {
+    fn a_counter_is_summed_over_the_selected_labels() {
         let metrics = "# TYPE requests_total counter\n\
             requests_total{verb=\"POST\",resource=\"orders\"} 3\n\
             requests_total{verb=\"POST\",resource=\"events\"} 4\n\

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::counters::{CREATES, Counts, OTHER_WRITES, STATUS_WRITES};
+use crate::environment::Environment;
 use crate::load::Load;
-use crate::processes::{NOT_COUNTED, Snapshot};
+use crate::processes::{Snapshot, UNCOUNTED};
 use crate::report::Report;
-use crate::site::Site;
 
 /// The row with the CPU time of all processes that process orders.
 pub const CPU_OF_ALL: &str = "CPU of all but the load generator, ms an order";
@@ -17,7 +17,7 @@ pub const CPU_OF_ALL: &str = "CPU of all but the load generator, ms an order";
 pub const WRITES: &str = "requests: writes of the order itself";
 
 /// The result of a measurement.
-pub struct Measured {
+pub struct Measurement {
     /// The rate and the times.
     pub load: Load,
     /// The number of orders by which the costs are divided.
@@ -50,7 +50,7 @@ impl Side {
 }
 
 /// Adds rate and times to the report.
-pub fn report_speed(load: &Load, report: &mut Report, table: &str, side: Side, column: &str) {
+pub fn report_rate_and_times(load: &Load, report: &mut Report, table: &str, side: Side, column: &str) {
     let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
     add("orders a second", load.rate());
     for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99), ("p99.9, ms", 0.999)] {
@@ -62,14 +62,14 @@ pub fn report_speed(load: &Load, report: &mut Report, table: &str, side: Side, c
 ///
 /// # Errors
 /// If the load fails, or a server does not respond.
-pub async fn measured(site: &Site, side: Side, work: impl Future<Output = Result<Load>>) -> Result<Measured> {
-    let counters = site.counters()?;
+pub async fn measure(environment: &Environment, side: Side, work: impl Future<Output = Result<Load>>) -> Result<Measurement> {
+    let counters = environment.counters()?;
     let counts = counters.read().await?;
-    let told = site.told().await?;
+    let notified = environment.notified_count().await?;
     let before = Snapshot::take()?;
     let load = work.await?;
     if side == Side::Services {
-        site.settle(told + load.times.count() as f64).await?;
+        environment.wait_settled(notified + load.times.count() as f64).await?;
     }
     let after = Snapshot::take()?;
     if side == Side::Services {
@@ -77,29 +77,29 @@ pub async fn measured(site: &Site, side: Side, work: impl Future<Output = Result
     }
     let counts = counters.read().await?.since(&counts);
     let orders = load.times.count() as f64;
-    Ok(Measured::new(load, orders, &before, after, counts))
+    Ok(Measurement::new(load, orders, &before, after, counts))
 }
 
-impl Measured {
+impl Measurement {
     /// The costs of a number of orders between two moments.
     pub fn new(load: Load, orders: f64, before: &Snapshot, after: Snapshot, counts: Counts) -> Self {
-        Measured { load, orders, cpu: after.cpu_since(before), counts, after }
+        Measurement { load, orders, cpu: after.cpu_since(before), counts, after }
     }
 
     /// The CPU time of one process, in milliseconds for each order.
     pub fn cpu_of(&self, name: &str) -> f64 {
-        self.each(self.cpu.get(name).copied().unwrap_or_default()) * 1000.0
+        self.per_order(self.cpu.get(name).copied().unwrap_or_default()) * 1000.0
     }
 
     /// The value of a counter, divided by the number of orders.
     pub fn count_of(&self, name: &str) -> f64 {
-        self.each(self.counts.get(name))
+        self.per_order(self.counts.get(name))
     }
 
     /// The CPU time of all processes that process orders, in milliseconds for each order.
     pub fn cpu_of_all(&self) -> f64 {
-        let counted = self.cpu.iter().filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str()));
-        counted.map(|(_, seconds)| self.each(*seconds) * 1000.0).sum()
+        let counted = self.cpu.iter().filter(|(name, _)| !UNCOUNTED.contains(&name.as_str()));
+        counted.map(|(_, seconds)| self.per_order(*seconds) * 1000.0).sum()
     }
 
     /// Adds the costs of each order to the report.
@@ -107,15 +107,15 @@ impl Measured {
         let mut add = |what: &str, value: f64| report.add(table, &format!("{}: {what}", side.as_str()), column, value);
         add(CPU_OF_ALL, self.cpu_of_all());
         for (name, seconds) in &self.cpu {
-            let share = self.each(*seconds) * 1000.0;
+            let share = self.per_order(*seconds) * 1000.0;
             // An idle process uses less than this while others work.
             if share >= 0.005 {
                 add(&format!("CPU of {name}, ms an order"), share);
             }
         }
-        add(WRITES, [CREATES, STATUS_WRITES, OTHER_WRITES].iter().map(|name| self.each(self.counts.get(name))).sum());
+        add(WRITES, [CREATES, STATUS_WRITES, OTHER_WRITES].iter().map(|name| self.per_order(self.counts.get(name))).sum());
         for (name, count) in &self.counts.0 {
-            add(name, self.each(*count));
+            add(name, self.per_order(*count));
         }
     }
 
@@ -129,7 +129,7 @@ impl Measured {
         }
     }
 
-    fn each(&self, of_all: f64) -> f64 {
-        of_all / self.orders.max(1.0)
+    fn per_order(&self, total: f64) -> f64 {
+        total / self.orders.max(1.0)
     }
 }

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_apart_by_verb_and_subresource() {
+    fn requests_are_distinguished_by_verb_and_subresource() {
         let line = |verb: &str, resource: &str, subresource: &str, group: &str, count: u32| {
             format!(
                 "apiserver_request_total{{code=\"200\",group=\"{group}\",resource=\"{resource}\",subresource=\"{subresource}\",verb=\"{verb}\"}} {count}\n"

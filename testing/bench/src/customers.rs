@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const BALANCE: u64 = 100_000_000;
 
 /// The number of accounts that are opened concurrently.
-const AT_ONCE: u32 = 16;
+const CONCURRENT_ACCOUNTS: u32 = 16;
 
 /// Clients of the public API.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Customers {
     pub async fn open_accounts(&self, accounts: u32, name: fn(u32) -> String) -> Result<()> {
         let next = Arc::new(AtomicU64::new(0));
         let own = self.clone();
-        load::all(AT_ONCE, accounts as usize, move |_| {
+        load::run_all(CONCURRENT_ACCOUNTS, accounts as usize, move |_| {
             let (own, account) = (own.clone(), next.fetch_add(1, Ordering::Relaxed) as u32);
             async move { own.open_account(&name(account)).await }
         })
@@ -61,25 +61,25 @@ impl Customers {
         let register = self.http.post(format!("{base}/billing/register?login={login}"));
         register.send().await?.error_for_status().context("an account was not opened")?;
         let refill = self.http.post(format!("{base}/billing/refill")).json(&json!({"login": login, "balance": BALANCE}));
-        refill.send().await?.error_for_status().context("an account was not filled")?;
+        refill.send().await?.error_for_status().context("an account was not refilled")?;
         Ok(())
     }
 
     /// Places an order and returns the time until its response.
     ///
     /// # Errors
-    /// If it is refused, or not answered.
-    pub async fn place(&self, client: u32) -> Result<Duration> {
+    /// If it is refused, or gets no response.
+    pub async fn measure_order(&self, client: u32) -> Result<Duration> {
         let started = Instant::now();
-        self.order(client).await?;
+        self.place_order(client).await?;
         Ok(started.elapsed())
     }
 
     /// Places an order and returns its number.
     ///
     /// # Errors
-    /// If it is refused, or not answered.
-    pub async fn order(&self, client: u32) -> Result<i64> {
+    /// If it is refused, or gets no response.
+    pub async fn place_order(&self, client: u32) -> Result<i64> {
         let (login, url) = (login(client), &self.urls[client as usize % self.urls.len()]);
         let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 0, "amount": 1});
         let mut request = self.http.post(format!("{url}/orders/")).json(&order);
@@ -88,15 +88,15 @@ impl Customers {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let answer = response.text().await?;
-        ensure!(status == 200 || status == 202, "an order was answered {status}: {answer}");
+        let body = response.text().await?;
+        ensure!(status == 200 || status == 202, "the response to an order was {status}: {body}");
         self.undecided.fetch_add(u64::from(status == 202), Ordering::Relaxed);
-        let answer: Value = serde_json::from_str(&answer)?;
-        answer["id"].as_i64().context("an order was answered without a number")
+        let body: Value = serde_json::from_str(&body)?;
+        body["id"].as_i64().context("the response to an order has no id")
     }
 
     /// The number of orders whose response came before their outcome, since the last call.
-    pub fn undecided(&self) -> f64 {
+    pub fn take_undecided(&self) -> f64 {
         self.undecided.swap(0, Ordering::Relaxed) as f64
     }
 }

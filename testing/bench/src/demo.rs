@@ -10,7 +10,7 @@ use crate::processes::mebibytes;
 use crate::statistics::Times;
 
 /// The time limit for one response. If it passes, the measurement fails.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The prefixes of the names of the services' processes.
 const SERVICES: [&str; 5] = ["orders-api-server", "orders-operator", "orders-billing", "orders-notify", "orders-archive"];
@@ -21,14 +21,14 @@ const SERVICES: [&str; 5] = ["orders-api-server", "orders-operator", "orders-bil
 /// # Errors
 /// If the service does not respond, or an order is not paid.
 pub async fn run(base_url: &str, orders: u32) -> Result<()> {
-    let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?;
+    let client = reqwest::Client::builder().timeout(RESPONSE_TIMEOUT).build()?;
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
     let login = format!("measure-{since}");
     client
         .post(format!("{base_url}/billing/register?login={login}"))
         .send()
         .await
-        .context("is the demo up?")?
+        .context("cannot reach the demo; does it run?")?
         .error_for_status()?;
     let refill = json!({"login": login, "balance": orders});
     client.post(format!("{base_url}/billing/refill")).json(&refill).send().await?.error_for_status()?;
@@ -39,26 +39,26 @@ pub async fn run(base_url: &str, orders: u32) -> Result<()> {
     for _ in 0..orders {
         let started = Instant::now();
         let response = client.post(format!("{base_url}/orders/")).json(&order).send().await?;
-        ensure!(response.status() == 200, "an order was answered {}", response.status());
+        ensure!(response.status() == 200, "the response to an order was {}", response.status());
         response.bytes().await?;
         times.record(started.elapsed());
     }
     println!(
-        "POST to answer, one client, {orders} orders: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        "POST to response, one client, {orders} orders: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
         times.percentile(0.5),
         times.percentile(0.99),
         times.percentile(1.0)
     );
     println!("memory (resident, of each process):");
-    for (name, resident) in memory()? {
+    for (name, resident) in read_memory()? {
         println!("  {name:18} {resident:6.1} MiB");
     }
-    println!("the orders stay; to delete them: kubectl delete orders -n shop --field-selector spec.login={login}");
+    println!("the orders are not deleted; to delete them: kubectl delete orders -n shop --field-selector spec.login={login}");
     Ok(())
 }
 
 /// Name and resident memory, in MiB, of each running process of a service.
-fn memory() -> Result<Vec<(String, f64)>> {
+fn read_memory() -> Result<Vec<(String, f64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let path = entry.path();

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_without_labels_is_read_too() {
+    fn a_metric_without_labels_is_parsed() {
         assert_eq!(sum(TEXT, "etcd_puts", &[]), 50.0);
     }
 }

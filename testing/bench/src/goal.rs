@@ -31,7 +31,7 @@ impl Goal {
     }
 
     /// The bound in words.
-    pub fn wanted(&self) -> String {
+    pub fn bound_in_words(&self) -> String {
         match self.bound {
             Bound::AtLeast(bound) => format!("at least {}", number(bound)),
             Bound::AtMost(bound) => format!("at most {}", number(bound)),
@@ -39,7 +39,7 @@ impl Goal {
     }
 
     /// Whether the goal is met; `None` if it was not measured.
-    pub fn met(&self) -> Option<bool> {
+    pub fn is_met(&self) -> Option<bool> {
         self.measured.map(|measured| match self.bound {
             Bound::AtLeast(bound) => measured >= bound,
             Bound::AtMost(bound) => measured <= bound,

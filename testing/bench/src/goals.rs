@@ -23,8 +23,8 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             0.8,
             report.median(&throughput_table, throughput::RATIO, &clients),
         ),
-        Goal::at_most("p50 of POST to answer over p50 of a raw pair, one client", 2.0, latency(latency::RATIO_P50)),
-        Goal::at_most("p99 of POST to answer over p99 of a raw pair, one client", 3.0, latency(latency::RATIO_P99)),
+        Goal::at_most("p50 of POST to response over p50 of a raw pair, one client", 2.0, latency(latency::RATIO_P50)),
+        Goal::at_most("p99 of POST to response over p99 of a raw pair, one client", 3.0, latency(latency::RATIO_P99)),
         // Two writes for each order. A few orders in a thousand have more, when a mail is slow.
         Goal::at_most("API writes an order, events and removal apart", 2.01, end_to_end(WRITES)),
         Goal::at_least("billing over pgbench, many accounts", 0.5, billing(billing::MANY)),
@@ -51,18 +51,18 @@ mod tests {
 
     #[test]
     fn a_goal_that_was_not_measured_is_neither_met_nor_missed() {
-        assert!(goals(&Report::default()).iter().all(|goal| goal.met().is_none()));
+        assert!(goals(&Report::default()).iter().all(|goal| goal.is_met().is_none()));
     }
 
     #[test]
-    fn goals_are_read_off_the_medians() {
+    fn goals_use_the_medians() {
         let mut report = Report::default();
         report.add(&throughput::table("postgres"), throughput::RATIO, &throughput::column(32), 0.79);
         report.add(growth::FINISHED, growth::COST_RATIO, "0 finished", 1.0);
         report.add(growth::FINISHED, growth::COST_RATIO, "50000 finished", 1.1);
         report.add(growth::FINISHED, growth::MEMORY_OVER_LIMIT, "50000 finished", 0.9);
         report.add(backlog::TABLE, growth::MEMORY_OVER_LIMIT, "10000 unfinished", 1.3);
-        let met = |what: &str| goals(&report).into_iter().find(|goal| goal.what.contains(what)).unwrap().met();
+        let met = |what: &str| goals(&report).into_iter().find(|goal| goal.what.contains(what)).unwrap().is_met();
         assert_eq!(met("throughput"), Some(false));
         assert_eq!(met("most finished orders"), Some(true));
         assert_eq!(met("memory"), Some(false), "the worst counts");

@@ -13,7 +13,7 @@ use crate::statistics::Times;
 
 /// The number of requests in flight at which an open loop stops. It is well below the 2048 that the
 /// api-server accepts, so that the benchmark never causes refusals.
-const MOST_UNDER_WAY: usize = 1000;
+const MAX_IN_FLIGHT: usize = 1000;
 
 /// The result of a load.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Load {
     /// The time from the start of the first operation to the end of the last.
     pub took: Duration,
     /// Whether the loop stopped because too many requests were in flight.
-    pub gave_up: bool,
+    pub is_saturated: bool,
 }
 
 impl Load {
@@ -36,7 +36,7 @@ impl Load {
     pub fn add(&mut self, other: &Load) {
         self.times.add(&other.times);
         self.took += other.took;
-        self.gave_up |= other.gave_up;
+        self.is_saturated |= other.is_saturated;
     }
 }
 
@@ -45,13 +45,13 @@ impl Load {
 ///
 /// # Errors
 /// The first error of `work`.
-pub async fn closed<F, W>(clients: u32, duration: Duration, work: F) -> Result<Load>
+pub async fn run_closed_loop<F, W>(clients: u32, duration: Duration, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<Duration>> + Send,
 {
     let started = Instant::now();
-    each(clients, move |client| {
+    run_clients(clients, move |client| {
         let work = work.clone();
         async move {
             let mut times = Times::default();
@@ -68,13 +68,13 @@ where
 ///
 /// # Errors
 /// The first error of `work`.
-pub async fn all<F, W>(clients: u32, count: usize, work: F) -> Result<Load>
+pub async fn run_all<F, W>(clients: u32, count: usize, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<()>> + Send,
 {
     let next = Arc::new(AtomicUsize::new(0));
-    each(clients, move |client| {
+    run_clients(clients, move |client| {
         let (work, next) = (work.clone(), next.clone());
         async move {
             let mut times = Times::default();
@@ -89,7 +89,7 @@ where
     .await
 }
 
-async fn each<F, W>(clients: u32, client: F) -> Result<Load>
+async fn run_clients<F, W>(clients: u32, client: F) -> Result<Load>
 where
     F: Fn(u32) -> W,
     W: Future<Output = Result<Times>> + Send + 'static,
@@ -112,21 +112,21 @@ where
 ///
 /// # Errors
 /// The first error of `work`.
-pub async fn open<F, W>(rate: u32, duration: Duration, work: F) -> Result<Load>
+pub async fn run_open_loop<F, W>(rate: u32, duration: Duration, work: F) -> Result<Load>
 where
     F: Fn(u32) -> W,
     W: Future<Output = Result<Duration>> + Send + 'static,
 {
     let started = Instant::now();
-    let under_way = Arc::new(Semaphore::new(MOST_UNDER_WAY));
+    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut running = JoinSet::new();
     let mut load = Load::default();
     let count = (f64::from(rate) * duration.as_secs_f64()) as u32;
     for number in 0..count {
         let due = started + Duration::from_secs_f64(f64::from(number) / f64::from(rate));
         sleep_until(due).await;
-        let Ok(permit) = under_way.clone().try_acquire_owned() else {
-            load.gave_up = true;
+        let Ok(permit) = in_flight.clone().try_acquire_owned() else {
+            load.is_saturated = true;
             break;
         };
         let work = work(number);
@@ -151,18 +151,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_closed_loop_has_each_client_work_at_least_once() {
-        let load = closed(3, Duration::ZERO, |_| async { Ok(Duration::from_millis(5)) }).await.unwrap();
+    async fn a_closed_loop_runs_each_client_at_least_once() {
+        let load = run_closed_loop(3, Duration::ZERO, |_| async { Ok(Duration::from_millis(5)) }).await.unwrap();
         assert_eq!(load.times.count(), 3);
     }
 
     #[tokio::test]
-    async fn so_much_is_done_and_no_more() {
-        assert_eq!(all(4, 10, |_| async { Ok(()) }).await.unwrap().times.count(), 10);
+    async fn exactly_this_number_of_operations_runs() {
+        assert_eq!(run_all(4, 10, |_| async { Ok(()) }).await.unwrap().times.count(), 10);
     }
 
     #[test]
-    fn turns_add_up() {
+    fn loads_are_added() {
         let mut turn = Load { took: Duration::from_secs(1), ..Load::default() };
         turn.times.record(Duration::from_millis(5));
         let mut load = turn.clone();
@@ -171,18 +171,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_open_loop_counts_from_when_it_was_due() {
-        let load = open(100, Duration::from_millis(100), |_| async {
+    async fn an_open_loop_counts_from_the_scheduled_start() {
+        let load = run_open_loop(100, Duration::from_millis(100), |_| async {
             tokio::time::sleep(Duration::from_millis(30)).await;
             Ok(Duration::ZERO)
         });
         let load = load.await.unwrap();
-        assert_eq!((load.times.count(), load.gave_up), (10, false));
+        assert_eq!((load.times.count(), load.is_saturated), (10, false));
         assert!(load.times.percentile(0.5) >= 29.0);
     }
 
     #[tokio::test]
     async fn an_error_ends_the_loop() {
-        assert!(all(2, 5, |_| async { anyhow::bail!("no") }).await.is_err());
+        assert!(run_all(2, 5, |_| async { anyhow::bail!("no") }).await.is_err());
     }
 }

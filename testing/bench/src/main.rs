@@ -12,18 +12,18 @@ mod cost;
 mod counters;
 mod customers;
 mod demo;
+mod environment;
 mod exposition;
 mod goal;
 mod goals;
 mod load;
 mod options;
+mod order_template;
 mod plot;
 mod processes;
 mod progress;
 mod report;
-mod sample;
 mod sections;
-mod site;
 mod statistics;
 mod writer;
 
@@ -35,7 +35,7 @@ use orders_testbed::Cache;
 
 use crate::bench::Bench;
 use crate::options::{Command, Options, Section};
-use crate::progress::say;
+use crate::progress::print_progress;
 use crate::report::About;
 
 #[tokio::main]
@@ -45,25 +45,25 @@ async fn main() -> Result<()> {
     // Two benchmarks at the same time would disturb each other.
     let _lock = cache.lock("bench").await?;
     match options.command.clone() {
-        Command::Section(section) => beside_raw_writes(&cache, &options, section).await,
-        Command::Compare { orders, together } => {
-            let rounds = compare::Options::new(&options, orders, together)?;
-            compare::run(&cache, &rounds, async { Ok(tokio::signal::ctrl_c().await?) }).await
+        Command::Section(section) => run_section(&cache, &options, section).await,
+        Command::Compare { orders, concurrency } => {
+            let comparison = compare::ComparisonOptions::new(&options, orders, concurrency)?;
+            compare::run(&cache, &comparison, async { Ok(tokio::signal::ctrl_c().await?) }).await
         }
         Command::Demo { base_url, orders } => demo::run(base_url.trim_end_matches('/'), orders).await,
     }
 }
 
 /// Measures a section and reports the results: as text, and in the files that the options name.
-async fn beside_raw_writes(cache: &Cache, options: &Options, section: Section) -> Result<()> {
+async fn run_section(cache: &Cache, options: &Options, section: Section) -> Result<()> {
     let directory = cache.run("bench");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let about = about(options)?;
+    let about = describe_run(options)?;
     let mut bench = Bench::new(options.clone(), &directory);
     let result = tokio::select! {
         result = sections::run(&mut bench, section) => result,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted; what was started is ended"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; all processes that were started are stopped"),
     };
     // The results before a failure are reported, too.
     let goals = goals::goals(&bench.report);
@@ -75,12 +75,12 @@ async fn beside_raw_writes(cache: &Cache, options: &Options, section: Section) -
         fs::write(file, plot::svg(&bench.report)).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if result.is_err() {
-        say(&format!("logs: {}", directory.display()));
+        print_progress(&format!("logs: {}", directory.display()));
     }
     result
 }
 
-fn about(options: &Options) -> Result<About> {
+fn describe_run(options: &Options) -> Result<About> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(About {
         began: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),

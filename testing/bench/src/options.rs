@@ -76,7 +76,7 @@ pub enum Command {
         orders: u32,
         /// Number of concurrent clients; each client places its next order after the response to the last one
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=512))]
-        together: u32,
+        concurrency: u32,
     },
     /// Measure a running demo: time from POST to response, memory of the services
     Demo {
@@ -141,19 +141,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         use clap::CommandFactory as _;
         Options::command().debug_assert();
     }
 
     #[test]
-    fn lists_are_given_with_commas() {
+    fn lists_are_separated_by_commas() {
         let options = Options::parse_from(["orders-bench", "throughput", "--clients", "1,32", "--databases", "sqlite"]);
         assert_eq!((options.clients, options.databases), (vec![1, 32], vec![Database::Sqlite]));
     }
 
     #[test]
-    fn quick_is_short_in_every_respect() {
+    fn quick_reduces_every_option() {
         let options = Options::parse_from(["orders-bench", "all", "--quick"]).shortened();
         assert_eq!((options.rounds, options.seconds, options.backlog), (1, 3, 200));
         assert_eq!(options.finished, [0, 200, 1000]);

@@ -32,7 +32,7 @@ pub fn svg(report: &Report) -> String {
     }
     if report.tables().contains(&latency::OPEN) {
         let rows = ["p50, ms", "p99, ms"];
-        parts.push(lines(report, latency::OPEN, "POST to answer by orders a second, ms", &rows));
+        parts.push(lines(report, latency::OPEN, "POST to response by orders a second, ms", &rows));
     }
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_is_drawn_and_nothing_else() {
+    fn only_measured_figures_are_drawn() {
         let mut report = Report::default();
         assert!(!svg(&report).contains("<circle"));
         let table = throughput::table("postgres");

@@ -10,11 +10,11 @@ const TICKS: f64 = 100.0;
 pub const BENCH: &str = "load generator";
 
 /// The processes that do no work for either side.
-pub const NOT_COUNTED: [&str; 2] = [BENCH, "kube-controller-manager"];
+pub const UNCOUNTED: [&str; 2] = [BENCH, "kube-controller-manager"];
 
 /// A process at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sample {
+pub struct ProcessUsage {
     /// CPU seconds so far, in user and kernel mode.
     pub cpu: f64,
     /// Resident memory, MiB.
@@ -25,7 +25,7 @@ pub struct Sample {
 
 /// All processes that belong to this run, by name, at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot(pub BTreeMap<String, Sample>);
+pub struct Snapshot(pub BTreeMap<String, ProcessUsage>);
 
 impl Snapshot {
     /// Reads the figures of this process and its descendants. PostgreSQL's server and
@@ -39,18 +39,18 @@ impl Snapshot {
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             // A process may exit while its files are read.
-            let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::read(&text)) else {
+            let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::parse(&text)) else {
                 continue;
             };
             stats.insert(pid, stat);
         }
-        let mut all = BTreeMap::<String, Sample>::new();
+        let mut all = BTreeMap::<String, ProcessUsage>::new();
         for (pid, stat) in &stats {
-            let Some(child) = below(&stats, *pid, own) else { continue };
+            let Some(child) = child_of(&stats, *pid, own) else { continue };
             let name = if *pid == own { BENCH.to_owned() } else { name(child) };
             // The times of exited processes are in their parent's figures. Those of PostgreSQL count; those of the benchmark's
             // own helpers do not.
-            let ended = if name == "postgres" { stat.ended } else { 0.0 };
+            let exited_children = if name == "postgres" { stat.exited_children } else { 0.0 };
             let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
             // PostgreSQL's processes share most of their memory, which must count only once.
             let (resident, peak) = if name == "postgres" {
@@ -59,23 +59,23 @@ impl Snapshot {
                 let status = read("status");
                 (mebibytes(&status, "VmRSS:"), mebibytes(&status, "VmHWM:"))
             };
-            let sample = all.entry(name).or_default();
-            sample.cpu += (stat.own + ended) / TICKS;
-            sample.resident += resident;
-            sample.peak += peak;
+            let usage = all.entry(name).or_default();
+            usage.cpu += (stat.own + exited_children) / TICKS;
+            usage.resident += resident;
+            usage.peak += peak;
         }
         Ok(Snapshot(all))
     }
 
     /// CPU seconds of each process since an earlier moment.
     pub fn cpu_since(&self, before: &Snapshot) -> BTreeMap<String, f64> {
-        let earlier = |name: &String| before.0.get(name).map_or(0.0, |sample| sample.cpu);
-        self.0.iter().map(|(name, sample)| (name.clone(), (sample.cpu - earlier(name)).max(0.0))).collect()
+        let earlier = |name: &String| before.0.get(name).map_or(0.0, |usage| usage.cpu);
+        self.0.iter().map(|(name, usage)| (name.clone(), (usage.cpu - earlier(name)).max(0.0))).collect()
     }
 
     /// Resident memory of a process now, and its peak, in MiB.
     pub fn memory(&self, name: &str) -> (f64, f64) {
-        self.0.get(name).map_or((0.0, 0.0), |sample| (sample.resident, sample.peak))
+        self.0.get(name).map_or((0.0, 0.0), |usage| (usage.resident, usage.peak))
     }
 }
 
@@ -86,22 +86,22 @@ struct Stat {
     /// Ticks of the process itself.
     own: f64,
     /// Ticks of exited children for which the process has waited.
-    ended: f64,
+    exited_children: f64,
 }
 
 impl Stat {
-    fn read(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         // The second field is the program's name in parentheses, which may contain any characters.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
         // Indexes count from the third field, the state: 1 is the parent, 11 to 14 are the times.
-        let (own, ended) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
-        Some(Stat { parent: fields.get(1)?.parse().ok()?, own, ended })
+        let (own, exited_children) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
+        Some(Stat { parent: fields.get(1)?.parse().ok()?, own, exited_children })
     }
 }
 
 /// The child of `own` that is `pid` or an ancestor of `pid`. For `own`, `own` itself; `None` for other processes.
-fn below(stats: &BTreeMap<u32, Stat>, pid: u32, own: u32) -> Option<u32> {
+fn child_of(stats: &BTreeMap<u32, Stat>, pid: u32, own: u32) -> Option<u32> {
     let mut child = pid;
     loop {
         let parent = stats.get(&child)?.parent;
@@ -131,28 +131,28 @@ mod tests {
     use super::*;
 
     fn stat(parent: u32) -> Stat {
-        Stat { parent, own: 0.0, ended: 0.0 }
+        Stat { parent, own: 0.0, exited_children: 0.0 }
     }
 
     #[test]
-    fn a_stat_is_read_whatever_the_program_is_called() {
+    fn stat_is_parsed_with_any_program_name() {
         let text = "7 (a) b (c)) S 1 7 7 0 -1 4194560 0 0 0 0 250 50 3 4 20 0 1 0 1 2 3";
-        assert_eq!(Stat::read(text), Some(Stat { parent: 1, own: 300.0, ended: 7.0 }));
-        assert_eq!(Stat::read("7 (a"), None);
+        assert_eq!(Stat::parse(text), Some(Stat { parent: 1, own: 300.0, exited_children: 7.0 }));
+        assert_eq!(Stat::parse("7 (a"), None);
     }
 
     #[test]
     fn descendants_count_as_the_child_that_they_descend_from() {
         let stats = BTreeMap::from([(1, stat(0)), (5, stat(1)), (6, stat(5)), (7, stat(6)), (9, stat(1))]);
-        assert_eq!(below(&stats, 7, 5), Some(6));
-        assert_eq!(below(&stats, 6, 5), Some(6));
-        assert_eq!(below(&stats, 5, 5), Some(5));
-        assert_eq!(below(&stats, 9, 5), None);
+        assert_eq!(child_of(&stats, 7, 5), Some(6));
+        assert_eq!(child_of(&stats, 6, 5), Some(6));
+        assert_eq!(child_of(&stats, 5, 5), Some(5));
+        assert_eq!(child_of(&stats, 9, 5), None);
     }
 
     #[test]
-    fn cpu_is_what_came_since() {
-        let at = |cpu| Snapshot(BTreeMap::from([("etcd".to_owned(), Sample { cpu, ..Sample::default() })]));
+    fn cpu_time_is_the_increase_since_the_earlier_snapshot() {
+        let at = |cpu| Snapshot(BTreeMap::from([("etcd".to_owned(), ProcessUsage { cpu, ..ProcessUsage::default() })]));
         assert_eq!(at(3.5).cpu_since(&at(1.0))["etcd"], 2.5);
         assert_eq!(at(3.5).cpu_since(&Snapshot::default())["etcd"], 3.5);
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_among_those_that_are_seen() {
+    fn a_snapshot_contains_this_process() {
         let snapshot = Snapshot::take().unwrap();
         assert!(snapshot.memory(BENCH).0 > 0.0);
     }

@@ -1,6 +1,6 @@
 //! Progress messages.
 
 /// Prints progress on standard error.
-pub fn say(what: &str) {
+pub fn print_progress(what: &str) {
     eprintln!("{what}");
 }

@@ -92,7 +92,7 @@ impl Report {
             about.rounds,
             about.seconds,
             about.began,
-            if about.quick { " **A short run: its figures say little.**" } else { "" },
+            if about.quick { " **A short run: its figures are not meaningful.**" } else { "" },
         );
         for table in self.tables() {
             let columns = self.columns(table);
@@ -103,15 +103,15 @@ impl Report {
             }
             text.push('\n');
         }
-        let _ = writeln!(text, "### goals\n\n| goal | wanted | measured | met |\n|---|---|---|---|");
+        let _ = writeln!(text, "### goals\n\n| goal | bound | measured | met |\n|---|---|---|---|");
         for goal in goals {
-            let met = match goal.met() {
+            let met = match goal.is_met() {
                 Some(true) => "yes",
                 Some(false) => "**no**",
                 None => "–",
             };
             let measured = goal.measured.map_or_else(|| "not measured".to_owned(), number);
-            let _ = writeln!(text, "| {} | {} | {measured} | {met} |", goal.what, goal.wanted());
+            let _ = writeln!(text, "| {} | {} | {measured} | {met} |", goal.what, goal.bound_in_words());
         }
         text
     }
@@ -150,7 +150,7 @@ impl Report {
             .collect();
         let goals: Vec<_> = goals
             .iter()
-            .map(|goal| serde_json::json!({"goal": goal.what, "wanted": goal.wanted(), "measured": goal.measured, "met": goal.met()}))
+            .map(|goal| serde_json::json!({"goal": goal.what, "wanted": goal.bound_in_words(), "measured": goal.measured, "met": goal.is_met()}))
             .collect();
         serde_json::to_string_pretty(&serde_json::json!({"about": about, "figures": figures, "goals": goals}))
     }
@@ -189,11 +189,11 @@ mod tests {
         let text = report().to_text(&about(), &[]);
         assert!(text.contains("| orders a second | 100 (90–110) | 250 |"), "{text}");
         assert!(text.contains("| p50, ms | – | 31.2 |"), "{text}");
-        assert!(text.contains("figures say little"), "{text}");
+        assert!(text.contains("figures are not meaningful"), "{text}");
     }
 
     #[test]
-    fn numbers_are_as_long_as_they_need_to_be() {
+    fn numbers_have_three_significant_digits() {
         let all = [1234.5, 12.34, 2.0, 2.004, 0.81499, 0.0].map(number);
         assert_eq!(all, ["1234", "12.3", "2", "2", "0.815", "0"]);
     }

@@ -13,16 +13,16 @@ use orders_testbed::Cluster;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::sample::{Numbers, Sample};
+use crate::order_template::{Numbers, OrderTemplate};
 
 /// The time limit for one write, after which the measurement fails. It equals that for the response to an order.
-const LIMIT: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Writes orders into one namespace.
 #[derive(Clone)]
 pub struct Writer {
     clients: Arc<Vec<Client>>,
-    sample: Arc<Sample>,
+    template: Arc<OrderTemplate>,
     namespace: String,
     /// Whether an order's events are written.
     pub events: bool,
@@ -44,17 +44,17 @@ struct Metadata {
 }
 
 impl Writer {
-    /// Creates a client that writes orders like the sample, over several pools of connections. In a single
+    /// Creates a client that writes orders like the template, over several pools of connections. In a single
     /// pool, all requests would wait in one queue.
     ///
     /// # Errors
     /// If the client for the cluster cannot be created.
-    pub async fn new(cluster: &Cluster, pools: u32, sample: Arc<Sample>, namespace: &str) -> Result<Self> {
+    pub async fn new(cluster: &Cluster, pools: u32, template: Arc<OrderTemplate>, namespace: &str) -> Result<Self> {
         let mut clients = Vec::new();
         for _ in 0..pools {
             clients.push(cluster.client().await?);
         }
-        Ok(Writer { clients: Arc::new(clients), sample, namespace: namespace.to_owned(), events: false, removal: false })
+        Ok(Writer { clients: Arc::new(clients), template, namespace: namespace.to_owned(), events: false, removal: false })
     }
 
     /// Returns a client for another namespace.
@@ -67,7 +67,7 @@ impl Writer {
     ///
     /// # Errors
     /// If the API server refuses the request or does not respond.
-    pub async fn unfinished(&self, worker: u32) -> Result<()> {
+    pub async fn write_unfinished(&self, worker: u32) -> Result<()> {
         self.create(worker, &Numbers::new(&login(worker))).await.map(drop)
     }
 
@@ -76,17 +76,17 @@ impl Writer {
     ///
     /// # Errors
     /// If the API server refuses a request or does not respond.
-    pub async fn finished(&self, worker: u32) -> Result<Duration> {
+    pub async fn write_finished(&self, worker: u32) -> Result<Duration> {
         let numbers = Numbers::new(&login(worker));
         let started = Instant::now();
         let Metadata { uid, resource_version } = self.create(worker, &numbers).await?;
         let path = self.path(&format!("/{}/status?fieldManager=orders-operator", numbers.name()));
-        let patch = self.sample.status(&numbers, &uid, &resource_version);
+        let patch = self.template.status_patch(&numbers, &uid, &resource_version);
         let written: Written = self.send(worker, Method::PATCH, &path, "application/merge-patch+json", patch).await?;
         let pair = started.elapsed();
         if self.events {
             let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.namespace);
-            for event in self.sample.stories(&numbers, &uid, &self.namespace) {
+            for event in self.template.events(&numbers, &uid, &self.namespace) {
                 let _: Written = self.send(worker, Method::POST, &path, "application/json", event).await?;
             }
         }
@@ -103,7 +103,7 @@ impl Writer {
     }
 
     async fn create(&self, worker: u32, numbers: &Numbers) -> Result<Metadata> {
-        let body = self.sample.create(numbers);
+        let body = self.template.create_body(numbers);
         let written: Written = self.send(worker, Method::POST, &self.path(""), "application/json", body).await?;
         Ok(written.metadata)
     }
@@ -123,8 +123,8 @@ impl Writer {
         let request = Request::builder().method(&method).uri(path);
         let request = request.header(header::ACCEPT, "application/json").header(header::CONTENT_TYPE, content).body(body)?;
         let client = &self.clients[worker as usize % self.clients.len()];
-        let sent = timeout(LIMIT, client.request(request)).await;
-        sent.with_context(|| format!("{method} {path} was not answered in {LIMIT:?}"))?
+        let sent = timeout(WRITE_TIMEOUT, client.request(request)).await;
+        sent.with_context(|| format!("{method} {path} got no response within {WRITE_TIMEOUT:?}"))?
             .with_context(|| format!("{method} {path}"))
     }
 }

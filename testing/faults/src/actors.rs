@@ -1,4 +1,4 @@
-//! The processes into which faults are injected: they can be killed, frozen and restarted.
+//! The processes into which faults are injected: they can be killed, suspended and restarted.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use orders_shop::{Service, Stack};
-use orders_testbed::{PATIENCE, Postgres, Signal, wait_for};
+use orders_testbed::{Postgres, Signal, WAIT_TIMEOUT, wait_for};
 use rustix::process::{Pid, kill_process};
 use tokio::sync::Mutex;
 
-use crate::effect::Part;
+use crate::effect::Component;
 
-/// The time limit for another operator to acquire the Lease of a frozen leader.
-const TAKEOVER_LIMIT: Duration = PATIENCE;
+/// The time limit for another operator to acquire the Lease of a suspended leader.
+const TAKEOVER_TIMEOUT: Duration = WAIT_TIMEOUT;
 
 /// How long the new leader works alone before the old one resumes.
 const HEAD_START: Duration = Duration::from_millis(1500);
 
 /// The interval between checks for exited components. The kubelet waits longer.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The services, each of which can be killed and restarted separately.
 #[derive(Debug)]
@@ -47,19 +47,19 @@ impl Actors {
         }
     }
 
-    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
-        let operators = (0..self.operators.len()).map(Part::Operator);
-        [Part::ApiServer, Part::Billing, Part::Notify, Part::Archive].into_iter().chain(operators)
+    fn components(&self) -> impl Iterator<Item = Component> + use<> {
+        let operators = (0..self.operators.len()).map(Component::Operator);
+        [Component::ApiServer, Component::Billing, Component::Notify, Component::Archive].into_iter().chain(operators)
     }
 
     /// The process of a component.
-    pub fn service(&self, part: Part) -> &Mutex<Service> {
-        match part {
-            Part::ApiServer => &self.api_server,
-            Part::Operator(number) => &self.operators[number],
-            Part::Billing => &self.billing,
-            Part::Notify => &self.notify,
-            Part::Archive => &self.archive,
+    pub fn service(&self, component: Component) -> &Mutex<Service> {
+        match component {
+            Component::ApiServer => &self.api_server,
+            Component::Operator(number) => &self.operators[number],
+            Component::Billing => &self.billing,
+            Component::Notify => &self.notify,
+            Component::Archive => &self.archive,
         }
     }
 
@@ -67,40 +67,40 @@ impl Actors {
     ///
     /// # Errors
     /// If the component cannot be started.
-    pub async fn crash(&self, part: Part) -> Result<()> {
-        self.service(part).lock().await.start_again_unready()
+    pub async fn crash(&self, component: Component) -> Result<()> {
+        self.service(component).lock().await.restart_without_waiting()
     }
 
     /// Restarts components that exited by themselves, as the kubelet would: a component
     /// whose database is unavailable at its start logs an error and exits. This function never returns.
     pub async fn keep_running(&self) {
         loop {
-            for part in self.parts() {
-                let mut service = self.service(part).lock().await;
+            for component in self.components() {
+                let mut service = self.service(component).lock().await;
                 if service.process.exit_status().is_some()
-                    && let Err(error) = service.start_again_unready()
+                    && let Err(error) = service.restart_without_waiting()
                 {
-                    eprintln!("{part:?} cannot be started again: {error:#}");
+                    eprintln!("{component:?} cannot be restarted: {error:#}");
                 }
             }
-            tokio::time::sleep(RESTART_PAUSE).await;
+            tokio::time::sleep(RESTART_INTERVAL).await;
         }
     }
 
-    /// Freezes an operator, waits until another operator becomes the leader and works, and resumes the first.
+    /// Suspends an operator, waits until another operator becomes the leader and works, and resumes the first.
     ///
     /// # Errors
     /// If no other operator becomes the leader.
-    pub async fn supersede(&self, part: Part) -> Result<()> {
-        let Part::Operator(number) = part else { return Ok(()) };
-        self.service(part).lock().await.process.signal(Signal::STOP)?;
+    pub async fn supersede(&self, component: Component) -> Result<()> {
+        let Component::Operator(number) = component else { return Ok(()) };
+        self.service(component).lock().await.process.signal(Signal::STOP)?;
         let own = format!("operator-{number}");
-        let taken_over = wait_for("another operator to take over", TAKEOVER_LIMIT, || async {
+        let taken_over = wait_for("another operator to take over", TAKEOVER_TIMEOUT, || async {
             self.leader().await.filter(|leader| *leader != own)
         })
         .await;
         tokio::time::sleep(HEAD_START).await;
-        self.service(part).lock().await.process.signal(Signal::CONT)?;
+        self.service(component).lock().await.process.signal(Signal::CONT)?;
         taken_over.map(drop)
     }
 
@@ -138,8 +138,8 @@ impl Actors {
     /// The end of each component's log.
     pub async fn logs(&self) -> String {
         let mut logs = String::new();
-        for part in self.parts() {
-            let path = self.service(part).lock().await.process.log().to_owned();
+        for component in self.components() {
+            let path = self.service(component).lock().await.process.log().to_owned();
             logs.push_str(&format!("--- {}\n{}\n", path.display(), orders_testbed::tail(&path, 15)));
         }
         logs

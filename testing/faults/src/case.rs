@@ -5,28 +5,28 @@ use std::{fmt, str::FromStr, time::Duration};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use orders_shop::{Database, Interaction};
-use orders_testbed::PATIENCE;
+use orders_testbed::{TIMED_OUT, WAIT_TIMEOUT};
 
 use crate::{
     effect::{Channel, Effect},
     fault::Fault,
-    shop::{Kind, Shop},
-    workload::{self, Ending, Workload},
+    system::{Kind, System},
+    workload::{self, FinalState, Workload},
 };
 
 /// The components count as idle after this time without an effect.
-const QUIET: Duration = Duration::from_millis(300);
+const IDLE_PERIOD: Duration = Duration::from_millis(300);
 
 /// The time limit for the components to become idle after the workload.
-const REST_LIMIT: Duration = PATIENCE;
+const IDLE_TIMEOUT: Duration = WAIT_TIMEOUT;
 
 /// The time limit for the effect after the workload has finished: Events are written last.
-const REACH_LIMIT: Duration = PATIENCE;
+const EFFECT_TIMEOUT: Duration = WAIT_TIMEOUT;
 
 /// A test case: a fault at the effect with this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// The kind of shop.
+    /// The style of interaction and the database.
     pub kind: Kind,
     /// The workload of its customers.
     pub workload: Workload,
@@ -42,7 +42,7 @@ pub struct Case {
 /// `http/postgres/17/kill-after`, or `http/postgres/removal-3/kill-after` for the workload `Removal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaseName {
-    /// The kind of shop.
+    /// The style of interaction and the database.
     pub kind: Kind,
     /// The workload of its customers.
     pub workload: Workload,
@@ -65,13 +65,13 @@ pub enum Verdict {
     NotReached,
 }
 
-/// The result of a run without faults.
+/// The result of a run without faults, to which each case is compared.
 #[derive(Clone, Debug)]
-pub struct Learned {
+pub struct Baseline {
     /// The workload of the run.
     pub workload: Workload,
     /// The final state.
-    pub ending: Ending,
+    pub final_state: FinalState,
     /// The effects of the run. The first one has the number 1.
     pub effects: Vec<Effect>,
 }
@@ -81,25 +81,25 @@ impl Verdict {
     pub fn of(result: Result<()>) -> Self {
         match result {
             Ok(()) => Verdict::Holds,
-            Err(error) if format!("{error:#}").contains("in vain") => Verdict::Unsettled(format!("{error:#}")),
+            Err(error) if format!("{error:#}").contains(TIMED_OUT) => Verdict::Unsettled(format!("{error:#}")),
             Err(error) => Verdict::Violated(format!("{error:#}")),
         }
     }
 }
 
-impl Learned {
+impl Baseline {
     /// Runs the workload without faults.
     ///
     /// # Errors
     /// If its orders do not settle, or the audit fails.
-    pub async fn from(shop: &Shop, workload: Workload) -> Result<Self> {
-        shop.board.begin(Vec::new());
-        let mut ending = workload.run(shop, "learning").await.context("a run without faults")?;
-        at_rest(shop).await?;
-        workload::count_mails(shop, "learning", &mut ending).await?;
-        shop.audit().await.context("after a run without faults")?;
-        let effects = shop.board.seen().into_iter().filter(|effect| Workload::of(effect) == workload).collect();
-        Ok(Learned { workload, ending, effects })
+    pub async fn record(system: &System, workload: Workload) -> Result<Self> {
+        system.injector.begin(Vec::new());
+        let mut final_state = workload.run(system, "baseline").await.context("a run without faults")?;
+        wait_quiescent(system).await?;
+        workload::count_mails(system, "baseline", &mut final_state).await?;
+        system.audit().await.context("after a run without faults")?;
+        let effects = system.injector.effects().into_iter().filter(|effect| Workload::of(effect) == workload).collect();
+        Ok(Baseline { workload, final_state, effects })
     }
 
     /// All cases: every fault at every effect.
@@ -114,27 +114,27 @@ impl Learned {
 }
 
 /// Waits until no component has an effect any more and the broker has delivered all messages.
-async fn at_rest(shop: &Shop) -> Result<()> {
-    shop.delivered(REST_LIMIT).await?;
-    shop.board.rest(QUIET, REST_LIMIT).await
+async fn wait_quiescent(system: &System) -> Result<()> {
+    system.wait_delivered(IDLE_TIMEOUT).await?;
+    system.injector.wait_idle(IDLE_PERIOD, IDLE_TIMEOUT).await
 }
 
 impl Case {
-    /// Runs the case in a shop, for a new customer with this login.
-    pub async fn run(&self, shop: &Shop, learned: &Learned, login: &str) -> Verdict {
-        shop.board.begin(vec![(self.effect.clone(), self.fault)]);
-        let ending = self.workload.run(shop, login).await;
-        if !shop.board.fires(REACH_LIMIT).await {
+    /// Runs the case in a system, for a new customer with this login.
+    pub async fn run(&self, system: &System, baseline: &Baseline, login: &str) -> Verdict {
+        system.injector.begin(vec![(self.effect.clone(), self.fault)]);
+        let final_state = self.workload.run(system, login).await;
+        if !system.injector.wait_for_fault(EFFECT_TIMEOUT).await {
             return Verdict::NotReached;
         }
-        let rested = at_rest(shop).await;
-        let audited = shop.audit().await;
-        match (ending, rested, audited) {
+        let idle = wait_quiescent(system).await;
+        let audit = system.audit().await;
+        match (final_state, idle, audit) {
             (_, _, Err(error)) => Verdict::of(Err(error)),
             (Err(error), ..) | (_, Err(error), _) => Verdict::Unsettled(format!("{error:#}")),
-            (Ok(mut ending), Ok(()), Ok(())) => match workload::count_mails(shop, login, &mut ending).await {
+            (Ok(mut final_state), Ok(()), Ok(())) => match workload::count_mails(system, login, &mut final_state).await {
                 Err(error) => Verdict::Unsettled(format!("{error:#}")),
-                Ok(()) => match self.difference(&ending, &learned.ending) {
+                Ok(()) => match self.difference(&final_state, &baseline.final_state) {
                     Some(difference) => Verdict::Violated(difference),
                     None => Verdict::Holds,
                 },
@@ -143,32 +143,32 @@ impl Case {
     }
 
     /// The first difference from the final state without the fault.
-    fn difference(&self, ending: &Ending, expected: &Ending) -> Option<String> {
+    fn difference(&self, final_state: &FinalState, expected: &FinalState) -> Option<String> {
         let mut differences = Vec::new();
-        let mut compare = |what: &str, got: &dyn fmt::Debug, wanted: &dyn fmt::Debug| {
-            let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
-            if got != wanted {
-                differences.push(format!("{what}: {got} instead of {wanted}"));
+        let mut compare = |what: &str, actual: &dyn fmt::Debug, expected: &dyn fmt::Debug| {
+            let (actual, expected) = (format!("{actual:?}"), format!("{expected:?}"));
+            if actual != expected {
+                differences.push(format!("{what}: {actual} instead of {expected}"));
             }
         };
-        for (got, wanted) in ending.orders.iter().zip(&expected.orders) {
-            compare("an order", got, wanted);
+        for (actual, expected) in final_state.orders.iter().zip(&expected.orders) {
+            compare("an order", actual, expected);
         }
-        compare("the balance", &ending.balance, &expected.balance);
-        compare("the messages", &ending.messages, &expected.messages);
-        for (got, wanted) in ending.answers.iter().zip(&expected.answers) {
+        compare("the balance", &final_state.balance, &expected.balance);
+        compare("the messages", &final_state.messages, &expected.messages);
+        for (actual, expected) in final_state.statuses.iter().zip(&expected.statuses) {
             // 202, for an undecided order, is always a correct response.
-            if *got != 202 {
-                compare("an answer", got, wanted);
+            if *actual != 202 {
+                compare("the status of a response", actual, expected);
             }
         }
-        for (got, wanted) in ending.mails.iter().zip(&expected.mails) {
-            if *got == 0 || !self.may_send_mail_again() {
-                compare("mails of an order", got, wanted);
+        for (actual, expected) in final_state.mails.iter().zip(&expected.mails) {
+            if *actual == 0 || !self.may_send_mail_again() {
+                compare("mails of an order", actual, expected);
             }
         }
-        if ending.stray_mails > 0 {
-            differences.push(format!("{} mails under other Message-IDs than the orders'", ending.stray_mails));
+        if final_state.stray_mails > 0 {
+            differences.push(format!("{} mails under other Message-IDs than the orders'", final_state.stray_mails));
         }
         (!differences.is_empty()).then(|| differences.join("; "))
     }
@@ -216,7 +216,7 @@ impl FromStr for CaseName {
             Some(number) => (Workload::Removal, number),
             None => (Workload::Life, number),
         };
-        let number = number.parse().map_err(|_| "the effect's number is none")?;
+        let number = number.parse().map_err(|_| "the number of the effect is not a number")?;
         let fault = Fault::parse(next()?).ok_or("there is no such fault")?;
         Ok(CaseName { kind: Kind { interaction, database }, workload, number, fault })
     }
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_are_parsed() {
         for name in ["http/postgres/17/kill-after", "broker/sqlite/3/answer-503", "http/postgres/removal-3/late"] {
             assert_eq!(name.parse::<CaseName>().unwrap().to_string(), name);
         }

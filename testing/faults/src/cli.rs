@@ -7,13 +7,13 @@ use clap::{Parser, Subcommand};
 use orders_shop::{Database, Interaction};
 
 use crate::{
-    case::{CaseName, Learned},
+    case::{Baseline, CaseName},
     effect::Channel,
-    report::Tally,
+    report::Summary,
     scenarios::{self, Scenario},
     seeded_bugs,
-    shop::{Kind, Setup, Shop},
     sweep::{self, Plan, Selection},
+    system::{Kind, Setup, System},
     workload::Workload,
 };
 
@@ -33,17 +33,17 @@ enum Command {
     /// Inject each fault once on a channel to each server, in one style: about sixty cases, a few minutes
     Quick {
         #[command(flatten)]
-        how: How,
+        options: SweepOptions,
     },
     /// Inject each fault once on each channel, in each style of interaction, and run all scenarios
     Selection {
         #[command(flatten)]
-        how: How,
+        options: SweepOptions,
     },
     /// Inject every fault at every effect, in each style of interaction, and run all scenarios: over an hour
     Full {
         #[command(flatten)]
-        how: How,
+        options: SweepOptions,
     },
     /// List the effects of a run without faults, with their numbers
     Effects {
@@ -82,7 +82,7 @@ enum Command {
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct How {
+struct SweepOptions {
     /// Random seed for the order of the cases
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -106,22 +106,22 @@ impl Cli {
     /// # Errors
     /// If the components cannot be started.
     pub async fn run(self) -> Result<ExitCode> {
-        let mut tally = Tally::default();
-        let done = {
-            let work = self.command.run(&mut tally);
+        let mut summary = Summary::default();
+        let result = {
+            let work = self.command.run(&mut summary);
             tokio::select! {
-                done = work => Some(done),
+                result = work => Some(result),
                 _ = tokio::signal::ctrl_c() => None,
             }
         };
-        if tally.tried() > 0 {
-            tally.print();
+        if summary.tried() > 0 {
+            summary.print();
         }
-        match done {
+        match result {
             None => Ok(ExitCode::from(130)),
-            Some(done) => {
-                done?;
-                Ok(if tally.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Some(result) => {
+                result?;
+                Ok(if summary.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }
@@ -132,48 +132,48 @@ fn setup(kind: Kind, workload: Workload) -> Setup {
 }
 
 impl Command {
-    async fn run(self, tally: &mut Tally) -> Result<()> {
+    async fn run(self, summary: &mut Summary) -> Result<()> {
         match self {
-            Command::Quick { how } => {
+            Command::Quick { options } => {
                 let kind = Kind {
-                    interaction: how.interaction.unwrap_or_default(),
-                    database: how.database.unwrap_or(Database::Postgres),
+                    interaction: options.interaction.unwrap_or_default(),
+                    database: options.database.unwrap_or(Database::Postgres),
                 };
-                sweep_kind(kind, how, Selection::EachServer, tally).await
+                sweep_kind(kind, options, Selection::EachServer, summary).await
             }
-            Command::Selection { how } => {
-                sweep_all(how, Selection::EachChannel, tally).await?;
-                scenarios_all(how, tally).await
+            Command::Selection { options } => {
+                sweep_all(options, Selection::EachChannel, summary).await?;
+                run_scenarios(options, summary).await
             }
-            Command::Full { how } => {
-                sweep_all(how, Selection::Full, tally).await?;
-                scenarios_all(how, tally).await
+            Command::Full { options } => {
+                sweep_all(options, Selection::Full, summary).await?;
+                run_scenarios(options, summary).await
             }
             Command::Effects { database, interaction, removal } => {
                 let workload = if removal { Workload::Removal } else { Workload::Life };
-                let shop = Shop::open(&setup(Kind { interaction, database }, workload)).await?;
-                let learned = Learned::from(&shop, workload).await?;
-                for (effect, number) in learned.effects.iter().zip(1..) {
+                let system = System::start(&setup(Kind { interaction, database }, workload)).await?;
+                let baseline = Baseline::record(&system, workload).await?;
+                for (effect, number) in baseline.effects.iter().zip(1..) {
                     println!("{number:>4}  {effect}");
                 }
                 Ok(())
             }
             Command::Case { name } => {
-                let shop = Shop::open(&setup(name.kind, name.workload)).await?;
-                let learned = Learned::from(&shop, name.workload).await?;
-                let case = learned.cases(name.kind).into_iter().find(|case| case.name() == name);
+                let system = System::start(&setup(name.kind, name.workload)).await?;
+                let baseline = Baseline::record(&system, name.workload).await?;
+                let case = baseline.cases(name.kind).into_iter().find(|case| case.name() == name);
                 let case = case.with_context(|| format!("there is no case {name}; see `orders-faults effects`"))?;
-                let verdict = case.run(&shop, &learned, "once").await;
-                tally.add(&case, &verdict, 0);
-                if tally.failed() > 0 {
-                    println!("{}", shop.actors().logs().await);
+                let verdict = case.run(&system, &baseline, "once").await;
+                summary.add(&case, &verdict, 0);
+                if summary.failed() > 0 {
+                    println!("{}", system.actors().logs().await);
                 }
                 Ok(())
             }
-            Command::Scenario { name: None, seed, interaction } => scenarios::run_all(interaction, seed, 1, tally).await,
+            Command::Scenario { name: None, seed, interaction } => scenarios::run_all(interaction, seed, 1, summary).await,
             Command::Scenario { name: Some(scenario), seed, interaction } => {
                 let verdict = scenario.run(interaction, seed).await?;
-                tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict);
+                summary.add_scenario(&scenario.to_string(), interaction, seed, &verdict);
                 Ok(())
             }
             Command::SeededBugs { bug } => seeded_bugs::run(bug.as_deref()).await,
@@ -182,53 +182,60 @@ impl Command {
 }
 
 /// The selected styles of interaction.
-fn interactions(how: How) -> impl Iterator<Item = Interaction> {
+fn interactions(options: SweepOptions) -> impl Iterator<Item = Interaction> {
     let all = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
-    all.into_iter().filter(move |interaction| how.interaction.is_none_or(|only| only == *interaction))
+    all.into_iter().filter(move |interaction| options.interaction.is_none_or(|only| only == *interaction))
 }
 
-async fn sweep_all(how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
-    for interaction in interactions(how) {
+async fn sweep_all(options: SweepOptions, selection: Selection, summary: &mut Summary) -> Result<()> {
+    for interaction in interactions(options) {
         for database in [Database::Postgres, Database::Sqlite] {
             // Differences between the styles do not depend on the database.
-            let of_interest = interaction == Interaction::Http || database == Database::Postgres;
-            if how.database.map_or(of_interest, |only| only == database) {
-                sweep_kind(Kind { interaction, database }, how, selection, tally).await?;
+            let is_relevant = interaction == Interaction::Http || database == Database::Postgres;
+            if options.database.map_or(is_relevant, |only| only == database) {
+                sweep_kind(Kind { interaction, database }, options, selection, summary).await?;
             }
         }
     }
     Ok(())
 }
 
-/// Runs the cases in shops of one kind. Shops with the workload `Removal` mostly wait, so they run in parallel to the others.
-async fn sweep_kind(kind: Kind, how: How, selection: Selection, tally: &mut Tally) -> Result<()> {
-    let How { channel, seed, jobs, .. } = how;
+/// Runs the cases in systems of one kind. Systems with the workload `Removal` mostly wait, so they run in parallel to the others.
+async fn sweep_kind(kind: Kind, options: SweepOptions, selection: Selection, summary: &mut Summary) -> Result<()> {
+    let SweepOptions { channel, seed, jobs, .. } = options;
     // All kinds delete an order in the same way, so a selection tests only one kind.
     let first = kind == Kind { interaction: Interaction::Http, database: Database::Postgres };
     let with_removal = selection != Selection::EachChannel || first || channel.is_some();
     let plan = |workload: Workload| {
-        let asked = channel.is_none_or(|channel| workload.has(channel)) && (workload == Workload::Life || with_removal);
-        asked.then(|| Plan { setup: setup(kind, workload), selection, channel, seed, jobs: jobs.into(), stop_at_first: false })
+        let is_selected = channel.is_none_or(|channel| workload.has(channel)) && (workload == Workload::Life || with_removal);
+        is_selected.then(|| Plan {
+            setup: setup(kind, workload),
+            selection,
+            channel,
+            seed,
+            jobs: jobs.into(),
+            stop_at_first: false,
+        })
     };
-    let mut of_removal = Tally::default();
-    tokio::try_join!(try_plan(plan(Workload::Life), tally), try_plan(plan(Workload::Removal), &mut of_removal))?;
-    tally.take_in(of_removal);
+    let mut removal_summary = Summary::default();
+    tokio::try_join!(run_plan(plan(Workload::Life), summary), run_plan(plan(Workload::Removal), &mut removal_summary))?;
+    summary.merge(removal_summary);
     Ok(())
 }
 
-async fn try_plan(plan: Option<Plan>, tally: &mut Tally) -> Result<()> {
+async fn run_plan(plan: Option<Plan>, summary: &mut Summary) -> Result<()> {
     match plan {
-        Some(plan) => sweep::run(&plan, tally).await,
+        Some(plan) => sweep::run(&plan, summary).await,
         None => Ok(()),
     }
 }
 
-async fn scenarios_all(how: How, tally: &mut Tally) -> Result<()> {
-    if how.channel.is_some() {
+async fn run_scenarios(options: SweepOptions, summary: &mut Summary) -> Result<()> {
+    if options.channel.is_some() {
         return Ok(());
     }
-    for interaction in interactions(how) {
-        scenarios::run_all(interaction, how.seed, how.jobs.into(), tally).await?;
+    for interaction in interactions(options) {
+        scenarios::run_all(interaction, options.seed, options.jobs.into(), summary).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A component of the system: a process that causes effects and can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
+pub enum Component {
     /// The public API.
     ApiServer,
     /// An operator, by its number.

@@ -19,9 +19,9 @@ pub enum Fault {
     Late,
     /// The request is refused with this code: an HTTP status, or an SMTP reply code.
     Answer(u16),
-    /// The leader is frozen (SIGSTOP) before the effect takes place. It resumes after another operator has become the leader.
+    /// The leader is suspended (SIGSTOP) before the effect takes place. It resumes after another operator has become the leader.
     SupersededBefore,
-    /// The effect takes place. The leader is frozen before it receives the reply, and resumes after another operator has
+    /// The effect takes place. The leader is suspended before it receives the reply, and resumes after another operator has
     /// become the leader.
     SupersededAfter,
     /// The database terminates the session (pg_terminate_backend).
@@ -92,7 +92,7 @@ impl Fault {
 
     /// The time for which a request over this channel must hang until the actor gives up:
     /// one second longer than the actor's time limit.
-    pub const fn patience(channel: Channel) -> Duration {
+    pub const fn delay_of_late(channel: Channel) -> Duration {
         let seconds = match channel {
             Channel::ApiServerToKube | Channel::ApiServerToArchive => 4,
             Channel::ApiServerToBilling
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_are_parsed() {
         for channel in [Channel::OperatorToKube, Channel::BillingToDatabase, Channel::NotifyToMail] {
             let effect = Effect { channel, operation: String::new(), occurrence: 1 };
             for fault in Fault::of(&effect) {

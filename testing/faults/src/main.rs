@@ -12,14 +12,14 @@ mod cli;
 mod customer;
 mod effect;
 mod fault;
-mod persist;
+mod fault_injector;
 mod proxy;
 mod report;
+mod retry;
 mod scenarios;
 mod seeded_bugs;
-mod shop;
 mod sweep;
-mod switchboard;
+mod system;
 mod workload;
 
 use clap::Parser;

@@ -11,7 +11,7 @@ use crate::{
 
 /// Counts of the results, and descriptions of the failures.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Summary {
     started: Instant,
     columns: BTreeMap<Fault, BTreeMap<String, usize>>,
     tried: usize,
@@ -21,9 +21,9 @@ pub struct Tally {
     failures: Vec<String>,
 }
 
-impl Default for Tally {
+impl Default for Summary {
     fn default() -> Self {
-        Tally {
+        Summary {
             started: Instant::now(),
             columns: BTreeMap::new(),
             tried: 0,
@@ -35,7 +35,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl Summary {
     /// Adds a case, and prints it if it failed.
     pub fn add(&mut self, case: &Case, verdict: &Verdict, seed: u64) {
         *self.columns.entry(case.fault).or_default().entry(case.effect.channel.to_string()).or_default() += 1;
@@ -51,12 +51,12 @@ impl Tally {
         self.count(name, verdict, &format!("make test-faults SCENARIO={name} INTERACTION={} SEED={seed}", interaction.as_str()));
     }
 
-    fn count(&mut self, text: &str, verdict: &Verdict, repeat: &str) {
+    fn count(&mut self, text: &str, verdict: &Verdict, command: &str) {
         self.tried += 1;
-        let (what, why) = match verdict {
+        let (result, reason) = match verdict {
             Verdict::Holds => return,
-            Verdict::Violated(why) => ("VIOLATION", why.as_str()),
-            Verdict::Unsettled(why) => ("UNSETTLED", why.as_str()),
+            Verdict::Violated(reason) => ("VIOLATION", reason.as_str()),
+            Verdict::Unsettled(reason) => ("UNSETTLED", reason.as_str()),
             Verdict::NotReached => ("NOT REACHED", "the run had no such effect"),
         };
         match verdict {
@@ -64,13 +64,13 @@ impl Tally {
             Verdict::Unsettled(_) => self.unsettled += 1,
             _ => self.not_reached += 1,
         }
-        let failure = format!("{what}: {text}\n  {}\n  again: {repeat}", why.trim_end().replace('\n', "\n  "));
+        let failure = format!("{result}: {text}\n  {}\n  repeat: {command}", reason.trim_end().replace('\n', "\n  "));
         println!("{failure}");
         self.failures.push(failure);
     }
 
-    /// Adds the results of another tally, which ran in parallel.
-    pub fn take_in(&mut self, other: Tally) {
+    /// Adds the results of another summary, which ran in parallel.
+    pub fn merge(&mut self, other: Summary) {
         for (fault, channels) in other.columns {
             let column = self.columns.entry(fault).or_default();
             channels.into_iter().for_each(|(channel, count)| *column.entry(channel).or_default() += count);

@@ -17,12 +17,12 @@ use orders_shop::{Database, Interaction};
 use crate::{
     case::Verdict,
     effect::Channel,
-    report::Tally,
-    shop::{Kind, Setup, Shop},
+    report::Summary,
+    system::{Kind, Setup, System},
     workload::Workload,
 };
 
-/// A scenario. Each one uses a new shop.
+/// A scenario. Each one uses a new system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// The operator's watch delivers nothing while an order is created and changed.
@@ -50,15 +50,15 @@ pub enum Scenario {
     /// The operators and the archive are killed repeatedly while finished orders are deleted.
     RemovedUnderKills,
     /// The broker is killed while orders are processed, and is unavailable for a minute.
-    BrokerAway,
-    /// The broker is frozen for twenty seconds.
-    BrokerStandsStill,
+    BrokerDown,
+    /// The broker is suspended (SIGSTOP) for twenty seconds.
+    BrokerSuspended,
     /// Each service in turn cannot reach the broker for twenty seconds.
-    BrokerParted,
+    BrokerPartitioned,
     /// The broker's streams are temporarily full.
     FullStream,
     /// The broker delivers messages that no service can parse.
-    Garbage,
+    MalformedMessages,
 }
 
 impl Scenario {
@@ -73,7 +73,7 @@ impl Scenario {
     /// Whether the scenario requires a broker.
     fn needs_broker(self) -> bool {
         use Scenario::*;
-        matches!(self, BrokerAway | BrokerStandsStill | BrokerParted | FullStream | Garbage)
+        matches!(self, BrokerDown | BrokerSuspended | BrokerPartitioned | FullStream | MalformedMessages)
     }
 
     /// Runs the scenario with a bug that is seeded in the services.
@@ -91,36 +91,36 @@ impl Scenario {
         };
         let data = disk.as_ref().map(|disk| disk.path().to_owned());
         let expected_to_hold = seeded_bug.is_none();
-        let shop =
-            Shop::open(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
-        let played = match self {
-            Scenario::UnseenChange => views::unseen_change(&shop).await,
-            Scenario::UnseenDeletion => views::unseen_deletion(&shop).await,
-            Scenario::UnseenRecreation => views::unseen_recreation(&shop).await,
-            Scenario::RecreatedMeanwhile => views::recreated_meanwhile(&shop).await,
-            Scenario::ExpiredWatch => views::expired_watch(&shop).await,
-            Scenario::StaleRestart => views::stale_restart(&shop).await,
-            Scenario::ExhaustedPool => servers::exhausted_pool(&shop).await,
+        let system =
+            System::start(&Setup { kind: Kind { interaction, database }, workload: Workload::Life, seeded_bug, data }).await?;
+        let result = match self {
+            Scenario::UnseenChange => views::unseen_change(&system).await,
+            Scenario::UnseenDeletion => views::unseen_deletion(&system).await,
+            Scenario::UnseenRecreation => views::unseen_recreation(&system).await,
+            Scenario::RecreatedMeanwhile => views::recreated_meanwhile(&system).await,
+            Scenario::ExpiredWatch => views::expired_watch(&system).await,
+            Scenario::StaleRestart => views::stale_restart(&system).await,
+            Scenario::ExhaustedPool => servers::exhausted_pool(&system).await,
             Scenario::FullDisk => match &disk {
-                Some(disk) => servers::full_disk(&shop, disk).await,
+                Some(disk) => servers::full_disk(&system, disk).await,
                 None => Ok(()),
             },
-            Scenario::StormPostgres | Scenario::StormSqlite => storm::storm(&shop, seed).await,
-            Scenario::DeletedWhileCharged => life::deleted_while_charged(&shop).await,
-            Scenario::RemovedUnderKills => life::removed_under_kills(&shop).await,
-            Scenario::BrokerAway => broker::away(&shop).await,
-            Scenario::BrokerStandsStill => broker::stands_still(&shop).await,
-            Scenario::BrokerParted => {
-                let everybody = [Channel::OperatorToBroker, Channel::NotifyToBroker, Channel::BillingToBroker];
-                broker::parted(&shop, if interaction == Interaction::Broker { &everybody } else { &everybody[..2] }).await
+            Scenario::StormPostgres | Scenario::StormSqlite => storm::storm(&system, seed).await,
+            Scenario::DeletedWhileCharged => life::deleted_while_charged(&system).await,
+            Scenario::RemovedUnderKills => life::removed_under_kills(&system).await,
+            Scenario::BrokerDown => broker::down(&system).await,
+            Scenario::BrokerSuspended => broker::suspended(&system).await,
+            Scenario::BrokerPartitioned => {
+                let channels = [Channel::OperatorToBroker, Channel::NotifyToBroker, Channel::BillingToBroker];
+                broker::partitioned(&system, if interaction == Interaction::Broker { &channels } else { &channels[..2] }).await
             }
-            Scenario::FullStream => broker::full_stream(&shop).await,
-            Scenario::Garbage => broker::garbage(&shop).await,
+            Scenario::FullStream => broker::full_stream(&system).await,
+            Scenario::MalformedMessages => broker::malformed_messages(&system).await,
         };
-        shop.board.calm();
-        let verdict = Verdict::of(played.and(shop.audit().await));
+        system.injector.stop_faults();
+        let verdict = Verdict::of(result.and(system.audit().await));
         if verdict != Verdict::Holds && expected_to_hold {
-            println!("{}", shop.actors().logs().await);
+            println!("{}", system.actors().logs().await);
         }
         Ok(verdict)
     }
@@ -136,23 +136,23 @@ impl fmt::Display for Scenario {
 ///
 /// # Errors
 /// If the components cannot be started.
-pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, tally: &mut Tally) -> Result<()> {
+pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, summary: &mut Summary) -> Result<()> {
     println!("scenarios, {}, seed {seed}", interaction.as_str());
-    let apply = |scenario: &Scenario| interaction != Interaction::Http || !scenario.needs_broker();
-    let played = Scenario::value_variants()
+    let applies = |scenario: &Scenario| interaction != Interaction::Http || !scenario.needs_broker();
+    let results = Scenario::value_variants()
         .iter()
         .copied()
-        .filter(apply)
+        .filter(applies)
         .map(async |scenario| (scenario, scenario.run(interaction, seed).await));
-    let mut played = stream::iter(played).buffer_unordered(jobs);
-    while let Some((scenario, verdict)) = played.next().await {
-        tally.add_scenario(&scenario.to_string(), interaction, seed, &verdict?);
+    let mut results = stream::iter(results).buffer_unordered(jobs);
+    while let Some((scenario, verdict)) = results.next().await {
+        summary.add_scenario(&scenario.to_string(), interaction, seed, &verdict?);
     }
     Ok(())
 }
 
 /// Fails if two values differ. The error contains both.
-fn same<T: PartialEq + fmt::Debug>(what: &str, got: T, wanted: T) -> Result<()> {
-    ensure!(got == wanted, "{what}: {got:?} instead of {wanted:?}");
+fn ensure_equal<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected: T) -> Result<()> {
+    ensure!(actual == expected, "{what}: {actual:?} instead of {expected:?}");
     Ok(())
 }

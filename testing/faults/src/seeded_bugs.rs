@@ -7,23 +7,23 @@ use orders_shop::{Database, Interaction};
 use crate::{
     case::Verdict,
     effect::Channel,
-    report::Tally,
+    report::Summary,
     scenarios::Scenario,
-    shop::{Kind, Setup},
     sweep::{self, Plan, Selection},
+    system::{Kind, Setup},
     workload::Workload,
 };
 
 /// The seeded bugs: the name and a description.
 const BUGS: [(&str, &str); 8] = [
-    ("no-unique-key", "billing makes each charge that it is asked for"),
-    ("timeout-as-refusal", "the operator takes no answer for a refusal"),
-    ("status-before-charge", "the operator writes that an order is paid before it is"),
-    ("new-key-per-retry", "the operator asks for each charge under a new key"),
-    ("event-as-memory", "the operator takes a charge that it noted in an Event for made"),
-    ("message-not-deduplicated", "notify takes each request for a new message"),
-    ("status-without-version", "the operator writes a status whatever became of the order meanwhile"),
-    ("removed-unarchived", "the operator removes an order without looking whether the archive took it"),
+    ("no-unique-key", "billing makes each charge that is requested, without a unique key"),
+    ("timeout-as-refusal", "the operator treats a missing response as a refusal"),
+    ("status-before-charge", "the operator writes the status before the charge"),
+    ("new-key-per-retry", "the operator uses a new key for each retry"),
+    ("event-as-memory", "the operator uses an Event as its memory of a charge"),
+    ("message-not-deduplicated", "notify handles each request as a new message"),
+    ("status-without-version", "the operator writes a status without its resourceVersion"),
+    ("removed-unarchived", "the operator removes an order without checking that the archive has it"),
 ];
 
 /// Runs the harness with each bug in the styles in which the bug has an effect, until the bug is found.
@@ -32,12 +32,12 @@ const BUGS: [(&str, &str); 8] = [
 /// If a bug is not found.
 pub async fn run(only: Option<&str>) -> Result<()> {
     let mut missed = Vec::new();
-    for (bug, wrong) in BUGS.into_iter().filter(|(bug, _)| only.is_none_or(|only| only == *bug)) {
+    for (bug, description) in BUGS.into_iter().filter(|(bug, _)| only.is_none_or(|only| only == *bug)) {
         for style in styles(bug) {
-            println!("seeded: {bug} ({wrong}), {}", style.as_str());
-            let found = find(bug, *style).await?;
-            println!("  {}", if found { "found" } else { "NOT FOUND" });
-            if !found {
+            println!("seeded: {bug} ({description}), {}", style.as_str());
+            let is_found = finds(bug, *style).await?;
+            println!("  {}", if is_found { "found" } else { "NOT FOUND" });
+            if !is_found {
                 missed.push(bug);
             }
         }
@@ -59,7 +59,7 @@ fn styles(bug: &str) -> &'static [Interaction] {
 }
 
 /// Whether a guarantee is violated with this bug. A timeout does not count as a violation.
-async fn find(bug: &'static str, interaction: Interaction) -> Result<bool> {
+async fn finds(bug: &'static str, interaction: Interaction) -> Result<bool> {
     if bug == "status-without-version" {
         let verdict = Scenario::RecreatedMeanwhile.run_with(interaction, Some(bug), 1).await?;
         return Ok(matches!(verdict, Verdict::Violated(_)));
@@ -69,7 +69,7 @@ async fn find(bug: &'static str, interaction: Interaction) -> Result<bool> {
         Interaction::Http => (Workload::Life, &[Channel::OperatorToBilling, Channel::OperatorToNotify]),
         _ => (Workload::Life, &[Channel::BillingToBroker, Channel::NotifyToBroker]),
     };
-    let mut tally = Tally::default();
+    let mut summary = Summary::default();
     let plan = Plan {
         setup: Setup { kind: Kind { interaction, database: Database::Postgres }, workload, seeded_bug: Some(bug), data: None },
         selection: Selection::On(channels),
@@ -78,6 +78,6 @@ async fn find(bug: &'static str, interaction: Interaction) -> Result<bool> {
         jobs: 1,
         stop_at_first: true,
     };
-    sweep::run(&plan, &mut tally).await?;
-    Ok(tally.violations() > 0)
+    sweep::run(&plan, &mut summary).await?;
+    Ok(summary.violations() > 0)
 }

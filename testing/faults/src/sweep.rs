@@ -1,4 +1,4 @@
-//! Runs many cases in parallel. The cases share a small number of shops.
+//! Runs many cases in parallel. The cases share a small number of systems.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -9,18 +9,18 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
-    case::{Case, Learned, Verdict},
+    case::{Baseline, Case, Verdict},
     effect::{Channel, Effect},
-    report::Tally,
-    shop::{Setup, Shop},
+    report::Summary,
+    system::{Setup, System},
     workload::Workload,
 };
 
-/// The number of cases after which a shop is replaced, since its audit covers its complete history.
-const CASES_PER_SHOP: usize = 60;
+/// The number of cases after which a system is replaced, since its audit covers its complete history.
+const CASES_PER_SYSTEM: usize = 60;
 
 /// The time limit of a case.
-const CASE_LIMIT: Duration = Duration::from_secs(900);
+const CASE_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The selection of cases to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Selection {
 /// The plan of a sweep.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The settings of the shops.
+    /// The settings of the systems.
     pub setup: Setup,
     /// The selection of cases.
     pub selection: Selection,
@@ -48,7 +48,7 @@ pub struct Plan {
     pub channel: Option<Channel>,
     /// The random seed for the order of the cases.
     pub seed: u64,
-    /// The number of shops that run concurrently.
+    /// The number of systems that run concurrently.
     pub jobs: usize,
     /// Whether to stop at the first violation.
     pub stop_at_first: bool,
@@ -57,11 +57,11 @@ pub struct Plan {
 /// Records the effects of a run without faults, and runs the selected cases.
 ///
 /// # Errors
-/// If no shop can be started. Violations are no errors: they are in the tally.
-pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
-    let shop = Shop::open(&plan.setup).await?;
-    let learned = Arc::new(Learned::from(&shop, plan.setup.workload).await?);
-    let mut cases = learned.cases(plan.setup.kind);
+/// If no system can be started. Violations are no errors: they are in the summary.
+pub async fn run(plan: &Plan, summary: &mut Summary) -> Result<()> {
+    let system = System::start(&plan.setup).await?;
+    let baseline = Arc::new(Baseline::record(&system, plan.setup.workload).await?);
+    let mut cases = baseline.cases(plan.setup.kind);
     let mut random = fastrand::Rng::with_seed(plan.seed);
     random.shuffle(&mut cases);
     cases.retain(|case| plan.channel.is_none_or(|channel| channel == case.effect.channel));
@@ -73,36 +73,36 @@ pub async fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     }
     let total = cases.len();
     println!(
-        "{}{}: {} effects, {total} cases, seed {}, {} shops at once",
+        "{}{}: {} effects, {total} cases, seed {}, {} systems in parallel",
         plan.setup.kind,
         if plan.setup.workload == Workload::Removal { ", removal" } else { "" },
-        learned.effects.len(),
+        baseline.effects.len(),
         plan.seed,
         plan.jobs
     );
     let queue = Arc::new(Mutex::new(VecDeque::from(cases)));
     let (results, mut verdicts) = tokio::sync::mpsc::channel(16);
     let mut workers = tokio::task::JoinSet::new();
-    let mut first = Some(shop);
+    let mut first = Some(system);
     for worker in 0..plan.jobs {
-        workers.spawn(work(worker, plan.setup.clone(), first.take(), queue.clone(), learned.clone(), results.clone()));
+        workers.spawn(run_worker(worker, plan.setup.clone(), first.take(), queue.clone(), baseline.clone(), results.clone()));
     }
     drop(results);
-    let (started, mut told, tried_before) = (Instant::now(), Instant::now(), tally.tried());
+    let (started, mut last_progress, tried_before) = (Instant::now(), Instant::now(), summary.tried());
     while let Some((case, verdict)) = verdicts.recv().await {
-        tally.add(&case, &verdict, plan.seed);
+        summary.add(&case, &verdict, plan.seed);
         if plan.stop_at_first && matches!(verdict, Verdict::Violated(_)) {
             return Ok(());
         }
-        if told.elapsed() > Duration::from_secs(20) {
-            told = Instant::now();
-            println!("  {} of {total} after {} s", tally.tried() - tried_before, started.elapsed().as_secs());
+        if last_progress.elapsed() > Duration::from_secs(20) {
+            last_progress = Instant::now();
+            println!("  {} of {total} after {} s", summary.tried() - tried_before, started.elapsed().as_secs());
         }
     }
     while let Some(worker) = workers.join_next().await {
         worker??;
     }
-    ensure!(queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty(), "cases were left over");
+    ensure!(queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty(), "some cases did not run");
     Ok(())
 }
 
@@ -113,43 +113,43 @@ fn once_each<G: Ord>(cases: Vec<Case>, group: impl Fn(&Effect) -> G) -> Vec<Case
     cases.into_iter().filter(|case| seen.insert((group_of(case), case.fault))).collect()
 }
 
-async fn work(
+async fn run_worker(
     worker: usize,
     setup: Setup,
-    mut shop: Option<Shop>,
+    mut idle_system: Option<System>,
     queue: Arc<Mutex<VecDeque<Case>>>,
-    learned: Arc<Learned>,
+    baseline: Arc<Baseline>,
     results: tokio::sync::mpsc::Sender<(Case, Verdict)>,
 ) -> Result<()> {
     let mut used = 0;
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(case) = next else { return Ok(()) };
-        if used >= CASES_PER_SHOP {
-            shop = None;
+        if used >= CASES_PER_SYSTEM {
+            idle_system = None;
         }
-        let open = match shop.take() {
-            Some(shop) => shop,
+        let system = match idle_system.take() {
+            Some(system) => system,
             None => {
                 used = 0;
-                Shop::open(&setup).await?
+                System::start(&setup).await?
             }
         };
         let login = format!("case{worker}x{used}");
-        let verdict = match tokio::time::timeout(CASE_LIMIT, case.run(&open, &learned, &login)).await {
+        let verdict = match tokio::time::timeout(CASE_TIMEOUT, case.run(&system, &baseline, &login)).await {
             Ok(verdict) => verdict,
-            Err(_) => Verdict::Unsettled(format!("the case did not end within {CASE_LIMIT:?}")),
+            Err(_) => Verdict::Unsettled(format!("the case did not finish within {CASE_TIMEOUT:?}")),
         };
         used += 1;
         if verdict == Verdict::Holds {
-            shop = Some(open);
+            idle_system = Some(system);
         } else {
-            // A failure in this shop could be attributed to the next case, so the shop is replaced.
+            // A failure in this system could be attributed to the next case, so the system is replaced.
             if setup.seeded_bug.is_none() {
-                println!("{}", open.actors().logs().await);
+                println!("{}", system.actors().logs().await);
             }
             if std::env::var_os("FAULTS_KEEP").is_some() {
-                println!("  kept: {}", open.keep().display());
+                println!("  files: {}", system.keep().display());
             }
         }
         if results.send((case, verdict)).await.is_err() {

@@ -11,12 +11,12 @@ use orders_crds::{ConditionType, Order, OrderSpec, Outcome, Reason, conditions};
 use orders_testbed::{Message, wait_for};
 use serde_json::Value;
 
-pub use crate::shop::Workload;
+pub use crate::system::Workload;
 use crate::{
     customer,
     effect::{Channel, Effect},
-    persist::{SETTLE_LIMIT, persist},
-    shop::Shop,
+    retry::{SETTLE_TIMEOUT, retry_until_definite},
+    system::System,
 };
 
 impl Workload {
@@ -42,11 +42,11 @@ impl Workload {
     /// Runs the workload with this login, and waits until all of its orders have settled.
     ///
     /// # Errors
-    /// If an order does not settle within [`SETTLE_LIMIT`].
-    pub async fn run(self, shop: &Shop, login: &str) -> Result<Ending> {
+    /// If an order does not settle within [`SETTLE_TIMEOUT`].
+    pub async fn run(self, system: &System, login: &str) -> Result<FinalState> {
         match self {
-            Workload::Life => life(shop, login).await,
-            Workload::Removal => removal::run(shop, login).await,
+            Workload::Life => run_life(system, login).await,
+            Workload::Removal => removal::run(system, login).await,
         }
     }
 }
@@ -57,7 +57,7 @@ fn is_removal(effect: &Effect) -> bool {
 
 /// The final state, in a form that does not depend on the time of the run and its names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ending {
+pub struct FinalState {
     /// One line for each order, in the order in which they were placed.
     pub orders: Vec<String>,
     /// The customer's balance.
@@ -70,57 +70,57 @@ pub struct Ending {
     pub mails: Vec<usize>,
     /// Mails to the customer under any other Message-ID.
     pub stray_mails: usize,
-    /// The last status of the public API for each order: 200, 400, 404, or 202 if the outcome took too long.
-    pub answers: Vec<u16>,
+    /// The last HTTP status of the public API for each order: 200, 400, 404, or 202 if the outcome took too long.
+    pub statuses: Vec<u16>,
 }
 
 /// The amounts of a customer's orders: affordable, too expensive, of an unknown customer, and affordable without waiting.
 const AMOUNTS: [usize; 4] = [30, 500, 5, 20];
 
-async fn life(shop: &Shop, login: &str) -> Result<Ending> {
-    customer::register(shop, login, 100).await?;
+async fn run_life(system: &System, login: &str) -> Result<FinalState> {
+    customer::register(system, login, 100).await?;
 
-    let mut ending = Ending::default();
+    let mut final_state = FinalState::default();
     let mut placed = Vec::new();
     for (number, amount) in AMOUNTS.into_iter().enumerate() {
         let buyer = if number == 2 { format!("{login}-nobody") } else { login.to_owned() };
         let prefer = if number == 3 { "respond-async" } else { "" };
-        let (status, id) = customer::place_for(shop, login, &buyer, number, amount, prefer).await?;
+        let (status, id) = customer::place_for(system, login, &buyer, number, amount, prefer).await?;
         let name = format!("order-{id}");
-        let order = settled(shop, &name).await?;
+        let order = wait_settled(system, &name).await?;
         placed.push((id, name));
-        ending.answers.push(status);
-        ending.orders.push(describe(&order));
-        ending.uids.push(order.uid().context("a stored order has a UID")?);
+        final_state.statuses.push(status);
+        final_state.orders.push(describe(&order));
+        final_state.uids.push(order.uid().context("a stored order has a UID")?);
     }
-    let order = cancelled_from_the_start(shop, login).await?;
-    ending.orders.push(describe(&order));
-    ending.uids.push(order.uid().context("a stored order has a UID")?);
+    let order = create_cancelled(system, login).await?;
+    final_state.orders.push(describe(&order));
+    final_state.uids.push(order.uid().context("a stored order has a UID")?);
     // The last order is refunded. The balance then suffices for the order that was too expensive.
-    for (number, what, reason) in [(3, "cancel", Reason::Refunded), (1, "retry", Reason::Paid)] {
-        if what == "retry" {
-            customer::refill(shop, login, 450, "second-refill").await?;
+    for (number, action, reason) in [(3, "cancel", Reason::Refunded), (1, "retry", Reason::Paid)] {
+        if action == "retry" {
+            customer::refill(system, login, 450, "second-refill").await?;
         }
         let (id, name) = &placed[number];
-        let request = shop.http.post(format!("{}/orders/{id}/{what}", shop.url)).header("prefer", "wait=1");
-        persist(what, || request.try_clone(), "").await?;
-        ending.orders[number] = describe(&settled_as(shop, name, reason).await?);
+        let request = system.http.post(format!("{}/orders/{id}/{action}", system.url)).header("prefer", "wait=1");
+        retry_until_definite(action, || request.try_clone(), "").await?;
+        final_state.orders[number] = describe(&wait_settled_as(system, name, reason).await?);
     }
-    let account = look(shop, &format!("/billing/account/{login}")).await?;
-    ending.balance = account["balance"].to_string();
-    let messages = look(shop, &format!("/notify/log/{login}")).await?;
-    let of_nobody = look(shop, &format!("/notify/log/{login}-nobody")).await?;
-    ending.messages =
+    let account = get_json(system, &format!("/billing/account/{login}")).await?;
+    final_state.balance = account["balance"].to_string();
+    let messages = get_json(system, &format!("/notify/log/{login}")).await?;
+    let of_nobody = get_json(system, &format!("/notify/log/{login}-nobody")).await?;
+    final_state.messages =
         texts(&messages).chain(texts(&of_nobody)).map(|(text, sent)| (text.replace(login, "CUSTOMER"), sent)).collect();
-    let (exist, expected) = (all_of(shop, login).await?.len(), AMOUNTS.len() + 1);
-    if exist != expected {
-        bail!("{exist} orders exist where {expected} were placed");
+    let (actual, expected) = (orders_of(system, login).await?.len(), AMOUNTS.len() + 1);
+    if actual != expected {
+        bail!("{actual} orders exist, but {expected} were placed");
     }
-    Ok(ending)
+    Ok(final_state)
 }
 
 /// Creates an order that requests its cancellation from the start.
-async fn cancelled_from_the_start(shop: &Shop, login: &str) -> Result<Order> {
+async fn create_cancelled(system: &System, login: &str) -> Result<Order> {
     let name = format!("{login}-cancelled");
     let spec = OrderSpec {
         login: login.to_owned(),
@@ -129,18 +129,18 @@ async fn cancelled_from_the_start(shop: &Shop, login: &str) -> Result<Order> {
         cancel_requested: Some(true),
         ..OrderSpec::default()
     };
-    shop.orders().create(&PostParams::default(), &Order::new(&name, spec)).await?;
-    settled_as(shop, &name, Reason::Cancelled).await
+    system.orders().create(&PostParams::default(), &Order::new(&name, spec)).await?;
+    wait_settled_as(system, &name, Reason::Cancelled).await
 }
 
 /// Counts the customer's mails, after the components are idle.
 ///
 /// # Errors
 /// If the mail server does not respond.
-pub async fn count_mails(shop: &Shop, login: &str, ending: &mut Ending) -> Result<()> {
-    let mails = shop.inbox.messages_to(&format!("{login}@example.com")).await?;
-    ending.mails = ending.uids.iter().map(|uid| mails.iter().filter(|mail| is_about(mail, uid)).count()).collect();
-    ending.stray_mails = mails.len() - ending.mails.iter().sum::<usize>();
+pub async fn count_mails(system: &System, login: &str, final_state: &mut FinalState) -> Result<()> {
+    let mails = system.inbox.messages_to(&format!("{login}@example.com")).await?;
+    final_state.mails = final_state.uids.iter().map(|uid| mails.iter().filter(|mail| is_about(mail, uid)).count()).collect();
+    final_state.stray_mails = mails.len() - final_state.mails.iter().sum::<usize>();
     Ok(())
 }
 
@@ -150,15 +150,15 @@ fn texts(messages: &Value) -> impl Iterator<Item = (String, bool)> {
 }
 
 /// All orders of the login, and of the unknown customer that belongs to it.
-async fn all_of(shop: &Shop, login: &str) -> Result<Vec<Order>> {
-    let mut orders = shop.orders().list(&ListParams::default()).await?.items;
+async fn orders_of(system: &System, login: &str) -> Result<Vec<Order>> {
+    let mut orders = system.orders().list(&ListParams::default()).await?.items;
     orders.retain(|order| order.spec.email == format!("{login}@example.com"));
     Ok(orders)
 }
 
-async fn look(shop: &Shop, path: &str) -> Result<Value> {
-    wait_for(&format!("an answer to GET {path}"), SETTLE_LIMIT, || async {
-        let response = shop.http.get(format!("{}{path}", shop.url)).send().await.ok()?;
+async fn get_json(system: &System, path: &str) -> Result<Value> {
+    wait_for(&format!("a response to GET {path}"), SETTLE_TIMEOUT, || async {
+        let response = system.http.get(format!("{}{path}", system.url)).send().await.ok()?;
         if !response.status().is_success() {
             return None;
         }
@@ -170,16 +170,16 @@ async fn look(shop: &Shop, path: &str) -> Result<Value> {
 /// Waits until no work is left for an order.
 ///
 /// # Errors
-/// If that takes longer than [`SETTLE_LIMIT`]. The error contains the order's state.
-pub async fn settled(shop: &Shop, name: &str) -> Result<Order> {
-    let what = format!("{name} to be decided and its customer told");
-    settled_if(shop, name, &what, |order| order.outcome() != Outcome::Undecided).await
+/// If that takes longer than [`SETTLE_TIMEOUT`]. The error contains the order's state.
+pub async fn wait_settled(system: &System, name: &str) -> Result<Order> {
+    let what = format!("{name} to be decided and its customer notified");
+    wait_settled_if(system, name, &what, |order| order.outcome() != Outcome::Undecided).await
 }
 
 /// Waits until an order has settled with this reason.
-async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
-    let what = format!("{name} to be {reason} and its customer told");
-    settled_if(shop, name, &what, |order| {
+async fn wait_settled_as(system: &System, name: &str, reason: Reason) -> Result<Order> {
+    let what = format!("{name} to be {reason} and its customer notified");
+    wait_settled_if(system, name, &what, |order| {
         let conditions = order.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
         conditions::find(conditions, ConditionType::Succeeded).is_some_and(|condition| condition.reason == reason.as_str())
     })
@@ -189,19 +189,24 @@ async fn settled_as(shop: &Shop, name: &str, reason: Reason) -> Result<Order> {
 /// Waits until an order fulfills a condition and no work is left for it.
 ///
 /// # Errors
-/// As [`settled`].
-pub async fn settled_if(shop: &Shop, name: &str, what: &str, is_it: impl Fn(&Order) -> bool) -> Result<Order> {
-    let orders = shop.orders();
-    let done = wait_for(what, SETTLE_LIMIT, || async {
-        let told = |order: &Order| order.status.as_ref().is_some_and(|status| status.is_notified());
-        orders.get_opt(name).await.ok().flatten().filter(|order| is_it(order) && told(order) && order.finalizers().is_empty())
+/// As [`wait_settled`].
+pub async fn wait_settled_if(system: &System, name: &str, what: &str, fulfills: impl Fn(&Order) -> bool) -> Result<Order> {
+    let orders = system.orders();
+    let result = wait_for(what, SETTLE_TIMEOUT, || async {
+        let is_notified = |order: &Order| order.status.as_ref().is_some_and(|status| status.is_notified());
+        orders
+            .get_opt(name)
+            .await
+            .ok()
+            .flatten()
+            .filter(|order| fulfills(order) && is_notified(order) && order.finalizers().is_empty())
     })
     .await;
-    match done {
+    match result {
         Ok(order) => Ok(order),
         Err(error) => {
-            let stands = orders.get_opt(name).await?.map_or("it does not exist".to_owned(), |order| describe(&order));
-            bail!("{error}; {stands}")
+            let state = orders.get_opt(name).await?.map_or("it does not exist".to_owned(), |order| describe(&order));
+            bail!("{error}; {state}")
         }
     }
 }
@@ -212,7 +217,7 @@ pub fn describe(order: &Order) -> String {
     let reason =
         |kind| conditions::find(&status.conditions, kind).map_or("none", |condition| condition.reason.as_str()).to_owned();
     format!(
-        "amount {}: {} (Paid: {}, Notified: {}), attempt {}, charged {}, given back {}, balance {}{}",
+        "amount {}: {} (Paid: {}, Notified: {}), attempt {}, charged {}, refunded {}, balance {}{}",
         order.spec.amount,
         reason(ConditionType::Succeeded),
         reason(ConditionType::Paid),
@@ -221,7 +226,7 @@ pub fn describe(order: &Order) -> String {
         status.charge.as_ref().map_or("nothing".to_owned(), |charge| charge.amount.to_string()),
         status.refunded.map_or("nothing".to_owned(), |amount| amount.to_string()),
         status.balance.map_or("unknown".to_owned(), |balance| balance.to_string()),
-        status.retry.map_or(String::new(), |retry| format!(", trying again: {}", retry.last_error)),
+        status.retry.map_or(String::new(), |retry| format!(", retrying: {}", retry.last_error)),
     )
 }
 
@@ -229,16 +234,16 @@ pub fn describe(order: &Order) -> String {
 ///
 /// # Errors
 /// If the mail server does not respond.
-pub async fn mails_of(shop: &Shop, order: &Order) -> Result<Vec<Message>> {
+pub async fn mails_of(system: &System, order: &Order) -> Result<Vec<Message>> {
     let uid = order.uid().context("a stored order has a UID")?;
-    let mut mails = shop.inbox.messages().await?;
+    let mut mails = system.inbox.messages().await?;
     mails.retain(|mail| is_about(mail, &uid));
     Ok(mails)
 }
 
 /// Whether a mail is about the order with this UID: its Message-ID is the UID, or begins with the UID and a dot.
 fn is_about(mail: &Message, uid: &str) -> bool {
-    mail.message_id.strip_prefix(uid).is_some_and(|rest| rest.starts_with(['@', '.']))
+    mail.message_id.strip_prefix(uid).is_some_and(|suffix| suffix.starts_with(['@', '.']))
 }
 
 #[cfg(test)]

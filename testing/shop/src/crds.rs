@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use orders_crds::{Customer, Order};
-use orders_testbed::{PATIENCE, wait_for};
+use orders_testbed::{WAIT_TIMEOUT, wait_for};
 
 /// Installs the CRDs that this checkout generates, and waits until the API server serves them.
 ///
@@ -17,7 +17,7 @@ pub async fn install_crds(client: &Client) -> Result<()> {
         let params = PatchParams::apply("orders-testbed").force();
         crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("installing the CRDs")?;
     }
-    wait_for("the CRDs to be served", PATIENCE, || {
+    wait_for("the CRDs to be served", WAIT_TIMEOUT, || {
         let orders: Api<Order> = Api::namespaced(client.clone(), "default");
         let customers: Api<Customer> = Api::namespaced(client.clone(), "default");
         let one = kube::api::ListParams::default().limit(1);

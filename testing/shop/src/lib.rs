@@ -24,10 +24,10 @@ mod service;
 mod stack;
 mod tokens;
 
-pub use audit::{Audit, Audited};
+pub use audit::{Audit, AuditResult};
 pub use crds::install_crds;
 pub use database::Database;
-pub use interaction::Interaction;
+pub use interaction::{Interaction, interaction_from_env};
 pub use options::StackOptions;
 pub use service::Service;
 pub use stack::Stack;

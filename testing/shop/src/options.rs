@@ -55,7 +55,7 @@ impl StackOptions {
     }
 
     /// The additional environment of a service.
-    pub(crate) fn env_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
+    pub(crate) fn additional_env<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
         let kind = service.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit());
         self.env
             .iter()
@@ -66,7 +66,7 @@ impl StackOptions {
     /// The environment variables with which a service (`operator`, `billing` or `notify`) connects to
     /// the broker; empty if the service does not use one.
     pub(crate) fn broker_env(&self, service: &str) -> Result<Vec<(&'static str, String)>> {
-        let uses_it = match self.interaction {
+        let uses_broker = match self.interaction {
             Interaction::Http => false,
             Interaction::NotifyBroker => service != "billing",
             Interaction::Broker => true,
@@ -76,7 +76,7 @@ impl StackOptions {
             // The variable is always set: otherwise the operator would inherit it from the environment of the tests.
             env.push(("INTERACTION", self.interaction.as_str().to_owned()));
         }
-        if !uses_it {
+        if !uses_broker {
             return Ok(env);
         }
         let Some(nats) = &self.nats else {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_service_hears_of_the_broker_only_where_it_uses_it() {
+    fn only_services_that_use_the_broker_get_its_variables() {
         for service in ["billing", "notify"] {
             assert!(variables(Interaction::Http, service).is_empty(), "{service}");
         }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_is_missing_is_named() {
+    fn a_missing_broker_is_reported() {
         let options = StackOptions { nats: None, ..options(Interaction::Broker) };
         assert!(options.broker_env("billing").unwrap_err().to_string().contains("StackOptions::nats"));
         assert!(options.broker_env("operator").is_err());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use orders_testbed::{PATIENCE, Process};
+use orders_testbed::{Process, WAIT_TIMEOUT};
 
 /// A service: its process and its URL.
 #[derive(Debug)]
@@ -13,19 +13,19 @@ pub struct Service {
     /// Base URL of its HTTP API. For the operator, base URL of its admin port.
     pub url: String,
     pub(crate) admin: String,
-    pub(crate) start: Start,
+    pub(crate) settings: ServiceSettings,
 }
 
-/// The settings with which a service was started, for restarts.
+/// The settings with which a service is started and restarted.
 #[derive(Clone, Debug)]
-pub(crate) struct Start {
+pub(crate) struct ServiceSettings {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) directory: PathBuf,
     pub(crate) env: Vec<(String, String)>,
 }
 
-impl Start {
+impl ServiceSettings {
     pub(crate) fn spawn(&self) -> Result<Process> {
         Process::builder(&self.name, &self.program, &self.directory).envs(self.env.iter().map(|(k, v)| (k, v))).spawn()
     }
@@ -44,18 +44,18 @@ impl Service {
     ///
     /// # Errors
     /// If it does not become ready; the error shows the end of its log.
-    pub async fn start_again(&mut self) -> Result<()> {
-        self.start_again_unready()?;
-        self.ready().await
+    pub async fn restart(&mut self) -> Result<()> {
+        self.restart_without_waiting()?;
+        self.wait_ready().await
     }
 
     /// Restarts the service without waiting until it is ready.
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start_again_unready(&mut self) -> Result<()> {
+    pub fn restart_without_waiting(&mut self) -> Result<()> {
         self.process.kill()?;
-        self.process = self.start.spawn()?;
+        self.process = self.settings.spawn()?;
         Ok(())
     }
 
@@ -67,8 +67,8 @@ impl Service {
     /// Waits until the service reports that it is ready.
     ///
     /// # Errors
-    /// If it is not ready within [`PATIENCE`].
-    pub async fn ready(&self) -> Result<()> {
-        self.process.wait_http(&format!("http://{}/readyz", self.admin), PATIENCE).await
+    /// If it is not ready within [`WAIT_TIMEOUT`].
+    pub async fn wait_ready(&self) -> Result<()> {
+        self.process.wait_http(&format!("http://{}/readyz", self.admin), WAIT_TIMEOUT).await
     }
 }

@@ -8,7 +8,7 @@ use orders_testbed::{Cluster, free_port};
 use crate::audit::Audit;
 use crate::crds::install_crds;
 use crate::options::StackOptions;
-use crate::service::{Service, Start};
+use crate::service::{Service, ServiceSettings};
 use crate::tokens::Tokens;
 
 /// The running services of one namespace.
@@ -50,7 +50,7 @@ impl Stack {
     pub async fn start_in(cluster: &Cluster, namespace: &str, directory: &Path, options: StackOptions) -> Result<Self> {
         let client = cluster.client().await?;
         install_crds(&client).await?;
-        let tokens = Tokens::make(&client, namespace, directory).await?;
+        let tokens = Tokens::create(&client, namespace, directory).await?;
         let sqlite = |name: &str| format!("sqlite://{}", directory.join(name).display());
         let kubeconfig = ("KUBECONFIG".to_owned(), cluster.kubeconfig.display().to_string());
         let start = |name: &str, program: &str, port: Option<u16>, env: Vec<(&str, String)>| -> Result<Service> {
@@ -58,10 +58,10 @@ impl Stack {
             let mut all =
                 vec![kubeconfig.clone(), ("LISTEN_ADDR".to_owned(), listen.clone()), ("ADMIN_ADDR".to_owned(), admin.clone())];
             all.extend(env.into_iter().map(|(key, value)| (key.to_owned(), value)));
-            all.extend(options.env_of(name));
+            all.extend(options.additional_env(name));
             let program = options.program(program)?;
-            let start = Start { name: name.to_owned(), program, directory: directory.to_owned(), env: all };
-            Ok(Service { process: start.spawn()?, url: format!("http://{listen}"), admin, start })
+            let settings = ServiceSettings { name: name.to_owned(), program, directory: directory.to_owned(), env: all };
+            Ok(Service { process: settings.spawn()?, url: format!("http://{listen}"), admin, settings })
         };
 
         let mut env = vec![
@@ -122,7 +122,7 @@ impl Stack {
         let stack = Stack { namespace, api_server, more_api_servers, operators, billing, notify, archive, directory };
         let first = [&stack.billing, &stack.notify, &stack.archive, &stack.api_server];
         for service in first.into_iter().chain(&stack.more_api_servers).chain(&stack.operators) {
-            service.ready().await?;
+            service.wait_ready().await?;
         }
         Ok(stack)
     }

@@ -15,7 +15,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    pub(crate) async fn make(client: &Client, namespace: &str, directory: &Path) -> Result<Self> {
+    pub(crate) async fn create(client: &Client, namespace: &str, directory: &Path) -> Result<Self> {
         let tokens = |account: &'static str, service: &'static str| {
             let file = directory.join(format!("{account}-{service}.token"));
             let audience = format!("orders-{service}");

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio::process::Command;
 
 use crate::cache::Cache;
-use crate::command::{SHORT, run_within};
+use crate::command::{SHORT_TIMEOUT, run_within};
 use crate::gobuild::Programs;
 
 /// The image that holds a pod's namespaces.
@@ -64,5 +64,5 @@ pub(crate) async fn export(cache: &Cache, reference: &str, archive: &Path) -> Re
 pub(crate) async fn buildah(cache: &Cache, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("buildah");
     command.arg("--root").arg(cache.path("buildah")).arg("--runroot").arg("/run/orders-buildah").args(arguments);
-    run_within(SHORT * 10, &mut command).await
+    run_within(SHORT_TIMEOUT * 10, &mut command).await
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::wait_for;
 
 /// The longest time that another testbed may hold a lock: that of a first build on a slow machine.
-const LONGEST_WORK: Duration = Duration::from_secs(60 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The cache directory, `$ORDERS_CACHE` or `~/.cache/orders`.
 #[derive(Clone, Debug)]
@@ -65,9 +65,9 @@ impl Cache {
         if file.try_lock().is_ok() {
             return Ok(file);
         }
-        eprintln!("another testbed is busy with {name}; waiting for it");
-        let locked = || async { file.try_lock().is_ok().then_some(()) };
-        wait_for(&format!("another testbed, busy with {name}"), LONGEST_WORK, locked).await?;
+        eprintln!("another testbed holds the lock `{name}`; waiting until it is released");
+        let try_lock = || async { file.try_lock().is_ok().then_some(()) };
+        wait_for(&format!("the lock `{name}`, which another testbed holds"), LOCK_TIMEOUT, try_lock).await?;
         Ok(file)
     }
 }

@@ -11,10 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::Cache;
+use crate::external::{self, Target};
 use crate::forward::{self, Route};
 use crate::gobuild::{self, Programs, Set};
 use crate::images::{self, TARGETS};
-use crate::other::{self, Target};
 use crate::{Cluster, control_plane, hosts, node, packages, recorded};
 
 /// Starts a real Kubernetes on a machine without Docker, to try and test orders.
@@ -39,19 +39,19 @@ enum Command {
     /// Start a cluster, unless it runs already
     Up {
         /// The cluster
-        what: What,
+        cluster: ClusterName,
     },
     /// Stop a cluster and delete its contents; programs and images are kept
     Down {
         /// The cluster [default: all]
-        what: Option<What>,
+        cluster: Option<ClusterName>,
     },
     /// Show the running clusters
     Status,
     /// Install missing packages and build the programs of a cluster (and NATS), without starting it
     Build {
         /// The cluster
-        what: What,
+        cluster: ClusterName,
     },
     /// Build the images of this checkout and load the changed images into the node
     Load(Load),
@@ -65,7 +65,7 @@ enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
+enum ClusterName {
     /// etcd, API server and controller manager, for tests
     ControlPlane,
     /// A complete node, for the chart
@@ -132,11 +132,11 @@ impl Cli {
     pub async fn run(self) -> Result<()> {
         let cache = Cache::locate()?;
         match self.command {
-            Command::Up { what: What::ControlPlane } => up_control_plane(&cache).await,
-            Command::Up { what: What::Node } => up_node(&cache).await,
-            Command::Down { what } => down(&cache, what).await,
+            Command::Up { cluster: ClusterName::ControlPlane } => up_control_plane(&cache).await,
+            Command::Up { cluster: ClusterName::Node } => up_node(&cache).await,
+            Command::Down { cluster } => down(&cache, cluster).await,
             Command::Status => status(&cache).await,
-            Command::Build { what } => build(&cache, what).await,
+            Command::Build { cluster } => build(&cache, cluster).await,
             Command::Load(load) => load.run(&cache).await,
             Command::Expose(expose) => expose.run(&cache).await,
             Command::Env => env(&cache).await,
@@ -146,7 +146,7 @@ impl Cli {
 }
 
 /// Resolves when the user or the system asks this program to terminate.
-async fn interrupted() -> Result<()> {
+async fn wait_for_interrupt() -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => Ok(result?),
@@ -161,13 +161,13 @@ async fn up_control_plane(cache: &Cache) -> Result<()> {
             println!("control plane ready in {:.1?}: KUBECONFIG={}", started.elapsed(), cluster?.kubeconfig.display());
             Ok(())
         }
-        signal = interrupted() => {
+        signal = wait_for_interrupt() => {
             signal?;
             let directory = cache.run("control-plane");
             if !control_plane::was_ready(&directory) {
                 recorded::stop_all(&directory).await?;
             }
-            bail!("interrupted; nothing half-started was left running")
+            bail!("interrupted; everything that was started is stopped")
         }
     }
 }
@@ -175,13 +175,13 @@ async fn up_control_plane(cache: &Cache) -> Result<()> {
 async fn up_node(cache: &Cache) -> Result<()> {
     match Target::from_environment()? {
         Target::Kind => {
-            let kubeconfig = other::up_kind(cache).await?;
-            println!("kind's cluster runs: KUBECONFIG={}", kubeconfig.display());
+            let kubeconfig = external::up_kind(cache).await?;
+            println!("the kind cluster runs: KUBECONFIG={}", kubeconfig.display());
             return Ok(());
         }
         Target::Context(context) => {
-            other::use_context(cache, &context).await?;
-            println!("the cluster of context {context} answers");
+            external::use_context(cache, &context).await?;
+            println!("the cluster of context {context} responds");
             return Ok(());
         }
         Target::Testbed => {}
@@ -189,26 +189,26 @@ async fn up_node(cache: &Cache) -> Result<()> {
     let _lock = cache.lock("node").await?;
     tokio::select! {
         result = node::up(cache) => result,
-        signal = interrupted() => {
+        signal = wait_for_interrupt() => {
             signal?;
             if !control_plane::was_ready(&node::directory(cache)) {
-                println!("interrupted; ending what was started");
+                println!("interrupted; stopping everything that was started");
                 node::down(cache).await?;
             }
-            bail!("interrupted; nothing half-started was left running")
+            bail!("interrupted; everything that was started is stopped")
         }
     }
 }
 
-async fn down(cache: &Cache, what: Option<What>) -> Result<()> {
-    if what != Some(What::Node) {
+async fn down(cache: &Cache, cluster: Option<ClusterName>) -> Result<()> {
+    if cluster != Some(ClusterName::Node) {
         let _lock = cache.lock("control-plane").await?;
         let directory = cache.run("control-plane");
-        let ended = recorded::stop_all(&directory).await?;
+        let stopped = recorded::stop_all(&directory).await?;
         let _ = std::fs::remove_dir_all(&directory);
-        println!("control plane: {}", if ended > 0 { "ended" } else { "did not run" });
+        println!("control plane: {}", if stopped > 0 { "stopped" } else { "did not run" });
     }
-    if what == Some(What::ControlPlane) {
+    if cluster == Some(ClusterName::ControlPlane) {
         return Ok(());
     }
     let target = Target::from_environment()?;
@@ -222,16 +222,18 @@ async fn down(cache: &Cache, what: Option<What>) -> Result<()> {
             let directory = node::directory(cache);
             if directory.exists() {
                 node::down(cache).await?;
-                println!("node: ended");
+                println!("node: stopped");
             } else {
                 println!("node: did not run");
             }
         }
         Target::Kind => {
-            other::down_kind().await?;
-            println!("kind's cluster: deleted");
+            external::down_kind().await?;
+            println!("kind cluster: deleted");
         }
-        Target::Context(context) => println!("the cluster of context {context} is yours; nothing of it was touched"),
+        Target::Context(context) => {
+            println!("the cluster of context {context} is not managed by the testbed; nothing was changed")
+        }
     }
     if target != Target::Testbed {
         let _ = std::fs::remove_dir_all(target.directory(cache));
@@ -256,7 +258,7 @@ async fn status(cache: &Cache) -> Result<()> {
         let _ =
             writeln!(text, "{name}: {}, KUBECONFIG={}", if healthy { "healthy" } else { "NOT healthy" }, kubeconfig.display());
         for process in processes.iter().rev() {
-            let state = if process.identity.is_alive() { "runs" } else { "has ENDED" };
+            let state = if process.identity.is_alive() { "runs" } else { "has EXITED" };
             let _ = writeln!(text, "  {:24} pid {:<8} {state}", process.name, process.identity.pid);
         }
     }
@@ -265,10 +267,10 @@ async fn status(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
-async fn build(cache: &Cache, what: What) -> Result<()> {
-    match what {
-        What::ControlPlane => gobuild::ensure(cache, Set::ControlPlane).await?,
-        What::Node => {
+async fn build(cache: &Cache, cluster: ClusterName) -> Result<()> {
+    match cluster {
+        ClusterName::ControlPlane => gobuild::ensure(cache, Set::ControlPlane).await?,
+        ClusterName::Node => {
             packages::ensure(packages::NODE).await?;
             packages::ensure(packages::IMAGES).await?;
             gobuild::ensure(cache, Set::Node).await?
@@ -287,21 +289,21 @@ impl Load {
             profile: self.profile,
         };
         match Target::from_environment()? {
-            Target::Kind => other::load_kind(&options).await,
+            Target::Kind => external::load_kind(&options).await,
             Target::Context(_) => {
-                println!("{}", other::images_of_context(&options.tag));
+                println!("{}", external::image_instructions(&options.tag));
                 Ok(())
             }
             Target::Testbed => {
                 let changed = tokio::select! {
                     changed = images::load(cache, &options) => changed?,
-                    signal = interrupted() => { signal?; bail!("interrupted") }
+                    signal = wait_for_interrupt() => { signal?; bail!("interrupted") }
                 };
                 if self.no_restart || changed.is_empty() {
                     return Ok(());
                 }
                 let kubeconfig = control_plane::kubeconfig(&node::directory(cache));
-                images::restart_users(&kubeconfig, &Programs::current(cache).path("kubectl"), &changed).await
+                images::restart_workloads(&kubeconfig, &Programs::current(cache).path("kubectl"), &changed).await
             }
         }
     }
@@ -315,7 +317,7 @@ fn repository(given: Option<PathBuf>) -> Result<PathBuf> {
     let current = std::env::current_dir()?;
     let is_checkout = |directory: &&Path| directory.join("Dockerfile").is_file() && directory.join("Cargo.toml").is_file();
     let found = current.ancestors().find(is_checkout);
-    found.map(Path::to_owned).context("this is not inside a checkout; give it with --repository")
+    found.map(Path::to_owned).context("the working directory is not in a checkout; name the checkout with --repository")
 }
 
 impl Expose {
@@ -326,9 +328,9 @@ impl Expose {
         hosts::add(&self.host)?;
         let route = Route { listen: self.listen, namespace: self.namespace, service: self.service, kubeconfig };
         forward::start(&route, &directory, target != Target::Testbed).await?;
-        forward::wait_answer(self.listen, Duration::from_secs(self.wait)).await?;
+        forward::wait_for_response(self.listen, Duration::from_secs(self.wait)).await?;
         let port = if self.listen.port() == 80 { String::new() } else { format!(":{}", self.listen.port()) };
-        println!("http://{}{port} answers", self.host);
+        println!("http://{}{port} responds", self.host);
         Ok(())
     }
 }
@@ -353,13 +355,13 @@ async fn env(cache: &Cache) -> Result<()> {
     let Some(directory) = running else {
         bail!("no cluster runs; start one with `testbed up node` or `testbed up control-plane`");
     };
-    println!("export KUBECONFIG={}", quoted(&control_plane::kubeconfig(&directory)));
-    println!("export PATH={}:\"$PATH\"", quoted(&cache.current_bin()));
+    println!("export KUBECONFIG={}", quote_for_shell(&control_plane::kubeconfig(&directory)));
+    println!("export PATH={}:\"$PATH\"", quote_for_shell(&cache.current_bin()));
     Ok(())
 }
 
 /// Quotes a path as one word of a shell command.
-fn quoted(path: &Path) -> String {
+fn quote_for_shell(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
@@ -369,12 +371,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn paths_are_one_word_of_a_shell() {
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    fn paths_are_quoted_as_one_shell_word() {
+        assert_eq!(quote_for_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

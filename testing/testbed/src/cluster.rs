@@ -11,10 +11,10 @@ use kube::{Client, ResourceExt};
 
 use crate::cache::Cache;
 use crate::control_plane::{self, ControlPlane, Settings};
+use crate::external::Target;
 use crate::gobuild::{self, Set};
-use crate::other::Target;
 use crate::process::Signal;
-use crate::{PATIENCE, node, recorded, wait_for};
+use crate::{WAIT_TIMEOUT, node, recorded, wait_for};
 
 /// A Kubernetes API to test against.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Cluster {
         Ok(Self { kubeconfig: plane.kubeconfig(), private: Some(plane) })
     }
 
-    /// The complete node that `testbed up node` started, kind's cluster, or the
+    /// The complete node that `testbed up node` started, the kind cluster, or the
     /// user's own cluster. `CLUSTER` and `KUBE_CONTEXT` select it.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Cluster {
     /// # Errors
     /// If the cluster is not private.
     pub fn etcd_url(&self) -> Result<String> {
-        let plane = self.private.as_ref().context("the etcd of a shared cluster is nobody's to look into")?;
+        let plane = self.private.as_ref().context("this cluster is shared; use Cluster::private to read its etcd")?;
         Ok(plane.etcd_url())
     }
 
@@ -136,7 +136,8 @@ impl Cluster {
             Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Default::default() };
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
-        wait_for("the namespace's default service account", PATIENCE, || async { accounts.get("default").await.ok() }).await?;
+        wait_for("the namespace's default service account", WAIT_TIMEOUT, || async { accounts.get("default").await.ok() })
+            .await?;
         Ok(name)
     }
 
@@ -145,7 +146,7 @@ impl Cluster {
     /// # Errors
     /// If the cluster is not private.
     pub fn kill_api_server(&mut self) -> Result<()> {
-        self.own()?.kill_api_server()
+        self.private_plane()?.kill_api_server()
     }
 
     /// Restarts the API server with its previous data, and waits until it is ready.
@@ -153,30 +154,30 @@ impl Cluster {
     /// # Errors
     /// If the cluster is not private or the API server does not become ready.
     pub async fn start_api_server(&mut self) -> Result<()> {
-        let plane = self.own()?;
+        let plane = self.private_plane()?;
         plane.kill_api_server()?;
         plane.start_api_server().await
     }
 
-    /// Freezes the API server of a private cluster: its connections stay open, but it does not respond
-    /// until [`thaw_api_server`](Self::thaw_api_server).
+    /// Suspends the API server of a private cluster: its connections stay open, but it does not respond
+    /// until [`resume_api_server`](Self::resume_api_server).
     ///
     /// # Errors
     /// If the cluster is not private or its API server is stopped.
-    pub fn freeze_api_server(&mut self) -> Result<()> {
-        self.own()?.signal_api_server(Signal::STOP)
+    pub fn suspend_api_server(&mut self) -> Result<()> {
+        self.private_plane()?.signal_api_server(Signal::STOP)
     }
 
-    /// Resumes a frozen API server.
+    /// Resumes a suspended API server.
     ///
     /// # Errors
     /// If the cluster is not private or its API server is stopped.
-    pub fn thaw_api_server(&mut self) -> Result<()> {
-        self.own()?.signal_api_server(Signal::CONT)
+    pub fn resume_api_server(&mut self) -> Result<()> {
+        self.private_plane()?.signal_api_server(Signal::CONT)
     }
 
-    fn own(&mut self) -> Result<&mut ControlPlane> {
-        self.private.as_mut().context("this cluster is shared; use Cluster::private to stop its API server")
+    fn private_plane(&mut self) -> Result<&mut ControlPlane> {
+        self.private.as_mut().context("this cluster is shared; use Cluster::private to control its API server")
     }
 }
 
@@ -216,7 +217,7 @@ pub async fn service_account_token(
         match accounts.create(&PostParams::default(), &new).await {
             // Another test may have created the account in the meantime.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            result => drop(result.with_context(|| format!("cannot make service account {account}"))?.name_any()),
+            result => drop(result.with_context(|| format!("cannot create the service account {account}"))?.name_any()),
         }
     }
     let request = TokenRequest {

@@ -10,14 +10,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// One minute, which suffices for programs that only communicate on this machine.
-pub(crate) const SHORT: Duration = Duration::from_secs(60);
+pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a program and returns its standard output.
 ///
 /// # Errors
 /// If the program is missing, fails (the error contains its output) or takes too long.
 pub(crate) async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Result<String> {
-    run_within(SHORT, Command::new(program).args(args)).await
+    run_within(SHORT_TIMEOUT, Command::new(program).args(args)).await
 }
 
 /// Runs a program as [`run`] does, with another limit.
@@ -25,14 +25,14 @@ pub(crate) async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl 
 /// # Errors
 /// As [`run`].
 pub(crate) async fn run_within(limit: Duration, command: &mut Command) -> Result<String> {
-    feed(limit, command, None).await
+    run_with_input(limit, command, None).await
 }
 
-/// Runs a program as [`run_within`] does and writes `input` to its standard input.
+/// Runs a program as [`run_within`] does, and writes `input` to its standard input.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) async fn feed(limit: Duration, command: &mut Command, input: Option<&str>) -> Result<String> {
+pub(crate) async fn run_with_input(limit: Duration, command: &mut Command, input: Option<&str>) -> Result<String> {
     let what = describe(command.as_std());
     let mut child = command
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -45,7 +45,7 @@ pub(crate) async fn feed(limit: Duration, command: &mut Command, input: Option<&
         stdin.write_all(input.as_bytes()).await?;
     }
     let Ok(output) = tokio::time::timeout(limit, child.wait_with_output()).await else {
-        bail!("`{what}` did not end within {limit:?}");
+        bail!("`{what}` did not exit within {limit:?}");
     };
     let output = output?;
     if !output.status.success() {
@@ -70,19 +70,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failure_says_what_was_run_and_what_it_said() {
+    async fn a_failure_contains_the_command_and_its_output() {
         let error = run("/bin/sh", ["-c", "echo oops >&2; exit 4"]).await.unwrap_err().to_string();
         assert!(error.contains("sh -c") && error.contains("oops") && error.contains('4'), "{error}");
     }
 
     #[tokio::test]
-    async fn a_program_that_takes_too_long_is_ended() {
+    async fn a_program_that_takes_too_long_is_killed() {
         let error = run_within(Duration::from_millis(50), Command::new("sleep").arg("60")).await.unwrap_err();
-        assert!(error.to_string().contains("did not end"), "{error}");
+        assert!(error.to_string().contains("did not exit"), "{error}");
     }
 
     #[tokio::test]
-    async fn input_is_fed() {
-        assert_eq!(feed(SHORT, &mut Command::new("cat"), Some("text")).await.unwrap(), "text");
+    async fn input_is_written_to_standard_input() {
+        assert_eq!(run_with_input(SHORT_TIMEOUT, &mut Command::new("cat"), Some("text")).await.unwrap(), "text");
     }
 }

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::cache::Cache;
-use crate::command::{SHORT, run_within};
+use crate::command::{SHORT_TIMEOUT, run_within};
 use crate::gobuild::Programs;
 use crate::identity::Identity;
 use crate::process::{Process, Signal};
-use crate::wait::{PATIENCE, wait_for};
+use crate::wait::{WAIT_TIMEOUT, wait_for};
 
 /// The directory for sockets and mounts. It is not in the cache, since the path of a Unix
 /// socket may have at most 107 characters.
@@ -44,7 +44,7 @@ impl Containerd {
     }
 
     /// Restarts containerd with its previous configuration, if its containers still have to be stopped.
-    pub async fn revive(&self) -> Result<()> {
+    pub async fn restart_if_needed(&self) -> Result<()> {
         let file = self.directory.join("containerd.toml");
         if file.exists() && Path::new(STATE).join("containerd").exists() && self.ctr(&["version"]).await.is_err() {
             self.spawn(&file).await?;
@@ -54,9 +54,9 @@ impl Containerd {
 
     async fn spawn(&self, configuration: &Path) -> Result<()> {
         // containerd finds its shim on the PATH.
-        let own = self.programs.path("containerd").parent().map(Path::to_owned).unwrap_or_default();
+        let directory = self.programs.path("containerd").parent().map(Path::to_owned).unwrap_or_default();
         let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&inherited)))?;
+        let path = std::env::join_paths(std::iter::once(directory).chain(std::env::split_paths(&inherited)))?;
         let process = Process::builder("containerd", self.programs.path("containerd"), &self.directory.join("log"))
             .arg("--config")
             .arg(configuration)
@@ -64,7 +64,7 @@ impl Containerd {
             .env("PATH", path)
             .recorded(&self.directory)
             .spawn()?;
-        process.wait_until("containerd to answer", PATIENCE, || async { self.ctr(&["version"]).await.ok() }).await?;
+        process.wait_until("containerd to respond", WAIT_TIMEOUT, || async { self.ctr(&["version"]).await.ok() }).await?;
         Ok(())
     }
 
@@ -78,10 +78,10 @@ state = '{STATE}/containerd'
   address = '{socket}'
 
 [plugins.'io.containerd.cri.v1.runtime']
-  # Without CAP_SYS_RESOURCE, as in many a CI machine, no process may lower its
-  # score below its parent's, and every pod would die in the attempt.
+  # Without CAP_SYS_RESOURCE, as on many CI machines, no process may lower its OOM
+  # score below that of its parent, and no pod could start.
   restrict_oom_score_adj = true
-  # Where the node can find and remove them.
+  # The node finds and removes them there.
   netns_mounts_under_state_dir = true
 
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
@@ -115,7 +115,7 @@ state = '{STATE}/containerd'
     pub async fn ctr(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(self.programs.path("ctr"));
         command.arg("--address").arg(Self::socket()).args(["--namespace", "k8s.io"]).args(args);
-        run_within(SHORT * 3, &mut command).await
+        run_within(SHORT_TIMEOUT * 3, &mut command).await
     }
 
     /// The names of the loaded images.
@@ -145,7 +145,7 @@ state = '{STATE}/containerd'
 impl Containerd {
     /// Stops the shims. After a pod's containers are gone, one shim remains for it until
     /// the kubelet removes the pod's sandbox.
-    pub async fn end_shims(&self) -> Result<()> {
+    pub async fn stop_shims(&self) -> Result<()> {
         let socket = Self::socket();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -154,7 +154,7 @@ impl Containerd {
                 && let Some(shim) = Identity::of(pid)
             {
                 shim.signal(Signal::KILL)?;
-                wait_for("a container's shim to end", SHORT, || async { (!shim.is_alive()).then_some(()) }).await?;
+                wait_for("a container's shim to exit", SHORT_TIMEOUT, || async { (!shim.is_alive()).then_some(()) }).await?;
             }
         }
         Ok(())
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_shims_are_recognised() {
+    fn only_shims_of_this_containerd_are_recognized() {
         let ours = b"/x/containerd-shim-runc-v2\0-namespace\0k8s.io\0-address\0/run/a.sock\0";
         assert!(is_shim(ours, Path::new("/run/a.sock")));
         assert!(!is_shim(ours, Path::new("/run/containerd/containerd.sock")));

@@ -13,7 +13,7 @@ use crate::certs::{self, Authority, Pair};
 use crate::gobuild::Programs;
 use crate::process::{Builder, Process, Signal};
 use crate::recorded;
-use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
+use crate::wait::{WAIT_TIMEOUT, free_port, port_is_free, wait_for};
 
 /// The settings in which the control plane for tests and that of a complete node differ.
 #[derive(Clone, Debug)]
@@ -48,8 +48,6 @@ pub(crate) struct ControlPlane {
     processes: Vec<Process>,
     api_server: Option<Process>,
 }
-
-const LIMIT: Duration = PATIENCE;
 
 impl ControlPlane {
     /// Starts a new control plane and waits until it is ready. Deletes the previous contents of the
@@ -190,7 +188,9 @@ impl ControlPlane {
         };
         let process = builder.spawn()?;
         let client = client(&self.kubeconfig()).await?;
-        process.wait_until("the API server to be ready", LIMIT, || async { is_ready(&client).await.then_some(()) }).await?;
+        process
+            .wait_until("the API server to be ready", WAIT_TIMEOUT, || async { is_ready(&client).await.then_some(()) })
+            .await?;
         self.api_server = Some(process);
         Ok(())
     }
@@ -203,7 +203,7 @@ impl ControlPlane {
         }
     }
 
-    /// Sends a signal to the API server. SIGSTOP freezes it: connections stay open, but it does not respond.
+    /// Sends a signal to the API server. SIGSTOP suspends it: connections stay open, but it does not respond.
     pub fn signal_api_server(&self, signal: Signal) -> Result<()> {
         self.api_server.as_ref().context("the API server is stopped")?.signal(signal)
     }
@@ -231,7 +231,7 @@ impl Drop for ControlPlane {
 
 /// Records that the start of the control plane in this directory is complete.
 pub(crate) fn mark_ready(directory: &Path) -> Result<()> {
-    fs::write(directory.join("ready"), "").context("cannot note that the start is complete")
+    fs::write(directory.join("ready"), "").context("cannot record that the start is complete")
 }
 
 /// Whether the start of the control plane in this directory was completed.
@@ -252,7 +252,7 @@ pub(crate) async fn is_healthy(directory: &Path) -> bool {
     let Ok(client) = client(&kubeconfig(directory)).await else { return false };
     // Its processes run, so the control plane is only slow. A test that considered it dead would stop it while other tests
     // use it.
-    wait_for("the API server", PATIENCE, || async { is_ready(&client).await.then_some(()) }).await.is_ok()
+    wait_for("the API server", WAIT_TIMEOUT, || async { is_ready(&client).await.then_some(()) }).await.is_ok()
 }
 
 /// A client for this kubeconfig, independent of the environment.

@@ -12,7 +12,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-use crate::{PATIENCE, control_plane, process::Process, recorded, wait_for};
+use crate::{WAIT_TIMEOUT, control_plane, process::Process, recorded, wait_for};
 
 /// A Service, and the address of this machine at which it is reachable.
 #[derive(Clone, Debug)]
@@ -52,9 +52,9 @@ pub(crate) async fn serve(route: Route) -> Result<()> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; end what does, or choose another address with --listen"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; stop the process that uses it, or choose another address with --listen")
+    })
 }
 
 struct Target {
@@ -74,7 +74,7 @@ impl Target {
         }
         // The Service may have been created again, with another ClusterIP.
         let address = self.look_up().await?;
-        let stream = connect(address).await.with_context(|| format!("service {} at {address} does not answer", self.name))?;
+        let stream = connect(address).await.with_context(|| format!("service {} at {address} does not respond", self.name))?;
         *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(address);
         Ok(stream)
     }
@@ -82,7 +82,7 @@ impl Target {
     async fn look_up(&self) -> Result<SocketAddr> {
         let service = tokio::time::timeout(Duration::from_secs(5), self.services.get(&self.name))
             .await
-            .context("the API server does not answer")?
+            .context("the API server does not respond")?
             .with_context(|| format!("cannot look up service {}", self.name))?;
         address(&service).with_context(|| format!("service {} has no address and port", self.name))
     }
@@ -116,7 +116,7 @@ pub(crate) async fn serve_with_kubectl(route: Route) -> Result<()> {
             .status()
             .await
             .context("cannot run kubectl")?;
-        eprintln!("kubectl port-forward ended ({status}); starting it again");
+        eprintln!("kubectl port-forward exited ({status}); restarting it");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -135,7 +135,8 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
         builder = builder.arg("--with-kubectl");
     }
     let process = builder.recorded(directory).spawn()?;
-    let outcome = process.wait_until("the forwarder to listen", PATIENCE, || async { connect(route.listen).await.ok() }).await;
+    let outcome =
+        process.wait_until("the forwarder to listen", WAIT_TIMEOUT, || async { connect(route.listen).await.ok() }).await;
     if let Err(error) = outcome {
         process.kill()?;
         bail!(error);
@@ -147,10 +148,10 @@ pub(crate) async fn start(route: &Route, directory: &Path, with_kubectl: bool) -
 const NAME: &str = "forward";
 
 /// Waits for an HTTP response through the forwarder, with any status.
-pub(crate) async fn wait_answer(listen: SocketAddr, limit: Duration) -> Result<()> {
+pub(crate) async fn wait_for_response(listen: SocketAddr, limit: Duration) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     let url = format!("http://{listen}/");
-    wait_for(&format!("an answer from {url}"), limit, || async { client.get(&url).send().await.ok() }).await.map(drop)
+    wait_for(&format!("a response from {url}"), limit, || async { client.get(&url).send().await.ok() }).await.map(drop)
 }
 
 #[cfg(test)]
@@ -159,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_port_named_http_is_taken() {
+    fn the_port_named_http_is_preferred() {
         let service: Service = serde_json::from_value(json!({"spec": {"clusterIP": "10.96.1.2", "ports": [
             {"name": "admin", "port": 9090}, {"name": "http", "port": 80}]}}))
         .unwrap();

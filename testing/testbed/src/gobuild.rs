@@ -23,7 +23,7 @@ struct Module {
     name: &'static str,
     title: &'static str,
     /// The duration of a first build on two cores.
-    about: &'static str,
+    duration: &'static str,
     files: &'static [(&'static str, &'static str)],
     packages: &'static [&'static str],
     flags: &'static [&'static str],
@@ -34,7 +34,7 @@ struct Module {
 const KUBERNETES: Module = Module {
     name: "kubernetes",
     title: "Kubernetes 1.36: kube-apiserver, -controller-manager, -scheduler, -proxy, kubelet, kubectl",
-    about: "about 6 minutes",
+    duration: "about 6 minutes",
     files: &[
         ("go.mod", include_str!("../go/kubernetes/go.mod")),
         ("go.sum", include_str!("../go/kubernetes/go.sum")),
@@ -55,7 +55,7 @@ const KUBERNETES: Module = Module {
 const ETCD: Module = Module {
     name: "etcd",
     title: "etcd 3.6",
-    about: "about 1 minute",
+    duration: "about 1 minute",
     files: &[
         ("go.mod", include_str!("../go/etcd/go.mod")),
         ("go.sum", include_str!("../go/etcd/go.sum")),
@@ -69,7 +69,7 @@ const ETCD: Module = Module {
 const NATS: Module = Module {
     name: "nats",
     title: "NATS 2.15",
-    about: "less than 1 minute",
+    duration: "less than 1 minute",
     files: &[("go.mod", include_str!("../go/nats/go.mod")), ("go.sum", include_str!("../go/nats/go.sum"))],
     packages: &["tool"],
     flags: &["-ldflags=-s -w"],
@@ -79,7 +79,7 @@ const NATS: Module = Module {
 const NODE: Module = Module {
     name: "node",
     title: "containerd 2, CoreDNS, Helm 4",
-    about: "about 4 minutes",
+    duration: "about 4 minutes",
     files: &[
         ("go.mod", include_str!("../go/node/go.mod")),
         ("go.sum", include_str!("../go/node/go.sum")),
@@ -134,7 +134,7 @@ pub async fn ensure(cache: &Cache, set: Set) -> Result<Programs> {
     for (index, module) in modules.iter().enumerate() {
         let directory = directory(cache, module);
         if !directory.is_dir() {
-            println!("[{}/{}] building {} ({} the first time)", index + 1, modules.len(), module.title, module.about);
+            println!("[{}/{}] building {} ({} the first time)", index + 1, modules.len(), module.title, module.duration);
             build(cache, module, &directory).await?;
         }
         link(cache, &directory)?;
@@ -197,32 +197,34 @@ async fn build(cache: &Cache, module: &Module, directory: &Path) -> Result<()> {
         .spawn()
         .context("cannot run go")?;
     let started = Instant::now();
-    let status = report_while(child, started).await?;
+    let status = wait_with_progress(child, started).await?;
     if !status.success() {
-        bail!("building {} failed:\n{}\n(all of it: {})", module.title, tail(&log_path, 20), log_path.display());
+        bail!("building {} failed:\n{}\n(complete log: {})", module.title, tail(&log_path, 20), log_path.display());
     }
     for (link, program) in module.links {
         symlink(program, unfinished.join(link))?;
     }
     fs::rename(&unfinished, directory).with_context(|| format!("cannot move the programs to {}", directory.display()))?;
-    println!("      done in {}", minutes(started.elapsed()));
+    println!("      done in {}", format_duration(started.elapsed()));
     Ok(())
 }
 
 /// Waits for a build, with a time limit. Prints a progress message every 30 seconds.
-async fn report_while(mut child: tokio::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
+async fn wait_with_progress(mut child: tokio::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
     const LIMIT: Duration = Duration::from_secs(45 * 60);
     loop {
         match tokio::time::timeout(Duration::from_secs(30), child.wait()).await {
             Ok(status) => return Ok(status?),
-            Err(_) if started.elapsed() > LIMIT => bail!("gave up the build after {}", minutes(started.elapsed())),
-            Err(_) => println!("      … {}", minutes(started.elapsed())),
+            Err(_) if started.elapsed() > LIMIT => {
+                bail!("the build did not finish within {}", format_duration(started.elapsed()))
+            }
+            Err(_) => println!("      … {}", format_duration(started.elapsed())),
         }
     }
 }
 
 /// A duration in human-readable form.
-pub(crate) fn minutes(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds / 60 {
         0 => format!("{seconds} s"),
@@ -275,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_versions_are_read() {
+    fn go_versions_are_parsed() {
         assert_eq!(go_minor("go version go1.26.8 linux/amd64"), Some(26));
         assert_eq!(go_minor("go version go1.19 linux/arm64"), Some(19));
         assert_eq!(go_minor("go version devel"), None);
@@ -288,8 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_well() {
-        assert_eq!(minutes(Duration::from_secs(9)), "9 s");
-        assert_eq!(minutes(Duration::from_secs(381)), "6 min 21 s");
+    fn durations_are_in_minutes_and_seconds() {
+        assert_eq!(format_duration(Duration::from_secs(9)), "9 s");
+        assert_eq!(format_duration(Duration::from_secs(381)), "6 min 21 s");
     }
 }

@@ -15,7 +15,7 @@ const MARK: &str = "# orders testbed";
 /// If the hosts file cannot be written. The error contains the line to add.
 pub(crate) fn add(name: &str) -> Result<()> {
     let text = fs::read_to_string(FILE).unwrap_or_default();
-    match with(&text, name) {
+    match add_name(&text, name) {
         Some(text) => write(&text).with_context(|| format!("add this line to {FILE} yourself: 127.0.0.1 {name}")),
         None => Ok(()),
     }
@@ -27,8 +27,8 @@ pub(crate) fn add(name: &str) -> Result<()> {
 /// If the hosts file cannot be written.
 pub(crate) fn remove() -> Result<()> {
     let text = fs::read_to_string(FILE).unwrap_or_default();
-    let kept = without(&text);
-    if kept == text { Ok(()) } else { write(&kept) }
+    let remaining = remove_names(&text);
+    if remaining == text { Ok(()) } else { write(&remaining) }
 }
 
 /// Writes the file in place: in containers the file is a mount and cannot be replaced.
@@ -40,7 +40,7 @@ fn write(text: &str) -> Result<()> {
 }
 
 /// The text with the name added; `None` if the name is already there.
-fn with(text: &str, name: &str) -> Option<String> {
+fn add_name(text: &str, name: &str) -> Option<String> {
     let names = |line: &str| -> bool {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         words.next() == Some("127.0.0.1") && words.any(|word| word == name)
@@ -52,7 +52,7 @@ fn with(text: &str, name: &str) -> Option<String> {
     Some(format!("{text}{newline}127.0.0.1 {name} {MARK}\n"))
 }
 
-fn without(text: &str) -> String {
+fn remove_names(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(MARK)).collect()
 }
 
@@ -63,14 +63,14 @@ mod tests {
     #[test]
     fn a_name_is_added_once_and_removed_again() {
         let before = "127.0.0.1 localhost";
-        let after = with(before, "arch.homework").unwrap();
+        let after = add_name(before, "arch.homework").unwrap();
         assert_eq!(after, "127.0.0.1 localhost\n127.0.0.1 arch.homework # orders testbed\n");
-        assert_eq!(with(&after, "arch.homework"), None);
-        assert_eq!(without(&after), "127.0.0.1 localhost\n");
+        assert_eq!(add_name(&after, "arch.homework"), None);
+        assert_eq!(remove_names(&after), "127.0.0.1 localhost\n");
     }
 
     #[test]
     fn a_name_of_another_address_or_in_a_comment_does_not_count() {
-        assert!(with("10.0.0.1 arch.homework\n# 127.0.0.1 arch.homework\n", "arch.homework").is_some());
+        assert!(add_name("10.0.0.1 arch.homework\n# 127.0.0.1 arch.homework\n", "arch.homework").is_some());
     }
 }

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_past_a_name_with_parentheses() {
+    fn stat_is_parsed_after_a_name_with_parentheses() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
         assert_eq!(parse_stat(stat), Some(('S', 987_654)));
     }

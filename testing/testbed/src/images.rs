@@ -15,9 +15,9 @@ use tokio::process::Command;
 
 use crate::buildah::{archive, bud, build, buildah, directory, export};
 use crate::cache::Cache;
-use crate::command::{SHORT, run, run_within};
+use crate::command::{SHORT_TIMEOUT, run, run_within};
 use crate::containerd::Containerd;
-use crate::gobuild::{self, Programs, Set, minutes};
+use crate::gobuild::{self, Programs, Set, format_duration};
 use crate::{node, packages};
 
 /// The NATS image, which the chart's own server uses. It has the same program as the official image
@@ -59,20 +59,20 @@ pub(crate) async fn load(cache: &Cache, options: &Options) -> Result<Vec<String>
     let programs = build_programs(options).await?;
     println!("[2/3] building the images");
     let base = build_base(cache).await?;
-    let keys = keys(options, &programs, &base)?;
+    let keys = compute_keys(options, &programs, &base)?;
     let containerd = Containerd::new(cache, &Programs::current(cache));
-    let changed = changed(cache, &containerd, options, &keys).await?;
+    let changed = find_changed(cache, &containerd, options, &keys).await?;
     if !changed.is_empty() {
         build_binaries(cache, &programs).await?;
     }
     for target in &changed {
         build_target(cache, options, target).await?;
     }
-    println!("[3/3] loading {} of {} images, the others have not changed", changed.len(), options.targets.len());
+    println!("[3/3] loading {} of {} images; the others have not changed", changed.len(), options.targets.len());
     for target in &changed {
         let reference = reference(target, &options.tag);
         containerd.import(&archive(cache, target)).await?;
-        remember(cache, &reference, &keys[target])?;
+        record_loaded(cache, &reference, &keys[target])?;
         println!("      {reference}");
     }
     let mut loaded: Vec<String> = changed.iter().map(|target| reference(target, &options.tag)).collect();
@@ -86,7 +86,7 @@ async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<Stri
     let program = gobuild::ensure(cache, Set::Node).await?.path("nats-server");
     let key = hex(&Sha256::digest(fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?));
     let present = containerd.images().await?;
-    if present.iter().any(|image| image == NATS) && loaded(cache).get(NATS) == Some(&key) {
+    if present.iter().any(|image| image == NATS) && read_loaded(cache).get(NATS) == Some(&key) {
         return Ok(None);
     }
     let context = directory(cache).join("nats");
@@ -95,7 +95,7 @@ async fn load_nats(cache: &Cache, containerd: &Containerd) -> Result<Option<Stri
     build(cache, NATS, &context, "FROM scratch\nCOPY nats-server /nats-server\nENTRYPOINT [\"/nats-server\"]\n").await?;
     export(cache, NATS, &archive(cache, "nats")).await?;
     containerd.import(&archive(cache, "nats")).await?;
-    remember(cache, NATS, &key)?;
+    record_loaded(cache, NATS, &key)?;
     println!("      {NATS}");
     Ok(Some(NATS.to_owned()))
 }
@@ -127,7 +127,7 @@ async fn build_programs(options: &Options) -> Result<BTreeMap<String, PathBuf>> 
     if !status.success() {
         bail!("cargo build failed; its messages are above");
     }
-    println!("      done in {}", minutes(started.elapsed()));
+    println!("      done in {}", format_duration(started.elapsed()));
     Ok(programs)
 }
 
@@ -139,10 +139,10 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
 }
 
 /// A hash of each image's inputs.
-fn keys(options: &Options, programs: &BTreeMap<String, PathBuf>, base: &str) -> Result<BTreeMap<String, String>> {
+fn compute_keys(options: &Options, programs: &BTreeMap<String, PathBuf>, base: &str) -> Result<BTreeMap<String, String>> {
     let dockerfile = options.repository.join("Dockerfile");
     let dockerfile = fs::read(&dockerfile)
-        .with_context(|| format!("cannot read {}; give the checkout with --repository", dockerfile.display()))?;
+        .with_context(|| format!("cannot read {}; name the checkout with --repository", dockerfile.display()))?;
     let mut keys = BTreeMap::new();
     for target in &options.targets {
         let name = format!("orders-{target}");
@@ -164,14 +164,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn changed(
+async fn find_changed(
     cache: &Cache,
     containerd: &Containerd,
     options: &Options,
     keys: &BTreeMap<String, String>,
 ) -> Result<Vec<String>> {
     let present = containerd.images().await?;
-    let loaded = loaded(cache);
+    let loaded = read_loaded(cache);
     let is_current = |target: &String| {
         let reference = reference(target, &options.tag);
         present.contains(&reference) && loaded.get(&reference) == Some(&keys[target])
@@ -185,15 +185,15 @@ fn loaded_file(cache: &Cache) -> PathBuf {
     cache.path("containerd/loaded.json")
 }
 
-fn loaded(cache: &Cache) -> BTreeMap<String, String> {
+fn read_loaded(cache: &Cache) -> BTreeMap<String, String> {
     let text = fs::read(loaded_file(cache)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn remember(cache: &Cache, reference: &str, key: &str) -> Result<()> {
-    let mut all = loaded(cache);
+fn record_loaded(cache: &Cache, reference: &str, key: &str) -> Result<()> {
+    let mut all = read_loaded(cache);
     all.insert(reference.to_owned(), key.to_owned());
-    fs::write(loaded_file(cache), serde_json::to_vec(&all)?).context("cannot note which images are loaded")
+    fs::write(loaded_file(cache), serde_json::to_vec(&all)?).context("cannot record which images are loaded")
 }
 
 /// Builds the base image of the programs: their C library and the certificates
@@ -230,7 +230,7 @@ fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     line.map(str::to_owned)
-        .context("/etc/os-release names no VERSION_CODENAME; images are built on Debian and its like, elsewhere use CLUSTER=kind")
+        .context("/etc/os-release names no VERSION_CODENAME; images can be built only on Debian and distributions like it; otherwise use CLUSTER=kind")
 }
 
 /// Builds the image from which the Dockerfile copies the programs, in place of the
@@ -242,7 +242,7 @@ async fn build_binaries(cache: &Cache, programs: &BTreeMap<String, PathBuf>) -> 
     for (name, path) in programs.iter().filter(|(name, _)| name.starts_with("orders-")) {
         let copy = context.join("bin").join(name);
         // With debug information, an image would be several times larger.
-        run_within(SHORT, Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(path)).await?;
+        run_within(SHORT_TIMEOUT, Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(path)).await?;
     }
     build(cache, BINARIES, &context, "FROM scratch\nCOPY bin/ /usr/local/bin/\n").await
 }
@@ -260,10 +260,10 @@ async fn build_target(cache: &Cache, options: &Options, target: &str) -> Result<
 
 /// Restarts the workloads that use these images: a running pod does
 /// not notice that a tag refers to another image.
-pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references: &[String]) -> Result<()> {
+pub(crate) async fn restart_workloads(kubeconfig: &Path, kubectl: &Path, references: &[String]) -> Result<()> {
     let config = format!("--kubeconfig={}", kubeconfig.display());
     let list = run(kubectl, [&config, "get", "deployments,statefulsets", "--all-namespaces", "--output=json"]).await?;
-    for (namespace, kind, name) in users(&serde_json::from_str(&list)?, references) {
+    for (namespace, kind, name) in workloads_using(&serde_json::from_str(&list)?, references) {
         run(kubectl, [&config, "rollout", "restart", "--namespace", &namespace, &kind, &name]).await?;
         println!("      restarted {kind} {namespace}/{name}");
     }
@@ -271,7 +271,7 @@ pub(crate) async fn restart_users(kubeconfig: &Path, kubectl: &Path, references:
 }
 
 /// Namespace, kind and name of the workloads with a container that uses one of the images.
-fn users(list: &Value, references: &[String]) -> Vec<(String, String, String)> {
+fn workloads_using(list: &Value, references: &[String]) -> Vec<(String, String, String)> {
     let workloads = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let uses = |workload: &&Value| {
         let containers = workload["spec"]["template"]["spec"]["containers"].as_array();
@@ -291,7 +291,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn programs_are_found_in_cargos_messages() {
+    fn programs_are_found_in_messages_of_cargo() {
         let message = r#"{"reason":"compiler-artifact","target":{"name":"orders-billing"},"executable":"/t/orders-billing"}"#;
         assert_eq!(executable(message), Some(("orders-billing".into(), "/t/orders-billing".into())));
         assert_eq!(executable(r#"{"reason":"compiler-artifact","target":{"name":"lib"},"executable":null}"#), None);
@@ -301,7 +301,7 @@ mod tests {
     fn the_workloads_that_use_an_image_are_found() {
         let workload = |kind: &str, name: &str, image: &str| json!({"kind": kind, "metadata": {"namespace": "shop", "name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}});
         let list = json!({"items": [workload("Deployment", "a", "localhost/orders-billing:testbed"), workload("Deployment", "b", "other"), workload("StatefulSet", "c", NATS)]});
-        let found = users(&list, &[reference("billing", "testbed"), NATS.to_owned()]);
+        let found = workloads_using(&list, &[reference("billing", "testbed"), NATS.to_owned()]);
         let found: Vec<_> = found.iter().map(|(namespace, kind, name)| [namespace, kind, name].map(String::as_str)).collect();
         assert_eq!(found, [["shop", "deployment", "a"], ["shop", "statefulset", "c"]]);
     }

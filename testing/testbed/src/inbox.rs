@@ -1,13 +1,12 @@
 //! A real SMTP server for tests, which can read the messages that it receives.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Process, Signal, binary};
-use crate::wait::{PATIENCE, free_port};
+use crate::wait::{WAIT_TIMEOUT, free_port};
 
 /// A message as the server received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +42,6 @@ pub struct Inbox {
     http: reqwest::Client,
 }
 
-const LIMIT: Duration = PATIENCE;
-
 impl Inbox {
     /// Starts a server that writes its log below `directory`.
     ///
@@ -63,7 +60,7 @@ impl Inbox {
     }
 
     async fn start_with(directory: &Path, credentials: Option<&'static str>) -> Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(WAIT_TIMEOUT).build()?;
         let mut inbox = Self {
             process: None,
             smtp_port: free_port(),
@@ -72,7 +69,7 @@ impl Inbox {
             credentials,
             http,
         };
-        inbox.start_again().await?;
+        inbox.restart().await?;
         Ok(inbox)
     }
 
@@ -80,7 +77,7 @@ impl Inbox {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start_again(&mut self) -> Result<()> {
+    pub async fn restart(&mut self) -> Result<()> {
         self.stop()?;
         let builder = Process::builder("inbox", binary("orders-inbox")?, &self.log_directory)
             .args(["--ip", "127.0.0.1"])
@@ -92,7 +89,7 @@ impl Inbox {
             None => builder,
         }
         .spawn()?;
-        process.wait_http(&format!("http://127.0.0.1:{}/healthz", self.http_port), LIMIT).await?;
+        process.wait_http(&format!("http://127.0.0.1:{}/healthz", self.http_port), WAIT_TIMEOUT).await?;
         self.process = Some(process);
         Ok(())
     }
@@ -111,7 +108,7 @@ impl Inbox {
     /// Returns all messages, in the order of arrival.
     ///
     /// # Errors
-    /// If the server does not answer.
+    /// If the server does not respond.
     pub async fn messages(&self) -> Result<Vec<Message>> {
         let response = self.http.get(format!("{}/api/messages", self.http_url())).send().await?;
         Ok(response.error_for_status()?.json().await?)
@@ -120,7 +117,7 @@ impl Inbox {
     /// Returns the messages to one recipient.
     ///
     /// # Errors
-    /// If the server does not answer.
+    /// If the server does not respond.
     pub async fn messages_to(&self, address: &str) -> Result<Vec<Message>> {
         let mut messages = self.messages().await?;
         messages.retain(|message| message.to.iter().any(|to| to == address));
@@ -130,7 +127,7 @@ impl Inbox {
     /// Empties the inbox.
     ///
     /// # Errors
-    /// If the server does not answer.
+    /// If the server does not respond.
     pub async fn clear(&self) -> Result<()> {
         self.http.delete(format!("{}/api/messages", self.http_url())).send().await?.error_for_status()?;
         Ok(())
@@ -147,19 +144,19 @@ impl Inbox {
         }
     }
 
-    /// Freezes the server: it accepts connections, but does not respond.
+    /// Suspends the server: it accepts connections, but does not respond.
     ///
     /// # Errors
     /// If it is stopped.
-    pub fn freeze(&self) -> Result<()> {
+    pub fn suspend(&self) -> Result<()> {
         self.running()?.signal(Signal::STOP)
     }
 
-    /// Resumes a frozen server.
+    /// Resumes a suspended server.
     ///
     /// # Errors
     /// If it is stopped.
-    pub fn thaw(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.running()?.signal(Signal::CONT)
     }
 

@@ -2,22 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
 use crate::gobuild::{self, Set};
 use crate::process::{Process, Signal};
-use crate::wait::{PATIENCE, free_port};
+use crate::wait::{WAIT_TIMEOUT, free_port};
 
 /// The chart's own configuration file, so that tests and the cluster have the same permissions.
 const CONFIGURATION: &str = include_str!("../../../helm/orders/files/nats.conf");
 
 /// The users that the configuration names.
 const USERS: [&str; 4] = ["operator", "billing", "notify", "admin"];
-
-const LIMIT: Duration = PATIENCE;
 
 /// Options of a [`Nats`] server.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +81,7 @@ impl Nats {
         let _ = fs::remove_dir_all(&server.directory);
         fs::create_dir_all(&server.directory).with_context(|| format!("cannot create {}", server.directory.display()))?;
         fs::write(server.configuration(), CONFIGURATION)?;
-        server.start_again().await?;
+        server.restart().await?;
         Ok(server)
     }
 
@@ -104,7 +101,7 @@ impl Nats {
     /// If there is no such user.
     pub fn password(&self, user: &str) -> &str {
         let index = USERS.iter().position(|name| *name == user);
-        &self.passwords[index.unwrap_or_else(|| panic!("the broker has no user {user}, but {}", USERS.join(", ")))]
+        &self.passwords[index.unwrap_or_else(|| panic!("the broker has no user {user}; its users are {}", USERS.join(", ")))]
     }
 
     /// The URL and the passwords that the services need to connect.
@@ -137,7 +134,7 @@ impl Nats {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start_again(&mut self) -> Result<()> {
+    pub async fn restart(&mut self) -> Result<()> {
         self.stop()?;
         let mut builder = Process::builder("nats", &self.program, &self.log_directory)
             .arg("-c")
@@ -150,24 +147,24 @@ impl Nats {
             builder = builder.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password);
         }
         let process = builder.spawn()?;
-        process.wait_http(&format!("{}/healthz", self.monitor_url()), LIMIT).await?;
+        process.wait_http(&format!("{}/healthz", self.monitor_url()), WAIT_TIMEOUT).await?;
         self.process = Some(process);
         Ok(())
     }
 
-    /// Freezes the server: connections stay open, but it does not respond.
+    /// Suspends the server: connections stay open, but it does not respond.
     ///
     /// # Errors
     /// If it is stopped.
-    pub fn freeze(&self) -> Result<()> {
+    pub fn suspend(&self) -> Result<()> {
         self.process()?.signal(Signal::STOP)
     }
 
-    /// Resumes a frozen server.
+    /// Resumes a suspended server.
     ///
     /// # Errors
     /// If it is stopped.
-    pub fn thaw(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.process()?.signal(Signal::CONT)
     }
 
@@ -186,6 +183,6 @@ impl Drop for Nats {
 /// A random password that begins with a letter. The server parses the values of
 /// variables like its configuration file, and could parse other passwords as numbers.
 fn new_password() -> Result<String> {
-    let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot make a password")?;
+    let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot create a password")?;
     Ok(format!("p{}", random.trim().replace('-', "")))
 }

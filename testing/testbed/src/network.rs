@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::command::{SHORT, feed, on_path, run};
+use crate::command::{SHORT_TIMEOUT, on_path, run, run_with_input};
 
 /// The host's address for pods. Pods can reach servers that listen on it, and can resolve it as
 /// `host.testbed.internal`.
@@ -53,9 +53,9 @@ pub(crate) async fn up(state: &Path) -> Result<()> {
     if !saved.exists() {
         fs::write(saved, &forwarding)?;
     }
-    fs::write(FORWARDING, "1").context("cannot switch IP forwarding on")?;
-    feed(SHORT, Command::new("nft").args(["-f", "-"]), Some(RULES)).await?;
-    allow_past_docker("-I").await
+    fs::write(FORWARDING, "1").context("cannot enable IP forwarding")?;
+    run_with_input(SHORT_TIMEOUT, Command::new("nft").args(["-f", "-"]), Some(RULES)).await?;
+    update_docker_exception("-I").await
 }
 
 /// Removes everything that [`up`] and kube-proxy set up.
@@ -65,7 +65,7 @@ pub(crate) async fn down(state: &Path) -> Result<()> {
         let _ = run("nft", ["delete", "table", table[0], table[1]]).await;
     }
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        let _ = allow_past_docker("-D").await;
+        let _ = update_docker_exception("-D").await;
         run("ip", ["link", "delete", BRIDGE]).await?;
     }
     if let Ok(forwarding) = fs::read_to_string(state.join("ip_forward")) {
@@ -84,8 +84,8 @@ async fn filter_bridge() -> Result<()> {
         .with_context(|| format!("cannot write {BRIDGE_FILTER}; the kernel module br_netfilter is needed"))
 }
 
-/// Accepts forwarded packets of the bridge, since Docker sets the default policy of forwarding to "drop".
-async fn allow_past_docker(action: &str) -> Result<()> {
+/// Adds (`-I`) or removes (`-D`) a rule that accepts forwarded packets of the bridge, since Docker sets the default policy of forwarding to "drop".
+async fn update_docker_exception(action: &str) -> Result<()> {
     if !on_path("iptables") {
         return Ok(());
     }
@@ -106,7 +106,7 @@ fn check_ranges(routes: &str) -> Result<()> {
         let taken = [POD_RANGE, SERVICE_RANGE].into_iter().find(|range| overlap(range, destination));
         if let (Some(range), true) = (taken, device != BRIDGE) {
             bail!(
-                "{range}, which the test cluster needs, is used here: {destination} is routed to {device}. Take that network down, or use CLUSTER=kind"
+                "the test cluster needs the range {range}, but this machine routes {destination} to {device}; remove that network, or use CLUSTER=kind"
             );
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_overlap_when_one_holds_the_other() {
+    fn ranges_overlap_if_one_contains_the_other() {
         assert!(overlap("10.244.0.0/16", "10.244.3.0/24"));
         assert!(overlap("10.244.0.0/16", "10.0.0.0/8"));
         assert!(overlap("10.96.0.0/16", "10.96.0.10"));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_in_use_is_refused_and_our_own_is_not() {
+    fn a_range_in_use_is_refused_unless_the_bridge_uses_it() {
         assert!(check_ranges(r#"[{"dst":"default","dev":"eth0"},{"dst":"10.244.0.0/16","dev":"orders0"}]"#).is_ok());
         let error = check_ranges(r#"[{"dst":"10.96.0.0/12","dev":"tun0"}]"#).unwrap_err().to_string();
         assert!(error.contains("tun0"), "{error}");

@@ -12,13 +12,13 @@ use kube::{Client, ResourceExt};
 use tokio::process::Command;
 
 use crate::cache::Cache;
-use crate::command::{SHORT, feed, run};
+use crate::command::{SHORT_TIMEOUT, run, run_with_input};
 use crate::containerd::{Containerd, STATE};
 use crate::control_plane::{self, ControlPlane, Settings};
 use crate::gobuild::{self, Programs, Set};
 use crate::network::{BRIDGE_ADDRESS, SERVICE_RANGE};
 use crate::node_config::{self as config, VOLUMES};
-use crate::wait::{PATIENCE, free_port, port_is_free, wait_for};
+use crate::wait::{WAIT_TIMEOUT, free_port, port_is_free, wait_for};
 use crate::{buildah, cgroups, hosts, network, packages, recorded};
 
 /// The name of the node, and of the cluster and the context in its kubeconfig.
@@ -28,7 +28,7 @@ const NAME: &str = "orders-testbed";
 const KUBELET_STARTS: u32 = 20;
 
 /// The time limit for the kubelet to become ready.
-const KUBELET_LIMIT: Duration = PATIENCE;
+const KUBELET_LIMIT: Duration = WAIT_TIMEOUT;
 
 /// The directory of the node's state.
 pub(crate) fn directory(cache: &Cache) -> PathBuf {
@@ -50,16 +50,16 @@ pub(crate) async fn up(cache: &Cache) -> Result<()> {
         return Ok(());
     }
     if directory.exists() {
-        println!("removing what is left of an earlier node");
+        println!("removing the remains of an earlier node");
         down(cache).await?;
     }
     if let Some(other) = other_owner(cache) {
-        bail!("a node of another cache runs; end it with `ORDERS_CACHE={other} testbed down node`");
+        bail!("a node of another cache runs; stop it with `ORDERS_CACHE={other} testbed down node`");
     }
     cgroups::check_unused()?;
     let started = Instant::now();
     if let Err(error) = start(cache, &programs).await {
-        end_processes(cache).await.context("and could not be taken down again; run `testbed down node`")?;
+        stop_processes(cache).await.context("the node could not be stopped; run `testbed down node`")?;
         return Err(error);
     }
     control_plane::mark_ready(&directory)?;
@@ -81,7 +81,7 @@ async fn start(cache: &Cache, programs: &Programs) -> Result<()> {
     apply_manifests(&directory, programs).await?;
     wait_ready(&control_plane::client(&plane.kubeconfig()).await?)
         .await
-        .with_context(|| format!("the node did not get ready; see the logs in {}", directory.join("log").display()))
+        .with_context(|| format!("the node did not become ready; see the logs in {}", directory.join("log").display()))
 }
 
 /// The file that names the cache to which the node belongs: a machine can run only one node.
@@ -191,12 +191,12 @@ async fn kubectl_apply(directory: &Path, programs: &Programs, manifests: &str) -
     let mut command = Command::new(programs.path("kubectl"));
     command.arg("--kubeconfig").arg(control_plane::kubeconfig(directory));
     command.args(["apply", "--server-side", "--filename", "-"]);
-    feed(SHORT, &mut command, Some(manifests)).await.map(drop)
+    run_with_input(SHORT_TIMEOUT, &mut command, Some(manifests)).await.map(drop)
 }
 
 async fn wait_ready(client: &Client) -> Result<()> {
     let nodes = Api::<Node>::all(client.clone());
-    wait_for("the node to be ready", PATIENCE, || async { is_ready(&nodes).await.then_some(()) }).await
+    wait_for("the node to be ready", WAIT_TIMEOUT, || async { is_ready(&nodes).await.then_some(()) }).await
 }
 
 async fn is_ready(nodes: &Api<Node>) -> bool {
@@ -230,8 +230,10 @@ async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
         if phase == Some("Released") {
             let name = volume.name_any();
             volumes.delete(&name, &DeleteParams::default()).await?;
-            wait_for("a volume to go", SHORT, || async { matches!(volumes.get_opt(&name).await, Ok(None)).then_some(()) })
-                .await?;
+            wait_for("the deletion of a volume", SHORT_TIMEOUT, || async {
+                matches!(volumes.get_opt(&name).await, Ok(None)).then_some(())
+            })
+            .await?;
             let data = directory.join("volumes").join(&name);
             fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
             released += 1;
@@ -245,7 +247,7 @@ async fn recycle_volumes(directory: &Path, programs: &Programs) -> Result<()> {
 
 /// Stops the node, in any state. Deletes its content except the images.
 pub(crate) async fn down(cache: &Cache) -> Result<()> {
-    end_processes(cache).await?;
+    stop_processes(cache).await?;
     let own = directory(cache);
     let state = Path::new(STATE).to_owned();
     let paths = if other_owner(cache).is_some() { vec![own] } else { vec![own, state] };
@@ -258,7 +260,7 @@ pub(crate) async fn down(cache: &Cache) -> Result<()> {
 }
 
 /// Stops all processes and keeps the logs.
-async fn end_processes(cache: &Cache) -> Result<()> {
+async fn stop_processes(cache: &Cache) -> Result<()> {
     let directory = directory(cache);
     if other_owner(cache).is_some() {
         return Ok(());
@@ -270,12 +272,12 @@ async fn end_processes(cache: &Cache) -> Result<()> {
         one.stop(Duration::ZERO).await?;
     }
     let containerd = Containerd::new(cache, &programs);
-    containerd.revive().await.context("containerd is needed once more to end the containers it started")?;
+    containerd.restart_if_needed().await.context("cannot restart containerd to stop its containers")?;
     if containerd.ctr(&["version"]).await.is_ok() {
         containerd.remove_containers().await?;
     }
     recorded::stop_all(&directory).await?;
-    containerd.end_shims().await?;
+    containerd.stop_shims().await?;
     unmount_below(&[&directory, Path::new(STATE)]).await?;
     network::down(Path::new(STATE)).await?;
     cgroups::remove();
@@ -304,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_below_are_found_innermost_first_and_others_are_not() {
+    fn only_mounts_below_are_found_innermost_first() {
         let mounts =
             "tmpfs /run/a tmpfs rw 0 0\noverlay /run/a/b overlay rw 0 0\nproc /proc proc rw 0 0\ntmpfs /run/ab tmpfs rw 0 0\n";
         assert_eq!(mount_targets(mounts, &[Path::new("/run/a")]), ["/run/a/b", "/run/a"]);

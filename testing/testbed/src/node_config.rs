@@ -35,7 +35,7 @@ podLogsDir: {directory}/pods
 volumePluginDir: {directory}/volume-plugins
 # kube-proxy has its own rules, in nftables.
 makeIPTablesUtilChains: false
-# A full disk is no reason to end a test's pods or to drop images that no registry has.
+# A full disk must not evict a test's pods or delete images that no registry has.
 evictionHard: {{memory.available: 64Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
@@ -55,11 +55,11 @@ hostnameOverride: {node}
 clientConnection: {{kubeconfig: {directory}/proxy.kubeconfig}}
 clusterCIDR: {POD_RANGE}
 detectLocalMode: ClusterCIDR
-# Nobody outside this machine can use them.
+# Node ports are reachable only on this machine.
 nodePortAddresses: [{BRIDGE_ADDRESS}/32]
 healthzBindAddress: 127.0.0.1:{health_port}
 metricsBindAddress: 127.0.0.1:{metrics_port}
-# Leave the machine's limits alone.
+# Do not change the machine's limits.
 conntrack: {{maxPerCore: 0, min: 0}}
 ",
         directory = directory.display(),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_volume_is_made() {
+    fn every_volume_is_created() {
         let text = manifests(Path::new("/volumes"), "node");
         assert_eq!(text.matches("kind: PersistentVolume\n").count(), VOLUMES);
         assert!(text.contains("path: /volumes/local-16}"), "{text}");

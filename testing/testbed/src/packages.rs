@@ -15,25 +15,25 @@ pub struct Package {
     /// The package's name.
     pub name: &'static str,
     /// Files of the package. If any of them exists, the package is installed.
-    pub proofs: &'static [&'static str],
+    pub marker_files: &'static [&'static str],
 }
 
 /// PostgreSQL's server.
-pub const POSTGRES: Package = Package { name: "postgresql", proofs: &["/usr/lib/postgresql"] };
+pub const POSTGRES: Package = Package { name: "postgresql", marker_files: &["/usr/lib/postgresql"] };
 
 /// The packages that a node needs, besides the programs that are built from Go modules.
 pub const NODE: &[Package] = &[
-    Package { name: "runc", proofs: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },
-    Package { name: "containernetworking-plugins", proofs: &["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"] },
-    Package { name: "nftables", proofs: &["/usr/sbin/nft", "/sbin/nft"] },
-    Package { name: "iproute2", proofs: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"] },
-    Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
+    Package { name: "runc", marker_files: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },
+    Package { name: "containernetworking-plugins", marker_files: &["/usr/lib/cni/bridge", "/opt/cni/bin/bridge"] },
+    Package { name: "nftables", marker_files: &["/usr/sbin/nft", "/sbin/nft"] },
+    Package { name: "iproute2", marker_files: &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"] },
+    Package { name: "buildah", marker_files: &["/usr/bin/buildah"] },
 ];
 
 /// The packages that are needed to build images.
 pub const IMAGES: &[Package] = &[
-    Package { name: "buildah", proofs: &["/usr/bin/buildah"] },
-    Package { name: "mmdebstrap", proofs: &["/usr/bin/mmdebstrap"] },
+    Package { name: "buildah", marker_files: &["/usr/bin/buildah"] },
+    Package { name: "mmdebstrap", marker_files: &["/usr/bin/mmdebstrap"] },
 ];
 
 /// Installs missing packages.
@@ -61,7 +61,7 @@ pub async fn ensure(packages: &[Package]) -> Result<()> {
 
 impl Package {
     fn is_installed(&self) -> bool {
-        self.proofs.iter().any(|proof| Path::new(proof).exists())
+        self.marker_files.iter().any(|file| Path::new(file).exists())
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +11,7 @@ use crate::cache::Cache;
 use crate::network::POD_RANGE;
 use crate::packages;
 use crate::process::{Process, Signal};
-use crate::wait::{PATIENCE, free_port};
+use crate::wait::{WAIT_TIMEOUT, free_port};
 
 /// Options of a [`Postgres`] server.
 #[derive(Clone, Debug)]
@@ -44,8 +43,6 @@ pub struct Postgres {
 }
 
 const DATABASE: &str = "orders";
-const LIMIT: Duration = PATIENCE;
-
 impl Postgres {
     /// Starts a server on loopback that writes its log below `directory`.
     ///
@@ -73,7 +70,7 @@ impl Postgres {
         };
         let mut server = Self { process: None, programs, data, log_directory: directory.to_owned(), options, port, user };
         server.initialize().await?;
-        server.start_again().await?;
+        server.restart().await?;
         server.create_database()?;
         Ok(server)
     }
@@ -127,7 +124,7 @@ impl Postgres {
         Ok(program)
     }
 
-    /// The server's process, for example to freeze it.
+    /// The server's process, for example to suspend it.
     ///
     /// # Errors
     /// If it is stopped.
@@ -138,11 +135,11 @@ impl Postgres {
     /// Stops the server immediately, which breaks all connections. Its data is kept.
     ///
     /// # Errors
-    /// If it does not end.
+    /// If it does not exit.
     pub async fn stop(&mut self) -> Result<()> {
         if let Some(process) = self.process.take() {
             process.signal(Signal::QUIT)?;
-            process.wait(LIMIT).await?;
+            process.wait(WAIT_TIMEOUT).await?;
         }
         Ok(())
     }
@@ -151,12 +148,12 @@ impl Postgres {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start_again(&mut self) -> Result<()> {
+    pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
         let fsync = if self.options.fsync { "on" } else { "off" };
         let mut builder = Process::builder("postgres", self.programs.join("postgres"), &self.log_directory)
             // SIGQUIT also kills the child processes, and releases the shared memory.
-            .last_signal(Signal::QUIT)
+            .stop_signal(Signal::QUIT)
             .directory(&self.data)
             .arg("-D")
             .arg(&self.data)
@@ -175,7 +172,7 @@ impl Postgres {
         }
         let process = builder.spawn()?;
         process
-            .wait_until("PostgreSQL to accept connections", LIMIT, || async { self.psql("postgres", "SELECT 1").ok() })
+            .wait_until("PostgreSQL to accept connections", WAIT_TIMEOUT, || async { self.psql("postgres", "SELECT 1").ok() })
             .await?;
         self.process = Some(process);
         Ok(())
@@ -199,7 +196,7 @@ impl Postgres {
             }
         }
         self.copy(&template, &self.data)?;
-        self.give_to_user()?;
+        self.change_owner()?;
         if !self.options.address.is_loopback() {
             let rule = format!("host all all {POD_RANGE} trust\n");
             let file = self.data.join("pg_hba.conf");
@@ -225,11 +222,11 @@ impl Postgres {
     }
 
     /// Changes the owner of the data directory to the user that runs the server.
-    fn give_to_user(&self) -> Result<()> {
+    fn change_owner(&self) -> Result<()> {
         let Some(user) = self.user else { return Ok(()) };
         let owned = Command::new("chown").arg("-R").arg(user).arg(&self.data).status()?;
         if !owned.success() {
-            bail!("cannot give {} to user {user}", self.data.display());
+            bail!("cannot change the owner of {} to {user}", self.data.display());
         }
         Ok(())
     }
@@ -241,12 +238,12 @@ impl Postgres {
             .arg("-D")
             .arg(&self.data)
             .args(["--username=orders", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        self.give_to_user()?;
+        self.change_owner()?;
         if let Some(user) = self.user {
             builder = builder.user(user);
         }
         let initdb = builder.spawn()?;
-        if !initdb.wait(LIMIT).await?.success() {
+        if !initdb.wait(WAIT_TIMEOUT).await?.success() {
             bail!("initdb failed:\n{}", initdb.output());
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Processes that tests start, monitor, freeze and kill.
+//! Processes that tests start, monitor, suspend and kill.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use rustix::process::Signal;
 
 use crate::identity::Identity;
-use crate::wait::PATIENCE;
+use crate::wait::WAIT_TIMEOUT;
 
 /// A builder for a process. [`Process::builder`] creates it.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Builder {
     directory: Option<PathBuf>,
     log: PathBuf,
     user: Option<String>,
-    last_signal: Signal,
+    stop_signal: Signal,
     record: Option<PathBuf>,
 }
 
@@ -42,8 +42,8 @@ pub struct Process {
     identity: Identity,
     log: PathBuf,
     child: Mutex<Child>,
-    last_signal: Signal,
-    outlives_us: bool,
+    stop_signal: Signal,
+    is_detached: bool,
 }
 
 impl Process {
@@ -59,7 +59,7 @@ impl Process {
             envs: Vec::new(),
             directory: None,
             user: None,
-            last_signal: Signal::KILL,
+            stop_signal: Signal::KILL,
             record: None,
         }
     }
@@ -85,19 +85,19 @@ impl Process {
         child.try_wait().ok().flatten()
     }
 
-    /// Sends a signal, for example [`Signal::STOP`] to freeze the process
+    /// Sends a signal, for example [`Signal::STOP`] to suspend the process
     /// and [`Signal::CONT`] to resume it. After a `STOP` it waits until all threads are stopped:
     /// they stop one after the other, and until the last one has, the process may serve a request.
     ///
     /// # Errors
-    /// If the signal may not be sent, or if the process does not stop within [`PATIENCE`].
+    /// If the signal may not be sent, or if the process does not stop within [`WAIT_TIMEOUT`].
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.exit_status().is_none() {
             self.identity.signal(signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))?;
         }
         let start = Instant::now();
         while signal == Signal::STOP && self.exit_status().is_none() && !self.identity.is_stopped() {
-            ensure!(start.elapsed() < PATIENCE, "{} does not stop", self.name);
+            ensure!(start.elapsed() < WAIT_TIMEOUT, "{} does not stop", self.name);
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -110,7 +110,7 @@ impl Process {
     pub fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
         let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        child.wait().with_context(|| format!("cannot wait for the end of {}", self.name))?;
+        child.wait().with_context(|| format!("cannot wait until {} exits", self.name))?;
         Ok(())
     }
 
@@ -128,19 +128,19 @@ impl Process {
     /// # Errors
     /// If it has not exited within `limit`.
     pub async fn wait(&self, limit: Duration) -> Result<ExitStatus> {
-        crate::wait_for(&format!("{} to end", self.name), limit, || async { self.exit_status() })
+        crate::wait_for(&format!("{} to exit", self.name), limit, || async { self.exit_status() })
             .await
-            .map_err(|error| self.explain(error))
+            .map_err(|error| self.with_log(error))
     }
 
     /// Waits until a GET of the URL (plain HTTP) returns 200.
     ///
     /// # Errors
-    /// If it does not within `limit` or the process ends first; the error
+    /// If it does not within `limit` or the process exits first; the error
     /// ends with the last lines of the log.
     pub async fn wait_http(&self, url: &str, limit: Duration) -> Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        self.wait_until(&format!("{url} to answer 200"), limit, || async {
+        self.wait_until(&format!("the status 200 from {url}"), limit, || async {
             let response = client.get(url).send().await.ok()?;
             (response.status() == 200).then_some(())
         })
@@ -150,7 +150,7 @@ impl Process {
     /// Waits until `attempt` returns a value.
     ///
     /// # Errors
-    /// If it does not within `limit` or the process ends first; the error
+    /// If it does not within `limit` or the process exits first; the error
     /// ends with the last lines of the log.
     pub async fn wait_until<T, F, Fut>(&self, what: &str, limit: Duration, mut attempt: F) -> Result<T>
     where
@@ -158,10 +158,10 @@ impl Process {
         Fut: Future<Output = Option<T>>,
     {
         let outcome = crate::wait_for(what, limit, || {
-            let ended = self.exit_status();
+            let exited = self.exit_status();
             let attempt = attempt();
             async move {
-                match ended {
+                match exited {
                     Some(status) => Some(Err(status)),
                     None => attempt.await.map(Ok),
                 }
@@ -170,25 +170,25 @@ impl Process {
         .await;
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(status)) => Err(self.explain(anyhow::anyhow!("{} ended ({status})", self.name))),
-            Err(error) => Err(self.explain(error)),
+            Ok(Err(status)) => Err(self.with_log(anyhow::anyhow!("{} exited ({status})", self.name))),
+            Err(error) => Err(self.with_log(error)),
         }
     }
 
-    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+    fn with_log(&self, error: anyhow::Error) -> anyhow::Error {
         anyhow::anyhow!("{error:#}; the end of {}:\n{}", self.log.display(), tail(&self.log, 25))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.outlives_us {
+        if self.is_detached {
             return;
         }
         let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if matches!(child.try_wait(), Ok(None)) {
             // A stopped process handles no signal except KILL until it continues.
-            let _ = self.identity.signal_group(self.last_signal);
+            let _ = self.identity.signal_group(self.stop_signal);
             let _ = self.identity.signal_group(Signal::CONT);
             for _ in 0..100 {
                 if !matches!(child.try_wait(), Ok(None)) {
@@ -250,8 +250,8 @@ impl Builder {
     /// Sets the signal that is sent to the process when its [`Process`] is dropped or the
     /// test dies; SIGKILL by default.
     #[must_use]
-    pub fn last_signal(mut self, signal: Signal) -> Self {
-        self.last_signal = signal;
+    pub fn stop_signal(mut self, signal: Signal) -> Self {
+        self.stop_signal = signal;
         self
     }
 
@@ -272,7 +272,7 @@ impl Builder {
             bail!("{} does not exist", self.program.display());
         }
         let log = open_log(&self.log)?;
-        let outlives_us = self.record.is_some();
+        let is_detached = self.record.is_some();
         let mut command = self.command();
         command.args(&self.args).envs(self.envs).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         if let Some(directory) = &self.directory {
@@ -280,7 +280,7 @@ impl Builder {
         }
         let child = spawn(command).with_context(|| format!("cannot start {} ({})", self.name, self.program.display()))?;
         let identity = Identity::of(child.id() as i32)
-            .with_context(|| format!("{} ended at once; see {}", self.name, self.log.display()))?;
+            .with_context(|| format!("{} exited immediately; see {}", self.name, self.log.display()))?;
         if let Some(record) = &self.record {
             identity.store(record)?;
         }
@@ -289,8 +289,8 @@ impl Builder {
             identity,
             log: self.log,
             child: Mutex::new(child),
-            last_signal: self.last_signal,
-            outlives_us,
+            stop_signal: self.stop_signal,
+            is_detached,
         })
     }
 
@@ -300,7 +300,7 @@ impl Builder {
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         if self.record.is_none() {
-            command.arg("--pdeathsig").arg(match self.last_signal {
+            command.arg("--pdeathsig").arg(match self.stop_signal {
                 Signal::QUIT => "QUIT",
                 Signal::TERM => "TERM",
                 Signal::INT => "INT",
@@ -334,15 +334,15 @@ fn spawn(command: Command) -> io::Result<Child> {
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
-            for (mut command, reply) in receiver {
-                let _ = reply.send(command.spawn());
+            for (mut command, reply_sender) in receiver {
+                let _ = reply_sender.send(command.spawn());
             }
         });
         Mutex::new(sender)
     });
-    let (reply, answer) = mpsc::channel();
-    spawner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send((command, reply)).map_err(io::Error::other)?;
-    answer.recv().map_err(io::Error::other)?
+    let (reply_sender, reply) = mpsc::channel();
+    spawner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send((command, reply_sender)).map_err(io::Error::other)?;
+    reply.recv().map_err(io::Error::other)?
 }
 
 /// The last lines of a file, or the error if it cannot be read.
@@ -380,7 +380,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_process_that_ends_early_shows_the_end_of_its_log() {
+    async fn a_process_that_exits_early_shows_the_end_of_its_log() {
         let directory = tempfile::tempdir().unwrap();
         let process =
             Process::builder("broken", "/bin/sh", directory.path()).args(["-c", "echo no such thing; exit 3"]).spawn().unwrap();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_process_is_gone_even_when_stopped() {
+    fn a_dropped_process_is_killed_even_if_it_is_stopped() {
         let directory = tempfile::tempdir().unwrap();
         let process = Process::builder("sleeper", "/bin/sleep", directory.path()).arg("60").spawn().unwrap();
         process.signal(Signal::STOP).unwrap();

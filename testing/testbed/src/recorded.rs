@@ -11,21 +11,21 @@ use crate::process::Signal;
 
 /// A process that was recorded in a directory.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorded {
+pub(crate) struct RecordedProcess {
     pub name: String,
     pub identity: Identity,
     file: PathBuf,
 }
 
 /// The recorded processes of a directory, latest start first.
-pub(crate) fn list(directory: &Path) -> Result<Vec<Recorded>> {
+pub(crate) fn list(directory: &Path) -> Result<Vec<RecordedProcess>> {
     let mut all = Vec::new();
     let Ok(entries) = fs::read_dir(directory) else { return Ok(all) };
     for file in entries.flatten().map(|entry| entry.path()) {
         if file.extension().is_some_and(|extension| extension == "pid") {
             let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if let Some(identity) = Identity::load(&file)? {
-                all.push(Recorded { name, identity, file });
+                all.push(RecordedProcess { name, identity, file });
             }
         }
     }
@@ -38,24 +38,24 @@ pub(crate) fn all_alive(directory: &Path) -> bool {
     list(directory).is_ok_and(|all| !all.is_empty() && all.iter().all(|one| one.identity.is_alive()))
 }
 
-impl Recorded {
+impl RecordedProcess {
     /// Terminates the process, waits until it has exited, and deletes its record. If it has not
-    /// exited after `patience`, it is killed.
-    pub async fn stop(&self, patience: Duration) -> Result<()> {
-        if !patience.is_zero() {
+    /// exited after `timeout`, it is killed.
+    pub async fn stop(&self, timeout: Duration) -> Result<()> {
+        if !timeout.is_zero() {
             self.identity.signal(Signal::TERM)?;
             self.identity.signal(Signal::CONT)?;
-            self.await_end(patience).await;
+            self.wait_for_exit(timeout).await;
         }
         self.identity.signal(Signal::KILL)?;
-        if !self.await_end(Duration::from_secs(10)).await {
-            bail!("{} (pid {}) does not end", self.name, self.identity.pid);
+        if !self.wait_for_exit(Duration::from_secs(10)).await {
+            bail!("{} (pid {}) does not exit", self.name, self.identity.pid);
         }
         let _ = fs::remove_file(&self.file);
         Ok(())
     }
 
-    async fn await_end(&self, limit: Duration) -> bool {
+    async fn wait_for_exit(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.identity.is_alive() {
             if Instant::now() > deadline {

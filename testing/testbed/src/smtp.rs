@@ -83,14 +83,14 @@ async fn accept(listener: TcpListener, store: Shared, credentials: Option<Creden
         let (stream, peer) = listener.accept().await?;
         let session = sessions.build(peer.ip(), Envelope::new(store.clone(), credentials.clone()));
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, session).await {
+            if let Err(error) = serve_connection(stream, session).await {
                 eprintln!("{peer}: {error}");
             }
         });
     }
 }
 
-async fn converse(stream: TcpStream, mut session: Session<Envelope>) -> std::io::Result<()> {
+async fn serve_connection(stream: TcpStream, mut session: Session<Envelope>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     stream.write_all(&session.greeting().buffer()?).await?;
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_read_with_its_encodings() {
+    fn a_message_is_decoded() {
         let data = b"From: orders@arch.homework\r\nTo: a@example.com\r\nMessage-ID: <1@arch.homework>\r\nSubject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe, 5.00\r\n";
         let message = parse(data, vec!["a@example.com".to_owned()]);
         assert_eq!(message.from, "orders@arch.homework");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_message_makes_room() {
+    fn the_oldest_message_is_dropped() {
         let mut store = Store { messages: VecDeque::new(), last_id: 0, limit: 2 };
         for _ in 0..3 {
             store.add(Message::default());

@@ -9,7 +9,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long the test harnesses wait for an expected result. No result takes this long: the limit only ensures that every
 /// wait ends, on a machine of any speed. Tests of timing requirements use their own limits, not this one.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// The beginning of the error of [`wait_for`] and [`wait_until`] after the limit has passed.
+pub const TIMED_OUT: &str = "timed out after";
 
 /// Calls `attempt` until it returns a value, and fails when `limit` has passed.
 /// The limit also applies to a call that hangs.
@@ -36,7 +39,7 @@ where
         match timeout_at(deadline, attempt()).await {
             Ok(Some(value)) => return Ok(value),
             Ok(None) if Instant::now() < deadline => sleep(POLL_INTERVAL).await,
-            _ => bail!("waited {limit:?} for {what}, in vain"),
+            _ => bail!("{TIMED_OUT} {limit:?} waiting for {what}"),
         }
     }
 }
@@ -52,7 +55,7 @@ where
     Fut: Future<Output = Result<T, String>>,
 {
     let deadline = Instant::now() + limit;
-    let mut state = "no attempt ended".to_owned();
+    let mut state = "no attempt finished".to_owned();
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Ok(value)) => return Ok(value),
@@ -60,7 +63,7 @@ where
             Err(_) => {}
         }
         if Instant::now() >= deadline {
-            bail!("waited {limit:?} for {what}, in vain; at last: {state}");
+            bail!("{TIMED_OUT} {limit:?} waiting for {what}; last state: {state}");
         }
         sleep(POLL_INTERVAL).await;
     }
@@ -101,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waiting_ends_with_the_value() {
+    async fn wait_for_returns_the_value() {
         let mut calls = 0;
         let value = wait_for("three calls", Duration::from_secs(5), || {
             calls += 1;
@@ -114,13 +117,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_for_a_hanging_call_ends_and_names_what_was_awaited() {
+    async fn a_timeout_during_a_hanging_call_names_what_was_expected() {
         let error = wait_for("nothing", Duration::from_millis(20), std::future::pending::<Option<()>>).await.unwrap_err();
         assert!(error.to_string().contains("for nothing"), "{error}");
     }
 
     #[tokio::test]
-    async fn waiting_in_vain_tells_how_things_stood_at_last() {
+    async fn a_timeout_contains_the_last_state() {
         let mut calls = 0;
         let error = wait_until::<(), _, _>("the end", Duration::from_millis(20), || {
             calls += 1;
@@ -129,7 +132,7 @@ mod tests {
         })
         .await
         .unwrap_err();
-        assert!(error.to_string().contains("for the end, in vain; at last: call "), "{error}");
+        assert!(error.to_string().contains("waiting for the end; last state: call "), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::Method;
 
 use super::billing;
-use crate::ports::NoAnswer;
+use crate::ports::UnknownResult;
 
 /// The client of billing's accounts.
 #[derive(Clone, Debug)]
@@ -19,23 +19,26 @@ impl Accounts {
     /// # Errors
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        billing::peer(url, token).map(Accounts)
+        billing::create_peer(url, token).map(Accounts)
     }
 
     /// Opens an account with this login for the customer with this UID, unless the account exists.
     ///
     /// # Errors
-    /// [`NoAnswer`], after which it is unknown whether the account exists.
-    pub async fn open(&self, login: &Login, uid: &str) -> Result<OpenAccount, NoAnswer> {
+    /// [`UnknownResult`], after which it is unknown whether the account exists.
+    pub async fn open(&self, login: &Login, uid: &str) -> Result<OpenAccount, UnknownResult> {
         // A login needs no escaping in a path.
         let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
-        read(&billing::ask(&self.0, request).await?, login)
+        parse(&billing::send(&self.0, request).await?, login)
     }
 }
 
-fn read(body: &[u8], login: &Login) -> Result<OpenAccount, NoAnswer> {
-    let account: OpenAccount = billing::read(body)?;
-    if account.login == *login { Ok(account) } else { Err(NoAnswer("billing's answer is about another account".to_owned())) }
+fn parse(body: &[u8], login: &Login) -> Result<OpenAccount, UnknownResult> {
+    let account: OpenAccount = billing::parse(body)?;
+    if account.login != *login {
+        return Err(UnknownResult("billing's response is about another account".to_owned()));
+    }
+    Ok(account)
 }
 
 #[cfg(test)]
@@ -45,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_only_if_it_is_about_this_account() {
+    fn a_response_counts_only_if_it_is_about_this_account() {
         let anna = Login::try_from("anna".to_owned()).unwrap();
         let body = r#"{"login":"anna","balance":9.5,"opened":true}"#;
-        assert_eq!(read(body.as_bytes(), &anna).map(|account| account.balance), Ok(Money::from_minor(950)));
+        assert_eq!(parse(body.as_bytes(), &anna).map(|account| account.balance), Ok(Money::from_minor(950)));
         for wrong in [body.replace("anna", "bert"), body.replace("9.5", "9.555"), String::new()] {
-            assert!(read(wrong.as_bytes(), &anna).is_err(), "{wrong}");
+            assert!(parse(wrong.as_bytes(), &anna).is_err(), "{wrong}");
         }
     }
 }

@@ -11,11 +11,11 @@ use super::billing::excerpt;
 /// How long one batch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read, in bytes. Every correct answer is smaller.
-const MAX_ANSWER: usize = 64 * 1024;
+/// The largest response that is read, in bytes. Every correct response is smaller.
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// The maximum number of orders in a batch. An order with the longest history has about 10 KiB.
-pub const BATCH: usize = 200;
+pub const MAX_BATCH: usize = 200;
 
 /// The client of the archive's HTTP API.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Archive {
     /// # Errors
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER).map(Archive)
+        Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE).map(Archive)
     }
 
     /// Stores orders in the archive, all or none. The archive keeps the latest version of each order.
@@ -48,11 +48,11 @@ impl Archive {
     pub async fn put(&self, orders: &[&Order]) -> Result<(), NotArchived> {
         let sending = self.0.send(self.0.request(Method::POST, "/archive/orders").json(orders));
         let (status, body) = sending.await.map_err(|error| NotArchived::Unavailable(format!("archive: {error}")))?;
-        let answer = || format!("archive answered {status}: {}", excerpt(&body));
+        let error = || format!("archive responded {status}: {}", excerpt(&body));
         match status {
             StatusCode::OK => Ok(()),
-            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => Err(NotArchived::Refused(answer())),
-            _ => Err(NotArchived::Unavailable(answer())),
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => Err(NotArchived::Refused(error())),
+            _ => Err(NotArchived::Unavailable(error())),
         }
     }
 }

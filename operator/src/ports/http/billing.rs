@@ -12,13 +12,13 @@ use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::ports::{Billing, NoAnswer, Payment, Purchase, is_of};
+use crate::ports::{Billing, Payment, Purchase, UnknownResult, check_matches};
 
 /// How long one call may take. After that the charge is unknown, and the request is repeated.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest answer that is read, in bytes. Every correct answer is smaller.
-const MAX_ANSWER: usize = 4096;
+/// The largest response that is read, in bytes. Every correct response is smaller.
+const MAX_RESPONSE: usize = 4096;
 
 /// The client of billing's HTTP API.
 #[derive(Clone, Debug)]
@@ -30,65 +30,66 @@ impl HttpBilling {
     /// # Errors
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        peer(url, token).map(HttpBilling)
+        create_peer(url, token).map(HttpBilling)
     }
 
-    async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, NoAnswer> {
-        ask(&self.0, self.0.request(Method::POST, path).header(IDEMPOTENCY_KEY, key).json(body)).await
+    async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, UnknownResult> {
+        send(&self.0, self.0.request(Method::POST, path).header(IDEMPOTENCY_KEY, key).json(body)).await
     }
 }
 
 /// Creates the HTTP client of the service at this URL, which authenticates with this token.
-pub(super) fn peer(url: &str, token: TokenFile) -> Result<Peer, reqwest::Error> {
-    Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER)
+pub(super) fn create_peer(url: &str, token: TokenFile) -> Result<Peer, reqwest::Error> {
+    Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE)
 }
 
-/// Sends the request, and returns the body of a definite answer.
-pub(super) async fn ask(billing: &Peer, request: RequestBuilder) -> Result<Vec<u8>, NoAnswer> {
-    let (status, body) = billing.send(request).await.map_err(|error| NoAnswer(format!("billing: {error}")))?;
+/// Sends the request, and returns the body of a definite response.
+pub(super) async fn send(billing: &Peer, request: RequestBuilder) -> Result<Vec<u8>, UnknownResult> {
+    let (status, body) = billing.send(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
     if status != StatusCode::OK {
-        return Err(NoAnswer(format!("billing answered {status}: {}", excerpt(&body))));
+        return Err(UnknownResult(format!("billing responded {status}: {}", excerpt(&body))));
     }
     Ok(body.into())
 }
 
 #[async_trait]
 impl Billing for HttpBilling {
-    async fn charge(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+    async fn charge(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
         let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount };
-        read_charge(&self.call("/billing/withdraw", &purchase.key, &body).await?, purchase)
+        parse_charge(&self.call("/billing/withdraw", &purchase.key, &body).await?, purchase)
     }
 
-    async fn close(&self, purchase: &Purchase) -> Result<Payment, NoAnswer> {
+    async fn close(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
         let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount };
         // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
         let path = format!("/billing/charges/{}/close", purchase.key);
-        read_charge(&self.call(&path, &purchase.key, &body).await?, purchase)
+        parse_charge(&self.call(&path, &purchase.key, &body).await?, purchase)
     }
 
-    async fn refund(&self, purchase: &Purchase) -> Result<Money, NoAnswer> {
+    async fn refund(&self, purchase: &Purchase) -> Result<Money, UnknownResult> {
         let body = RefundRequest { charge: purchase.key.clone(), login: purchase.login.clone(), balance: purchase.amount };
-        read_refund(&self.call("/billing/refund", &purchase.key, &body).await?, purchase)
+        parse_refund(&self.call("/billing/refund", &purchase.key, &body).await?, purchase)
     }
 }
 
-fn read_charge(body: &[u8], purchase: &Purchase) -> Result<Payment, NoAnswer> {
-    let answer: Charge = read(body)?;
-    is_of(purchase, &answer.key, &answer.login, answer.amount)?;
-    Payment::new(answer.outcome, answer.balance.map(|Amount(balance)| balance))
+fn parse_charge(body: &[u8], purchase: &Purchase) -> Result<Payment, UnknownResult> {
+    let charge: Charge = parse(body)?;
+    check_matches(purchase, &charge.key, &charge.login, charge.amount)?;
+    Payment::new(charge.outcome, charge.balance.map(|Amount(balance)| balance))
 }
 
-fn read_refund(body: &[u8], purchase: &Purchase) -> Result<Money, NoAnswer> {
-    let answer: Refund = read(body)?;
-    is_of(purchase, &answer.charge, &answer.login, answer.amount)?;
-    Ok(answer.balance)
+fn parse_refund(body: &[u8], purchase: &Purchase) -> Result<Money, UnknownResult> {
+    let refund: Refund = parse(body)?;
+    check_matches(purchase, &refund.charge, &refund.login, refund.amount)?;
+    Ok(refund.balance)
 }
 
-pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
-    serde_json::from_slice(body).map_err(|error| NoAnswer(format!("billing's answer cannot be read: {error}")))
+/// Parses the body of a response.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, UnknownResult> {
+    serde_json::from_slice(body).map_err(|error| UnknownResult(format!("billing's response cannot be parsed: {error}")))
 }
 
-/// The start of an unexpected answer, for the log and the status.
+/// The start of an unexpected response, for the log and the status.
 pub(super) fn excerpt(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect()
 }
@@ -105,36 +106,36 @@ mod tests {
         Purchase::read("k", 1, &spec).unwrap()
     }
 
-    fn answer(body: &str) -> Result<Payment, NoAnswer> {
-        read_charge(body.as_bytes(), &purchase())
+    fn payment(body: &str) -> Result<Payment, UnknownResult> {
+        parse_charge(body.as_bytes(), &purchase())
     }
 
     #[test]
-    fn a_refund_counts_only_if_it_is_of_this_charge() {
-        let answer = |body: &str| read_refund(body.as_bytes(), &purchase());
+    fn a_refund_counts_only_if_it_is_about_this_charge() {
+        let refund = |body: &str| parse_refund(body.as_bytes(), &purchase());
         let right = r#"{"login":"a","balance":15.0,"key":"k","charge":"k","amount":10.0,"repeated":false}"#;
-        assert_eq!(answer(right), Ok(Money::from_minor(1500)));
+        assert_eq!(refund(right), Ok(Money::from_minor(1500)));
         for (was, is) in
             [(r#""charge":"k""#, r#""charge":"x""#), ("10.0", "9.0"), (r#""login":"a""#, r#""login":"b""#), ("}", "")]
         {
-            assert!(answer(&right.replace(was, is)).is_err(), "{is}");
+            assert!(refund(&right.replace(was, is)).is_err(), "{is}");
         }
     }
 
     #[test]
-    fn a_definite_answer_about_this_purchase_is_an_outcome() {
+    fn a_definite_response_about_this_purchase_is_an_outcome() {
         assert_eq!(
-            answer(r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"Charged","repeated":false}"#),
+            payment(r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"Charged","repeated":false}"#),
             Ok(Payment::Charged { balance: Money::from_minor(500) })
         );
         assert_eq!(
-            answer(r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"InsufficientFunds"}"#),
+            payment(r#"{"login":"a","balance":5.0,"key":"k","amount":10.0,"outcome":"InsufficientFunds"}"#),
             Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(Money::from_minor(500)) })
         );
     }
 
     #[test]
-    fn anything_else_is_no_answer() {
+    fn any_other_response_leaves_the_result_unknown() {
         for body in [
             "",
             "{",
@@ -146,7 +147,7 @@ mod tests {
             r#"{"login":"b","balance":5.0,"key":"k","amount":10.0,"outcome":"Charged"}"#,
             r#"{"login":"a","balance":null,"key":"k","amount":10.0,"outcome":"Charged"}"#,
         ] {
-            assert!(answer(body).is_err(), "{body}");
+            assert!(payment(body).is_err(), "{body}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orders_contracts::{
     IDEMPOTENCY_KEY,
-    notify::{Delivered, NotifyRequest},
+    notify::{MessageDelivery, NotifyRequest},
     texts,
 };
 use orders_crds::order::message_key;
@@ -17,21 +17,22 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::billing::excerpt;
-use crate::ports::{Delivery, NoAnswer, Notice, Notify, Purchase};
+use crate::ports::{Delivery, Notice, Notify, Purchase, UnknownResult};
 
 /// How long one call may take. This is more than notify waits for the mail server. Together with a
 /// charge it is less than a second, so that the status shows the outcome within a second.
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// The largest answer that is read, in bytes. Every correct answer is smaller.
-const MAX_ANSWER: usize = 16 * 1024;
+/// The largest response that is read, in bytes. Every correct response is smaller.
+const MAX_RESPONSE: usize = 16 * 1024;
 
 /// The client of notify's HTTP API.
 #[derive(Clone, Debug)]
 pub struct HttpNotify(Peer);
 
+/// The problem of a request that notify refuses because of one of its fields.
 #[derive(Deserialize)]
-struct Refusal {
+struct FieldProblem {
     detail: String,
     field: String,
 }
@@ -42,7 +43,7 @@ impl HttpNotify {
     /// # Errors
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        Peer::new(url, Some(token), TIMEOUT, MAX_ANSWER).map(HttpNotify)
+        Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE).map(HttpNotify)
     }
 
     async fn post(&self, key: &str, message: &NotifyRequest) -> Result<(StatusCode, impl AsRef<[u8]>), CallError> {
@@ -52,9 +53,9 @@ impl HttpNotify {
 
 #[async_trait]
 impl Notify for HttpNotify {
-    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, NoAnswer> {
+    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, UnknownResult> {
         let text = texts::for_outcome(notice.outcome, &purchase.login, purchase.amount, notice.balance);
-        let text = text.ok_or_else(|| NoAnswer("there is no message for this outcome".to_owned()))?;
+        let text = text.ok_or_else(|| UnknownResult("there is no message for this outcome".to_owned()))?;
         let key = message_key(&purchase.key, notice.outcome);
         let message = NotifyRequest {
             login: purchase.login.clone(),
@@ -62,29 +63,31 @@ impl Notify for HttpNotify {
             text,
             resends: u8::try_from(notice.resends).unwrap_or(u8::MAX),
         };
-        let (status, body) = self.post(&key, &message).await.map_err(|error| NoAnswer(format!("notify: {error}")))?;
-        read(status, body.as_ref(), &key)
+        let (status, body) = self.post(&key, &message).await.map_err(|error| UnknownResult(format!("notify: {error}")))?;
+        parse(status, body.as_ref(), &key)
     }
 }
 
-/// Parses notify's answer. The answer counts only if it is about this message.
-fn read(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, NoAnswer> {
-    let unexpected = || NoAnswer(format!("notify answered {status}: {}", excerpt(body)));
+/// Parses notify's response. The response counts only if it is about this message.
+fn parse(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, UnknownResult> {
+    let unexpected = || UnknownResult(format!("notify responded {status}: {}", excerpt(body)));
     match status {
         StatusCode::OK => {
-            let answer: Delivered = serde_json::from_slice(body).map_err(|_| unexpected())?;
-            if answer.key != expected {
-                return Err(NoAnswer("notify's answer is about another message".to_owned()));
+            let delivered: MessageDelivery = serde_json::from_slice(body).map_err(|_| unexpected())?;
+            if delivered.key != expected {
+                return Err(UnknownResult("notify's response is about another message".to_owned()));
             }
-            Ok(match (answer.entry.is_sended, answer.dead_lettered) {
+            Ok(match (delivered.entry.is_sended, delivered.dead_lettered) {
                 (true, _) => Delivery::Sent,
-                (false, true) => Delivery::DeadLettered { why: answer.last_error.unwrap_or_default() },
-                (false, false) => Delivery::Underway { last_error: answer.last_error },
+                (false, true) => Delivery::DeadLettered { error: delivered.last_error.unwrap_or_default() },
+                (false, false) => Delivery::Delivering { last_error: delivered.last_error },
             })
         }
         // Only a refusal of the address or of the text concerns the message itself.
         StatusCode::UNPROCESSABLE_ENTITY => match serde_json::from_slice(body) {
-            Ok(Refusal { detail, field }) if field == "email" || field == "text" => Ok(Delivery::Refused { why: detail }),
+            Ok(FieldProblem { detail, field }) if field == "email" || field == "text" => {
+                Ok(Delivery::Undeliverable { error: detail })
+            }
             _ => Err(unexpected()),
         },
         _ => Err(unexpected()),
@@ -95,29 +98,29 @@ fn read(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, NoA
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Result<Delivery, NoAnswer> {
-        read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k")
+    fn delivery(status: u16, body: &str) -> Result<Delivery, UnknownResult> {
+        parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k")
     }
 
-    /// An answer about a message, with these additional fields.
+    /// A response about a message, with these additional fields.
     fn body(rest: &str) -> String {
         format!(r#"{{"id":1,"login":"a","email":"a@b.cd","dtime":"2025-01-27T06:01:27.018191","text":"t","attempts":0,{rest}}}"#)
     }
 
     #[test]
-    fn reads_how_the_message_stands() {
-        assert_eq!(answer(200, &body(r#""key":"k","is_sended":true"#)), Ok(Delivery::Sent));
-        assert_eq!(answer(200, &body(r#""key":"k","is_sended":false"#)), Ok(Delivery::Underway { last_error: None }));
+    fn a_response_has_the_state_of_the_message() {
+        assert_eq!(delivery(200, &body(r#""key":"k","is_sended":true"#)), Ok(Delivery::Sent));
+        assert_eq!(delivery(200, &body(r#""key":"k","is_sended":false"#)), Ok(Delivery::Delivering { last_error: None }));
         assert_eq!(
-            answer(200, &body(r#""key":"k","is_sended":false,"dead_lettered":true,"last_error":"no""#)),
-            Ok(Delivery::DeadLettered { why: "no".to_owned() })
+            delivery(200, &body(r#""key":"k","is_sended":false,"dead_lettered":true,"last_error":"no""#)),
+            Ok(Delivery::DeadLettered { error: "no".to_owned() })
         );
-        let refused = answer(422, r#"{"status":422,"detail":"email: no","field":"email"}"#);
-        assert_eq!(refused, Ok(Delivery::Refused { why: "email: no".to_owned() }));
+        let refused = delivery(422, r#"{"status":422,"detail":"email: no","field":"email"}"#);
+        assert_eq!(refused, Ok(Delivery::Undeliverable { error: "email: no".to_owned() }));
     }
 
     #[test]
-    fn anything_else_is_no_answer() {
+    fn any_other_response_leaves_the_result_unknown() {
         for (status, body) in [
             (200, &*body(r#""key":"other","is_sended":true"#)),
             (200, "{"),
@@ -125,7 +128,7 @@ mod tests {
             (401, ""),
             (422, r#"{"detail":"reused","field":"Idempotency-Key"}"#),
         ] {
-            assert!(answer(status, body).is_err(), "{status} {body}");
+            assert!(delivery(status, body).is_err(), "{status} {body}");
         }
     }
 }

@@ -14,15 +14,15 @@ use sqlx::{AnyConnection, Connection as _};
 use orders_shop::Database;
 
 use crate::bench::Bench;
+use crate::environment::{Environment, EnvironmentOptions};
 use crate::load;
-use crate::progress::say;
-use crate::site::{Site, Wanted};
+use crate::progress::print_progress;
 
 /// The number of rows that one statement writes. It is limited to keep the log small and to let other statements run.
-const AT_ONCE: u64 = 20_000;
+const ROWS_PER_STATEMENT: u64 = 20_000;
 
 /// The duration for which each query is repeated. Its requests run one after the other.
-const ASKED_FOR: Duration = Duration::from_secs(2);
+const QUERY_DURATION: Duration = Duration::from_secs(2);
 
 /// The creation time of the first row's order, in microseconds since 1970. Each further order is one second later.
 const BEGINNING: u64 = 1_700_000_000_000_000;
@@ -45,38 +45,38 @@ const SQLITE: &str = "WITH RECURSIVE numbers(n) AS (SELECT $3 UNION ALL SELECT n
         1700000000000000 + n * 1000000, n, 1700000000000000 + n * 1000000, $2
     FROM numbers";
 
-/// Runs the section. It starts one site for each database, adds rows step by step, and repeats the queries in rounds.
+/// Runs the section. It starts one environment for each database, adds rows step by step, and repeats the queries in rounds.
 ///
 /// # Errors
 /// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     for database in bench.options.databases.clone() {
         let name = format!("archive-{database}");
-        let site = bench.open(&name, database, Wanted::default()).await?;
-        let queried = by_size(bench, &site, database).await;
-        queried.with_context(|| name.clone())?;
-        bench.close(&name, site);
+        let environment = bench.start(&name, database, EnvironmentOptions::default()).await?;
+        let result = measure_by_size(bench, &environment, database).await;
+        result.with_context(|| name.clone())?;
+        bench.stop(&name, environment);
     }
     Ok(())
 }
 
-async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<()> {
+async fn measure_by_size(bench: &mut Bench, environment: &Environment, database: Database) -> Result<()> {
     let table = format!("archive, {database}");
-    let url = match (&site.postgres, database) {
-        (Some(postgres), Database::Postgres) => archive_of(&postgres.url()),
-        _ => format!("sqlite://{}", site.stack.directory.join("archive.db").display()),
+    let url = match (&environment.postgres, database) {
+        (Some(postgres), Database::Postgres) => archive_url(&postgres.url()),
+        _ => format!("sqlite://{}", environment.stack.directory.join("archive.db").display()),
     };
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(&url).await?;
-    let resource = finished_order(site).await?;
+    let resource = read_finished_order(environment).await?;
     // The archive also has the hundred orders of the warm-up, which are newer.
     let mut rows = 0;
-    for wanted in bench.options.rows.clone() {
+    for target in bench.options.rows.clone() {
         let started = Instant::now();
-        while rows < wanted {
-            let last = wanted.min(rows + AT_ONCE);
+        while rows < target {
+            let last = target.min(rows + ROWS_PER_STATEMENT);
             let sql = if database == Database::Postgres { POSTGRES } else { SQLITE };
-            let insert = sqlx::query(sql).bind(&site.stack.namespace).bind(&resource);
+            let insert = sqlx::query(sql).bind(&environment.stack.namespace).bind(&resource);
             insert.bind(rows as i64).bind(last as i64 - 1).execute(&mut connection).await?;
             rows = last;
         }
@@ -84,11 +84,11 @@ async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<(
             // PostgreSQL runs ANALYZE automatically after a while. For SQLite, the statistics are part of the archive's schema.
             sqlx::query("ANALYZE orders").execute(&mut connection).await?;
         }
-        say(&format!("{table}: {rows} rows, the last of them in {:.0} s", started.elapsed().as_secs_f64()));
+        print_progress(&format!("{table}: {rows} rows, the last of them in {:.0} s", started.elapsed().as_secs_f64()));
         let column = format!("{rows} rows");
         for _ in 0..bench.options.rounds {
-            for (query, path) in queries(&site.stack.namespace, rows) {
-                let times = ask(site, path).await.with_context(|| format!("{table}, {column}, {query}"))?.times;
+            for (query, path) in queries(&environment.stack.namespace, rows) {
+                let times = measure_query(environment, path).await.with_context(|| format!("{table}, {column}, {query}"))?.times;
                 for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99)] {
                     bench.report.add(&table, &format!("{query}: {name}"), &column, times.percentile(share));
                 }
@@ -100,15 +100,19 @@ async fn by_size(bench: &mut Bench, site: &Site, database: Database) -> Result<(
 }
 
 /// The URL of the archive's database, from the URL of another database on the same server.
-fn archive_of(url: &str) -> String {
+fn archive_url(url: &str) -> String {
     let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
     format!("{server}/archive")
 }
 
 /// Repeats one query, each time for another order, and measures its times.
-async fn ask(site: &Site, path: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Result<load::Load> {
-    let token = std::fs::read_to_string(site.stack.directory.join("api-server-archive.token"))?;
-    let (http, url, bearer) = (site.http.clone(), site.stack.archive.url.clone(), format!("Bearer {}", token.trim()));
+async fn measure_query(
+    environment: &Environment,
+    path: impl Fn(u64) -> String + Send + Sync + Clone + 'static,
+) -> Result<load::Load> {
+    let token = std::fs::read_to_string(environment.stack.directory.join("api-server-archive.token"))?;
+    let (http, url, bearer) =
+        (environment.http.clone(), environment.stack.archive.url.clone(), format!("Bearer {}", token.trim()));
     // Steps of a large prime cover all parts of the table.
     let next = Arc::new(AtomicU64::new(0));
     let work = move |_| {
@@ -120,7 +124,7 @@ async fn ask(site: &Site, path: impl Fn(u64) -> String + Send + Sync + Clone + '
             Ok(started.elapsed())
         }
     };
-    load::closed(1, ASKED_FOR, work).await
+    load::run_closed_loop(1, QUERY_DURATION, work).await
 }
 
 type Query = (&'static str, Box<dyn Fn(u64) -> String + Send + Sync>);
@@ -136,7 +140,7 @@ fn queries(namespace: &str, rows: u64) -> Vec<(&'static str, impl Fn(u64) -> Str
         ("first page", Box::new(move |_| list.clone())),
         ("first page of a login", Box::new(move |number| format!("{by_login}&login=customer-{}", number % LOGINS))),
         ("first page of a state that one in twenty has", Box::new(move |_| format!("{by_state}&state=InsufficientFunds"))),
-        ("a page somewhere in the middle", Box::new(move |number| format!("{from_middle}&before={},z", at(number % rows)))),
+        ("a page in the middle", Box::new(move |number| format!("{from_middle}&before={},z", at(number % rows)))),
         (
             "a page of a login between two times",
             Box::new(move |number| {
@@ -153,12 +157,12 @@ fn queries(namespace: &str, rows: u64) -> Vec<(&'static str, impl Fn(u64) -> Str
 }
 
 /// A finished order in the archive's format.
-async fn finished_order(site: &Site) -> Result<String> {
-    let orders: Api<Order> = Api::namespaced(site.client.clone(), &site.stack.namespace);
+async fn read_finished_order(environment: &Environment) -> Result<String> {
+    let orders: Api<Order> = Api::namespaced(environment.client.clone(), &environment.stack.namespace);
     let order = orders.list(&ListParams::default().limit(1)).await?.items.into_iter().next().context("there is no order")?;
     let name = order.metadata.name.unwrap_or_default();
-    let path = format!("/apis/arch.homework/v1/namespaces/{}/orders/{name}", site.stack.namespace);
-    let mut order: Value = site.client.request(Request::get(path).body(Vec::new())?).await?;
+    let path = format!("/apis/arch.homework/v1/namespaces/{}/orders/{name}", environment.stack.namespace);
+    let mut order: Value = environment.client.request(Request::get(path).body(Vec::new())?).await?;
     if let Some(metadata) = order["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_archive_is_a_database_of_the_same_server() {
-        assert_eq!(archive_of("postgres://orders@127.0.0.1:5432/orders"), "postgres://orders@127.0.0.1:5432/archive");
+        assert_eq!(archive_url("postgres://orders@127.0.0.1:5432/orders"), "postgres://orders@127.0.0.1:5432/archive");
     }
 
     #[test]

@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::bench::Bench;
-use crate::cost::{Side, measured};
+use crate::cost::{Side, measure};
+use crate::environment::{Environment, EnvironmentOptions};
 use crate::load;
-use crate::progress::say;
-use crate::site::{Site, Wanted};
+use crate::progress::print_progress;
 
 /// The table.
 pub const TABLE: &str = "billing, 32 clients";
@@ -39,7 +39,7 @@ const CLIENTS: u32 = 32;
 const ACCOUNTS: u64 = 1000;
 
 /// The time that pgbench may take in addition to its duration: to connect, and for its last transactions.
-const SPARE: Duration = Duration::from_secs(30);
+const PGBENCH_OVERHEAD: Duration = Duration::from_secs(30);
 
 /// A table like billing's, without the rules of billing: each transaction has one statement.
 const SETUP: &str = "CREATE TABLE accounts (login TEXT PRIMARY KEY, balance BIGINT NOT NULL CHECK (balance >= 0));
@@ -52,30 +52,30 @@ const SETUP: &str = "CREATE TABLE accounts (login TEXT PRIMARY KEY, balance BIGI
 pub async fn run(bench: &mut Bench) -> Result<()> {
     for round in 1..=bench.options.rounds {
         let name = format!("billing-{round}");
-        let site = bench.open(&name, Database::Postgres, Wanted::default()).await?;
-        rates(bench, &site, round).await.with_context(|| name.clone())?;
-        bench.close(&name, site);
+        let environment = bench.start(&name, Database::Postgres, EnvironmentOptions::default()).await?;
+        measure_rates(bench, &environment, round).await.with_context(|| name.clone())?;
+        bench.stop(&name, environment);
     }
     Ok(())
 }
 
-async fn rates(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
-    let postgres = site.postgres.as_ref().context("billing is measured on PostgreSQL")?;
+async fn measure_rates(bench: &mut Bench, environment: &Environment, round: u32) -> Result<()> {
+    let postgres = environment.postgres.as_ref().context("billing is measured on PostgreSQL")?;
     let pgbench = postgres.program("pgbench")?;
     postgres.query(SETUP)?;
-    site.customers.open_accounts(ACCOUNTS as u32, |number| account(number.into())).await?;
-    let token = std::fs::read_to_string(site.stack.directory.join("operator-billing.token"))?;
+    environment.customers.open_accounts(ACCOUNTS as u32, |number| account(number.into())).await?;
+    let token = std::fs::read_to_string(environment.stack.directory.join("operator-billing.token"))?;
     let seconds = bench.options.seconds;
     for (column, accounts) in [(MANY, ACCOUNTS), (HOT, 1)] {
         // The second side runs with a larger log or during a checkpoint, so the order alternates.
         let (charges, updates) = if round % 2 == 1 {
-            let charges = charges(bench, site, &token, column, accounts).await?;
-            (charges, updates(&pgbench, postgres, &site.stack.directory, accounts, seconds).await?)
+            let charges = measure_charges(bench, environment, &token, column, accounts).await?;
+            (charges, measure_updates(&pgbench, postgres, &environment.stack.directory, accounts, seconds).await?)
         } else {
-            let updates = updates(&pgbench, postgres, &site.stack.directory, accounts, seconds).await?;
-            (charges(bench, site, &token, column, accounts).await?, updates)
+            let updates = measure_updates(&pgbench, postgres, &environment.stack.directory, accounts, seconds).await?;
+            (measure_charges(bench, environment, &token, column, accounts).await?, updates)
         };
-        say(&format!("billing, {column}: {charges:.0} charges/s, pgbench {updates:.0}/s"));
+        print_progress(&format!("billing, {column}: {charges:.0} charges/s, pgbench {updates:.0}/s"));
         bench.report.add(TABLE, "pgbench: updates a second", column, updates);
         bench.report.add(TABLE, RATIO, column, charges / updates);
     }
@@ -83,22 +83,22 @@ async fn rates(bench: &mut Bench, site: &Site, round: u32) -> Result<()> {
 }
 
 /// Measures charges per second, with the operator's requests.
-async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, accounts: u64) -> Result<f64> {
-    let (url, bearer) = (format!("{}/billing/withdraw", site.stack.billing.url), format!("Bearer {}", token.trim()));
-    let (http, next) = (site.http.clone(), Arc::new(AtomicU64::new(0)));
+async fn measure_charges(bench: &mut Bench, environment: &Environment, token: &str, column: &str, accounts: u64) -> Result<f64> {
+    let (url, bearer) = (format!("{}/billing/withdraw", environment.stack.billing.url), format!("Bearer {}", token.trim()));
+    let (http, next) = (environment.http.clone(), Arc::new(AtomicU64::new(0)));
     let work = move |_| {
         let login = account(next.fetch_add(1, Ordering::Relaxed) % accounts);
         let request = http.post(&url).header("Authorization", &bearer).header("Idempotency-Key", Uuid::new_v4().to_string());
         let request = request.json(&json!({"login": login, "balance": 1.0}));
         async move {
             let started = Instant::now();
-            let answer: Value = request.send().await?.error_for_status()?.json().await?;
-            ensure!(answer["outcome"] == "Charged", "a charge was answered {answer}");
+            let body: Value = request.send().await?.error_for_status()?.json().await?;
+            ensure!(body["outcome"] == "Charged", "the response to a charge was {body}");
             Ok(started.elapsed())
         }
     };
     // No work remains after the last response, since no order is placed.
-    let measured = measured(site, Side::Raw, load::closed(CLIENTS, bench.options.duration(), work)).await?;
+    let measured = measure(environment, Side::Raw, load::run_closed_loop(CLIENTS, bench.options.duration(), work)).await?;
     let row = |name: &str| format!("billing: {name}");
     bench.report.add(TABLE, &row("charges a second"), column, measured.load.rate());
     for (name, share) in [("p50, ms", 0.5), ("p99, ms", 0.99)] {
@@ -113,7 +113,7 @@ async fn charges(bench: &mut Bench, site: &Site, token: &str, column: &str, acco
 }
 
 /// Measures single-statement updates per second with pgbench.
-async fn updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts: u64, seconds: u64) -> Result<f64> {
+async fn measure_updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts: u64, seconds: u64) -> Result<f64> {
     let script = directory.join(format!("update-{accounts}.sql"));
     std::fs::write(&script, update_script(accounts))?;
     let mut command = Command::new(pgbench);
@@ -121,15 +121,17 @@ async fn updates(pgbench: &Path, postgres: &Postgres, directory: &Path, accounts
     command.args(["-n", "-M", "prepared", "-j", "2", "-c", &CLIENTS.to_string(), "-T", &seconds.to_string(), "-f"]);
     command.arg(&script).arg(postgres.url()).stdin(Stdio::null()).kill_on_drop(true);
     let before = balances(postgres)?;
-    let output = timeout(Duration::from_secs(seconds) + SPARE, command.output()).await.context("pgbench does not end")??;
+    let output = timeout(Duration::from_secs(seconds) + PGBENCH_OVERHEAD, command.output())
+        .await
+        .context("pgbench did not exit in time")??;
     if !output.status.success() {
         bail!("pgbench: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let output = String::from_utf8_lossy(&output.stdout);
     // An update that finds no account would be faster, but it changes nothing.
-    let (updated, done) = (before - balances(postgres)?, said(&output, "number of transactions actually processed: ")?);
+    let (updated, done) = (before - balances(postgres)?, number_after(&output, "number of transactions actually processed: ")?);
     ensure!(updated == done as i64, "pgbench made {done} transactions, which updated {updated} rows");
-    said(&output, "tps = ")
+    number_after(&output, "tps = ")
 }
 
 fn balances(postgres: &Postgres) -> Result<i64> {
@@ -145,9 +147,9 @@ fn update_script(accounts: u64) -> String {
 }
 
 /// The number after these words in pgbench's output.
-fn said(output: &str, words: &str) -> Result<f64> {
+fn number_after(output: &str, words: &str) -> Result<f64> {
     let number = output.lines().find_map(|line| line.strip_prefix(words)?.split_whitespace().next()?.parse().ok());
-    number.with_context(|| format!("pgbench does not say \"{words}\": {output}"))
+    number.with_context(|| format!("the output of pgbench does not contain \"{words}\": {output}"))
 }
 
 /// The login of an account.
@@ -160,10 +162,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pgbench_says_its_rate() {
+    fn the_rate_is_parsed_from_the_output_of_pgbench() {
         let output = "number of failed transactions: 0 (0.000%)\nlatency average = 9.1 ms\ntps = 3512.25 (without initial connection time)\n";
-        assert_eq!(said(output, "tps = ").unwrap(), 3512.25);
-        assert!(said("", "tps = ").is_err());
+        assert_eq!(number_after(output, "tps = ").unwrap(), 3512.25);
+        assert!(number_after("", "tps = ").is_err());
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::loops::{placed, raw};
+use super::loops::{measure_orders, measure_raw};
 use crate::bench::Bench;
-use crate::cost::{Side, report_speed};
+use crate::cost::{Side, report_rate_and_times};
+use crate::environment::{Environment, EnvironmentOptions};
 use crate::load;
-use crate::progress::say;
-use crate::site::{Site, Wanted};
+use crate::progress::print_progress;
 
 /// The table by finished orders.
 pub const FINISHED: &str = "growth, finished orders";
@@ -39,52 +39,59 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let options = bench.options.clone();
     for round in 1..=options.rounds {
         let name = format!("growth-{round}");
-        let mut site = bench.open(&name, options.first_database(), Wanted::default()).await?;
+        let mut environment = bench.start(&name, options.first_database(), EnvironmentOptions::default()).await?;
         let mut fewest = None;
         for finished in &options.finished {
-            with_finished(bench, &mut site, *finished, &mut fewest).await.with_context(|| format!("{name}, {finished}"))?;
+            measure_with_finished(bench, &mut environment, *finished, &mut fewest)
+                .await
+                .with_context(|| format!("{name}, {finished}"))?;
         }
-        bench.close(&name, site);
+        bench.stop(&name, environment);
         for namespaces in &options.namespaces {
             let name = format!("growth-{round}-namespaces-{namespaces}");
-            let wanted = Wanted { namespaces: *namespaces, ..Wanted::default() };
-            let site = bench.open(&name, options.first_database(), wanted).await?;
-            with_namespaces(bench, &site, *namespaces).await.with_context(|| name.clone())?;
-            bench.close(&name, site);
+            let settings = EnvironmentOptions { namespaces: *namespaces, ..EnvironmentOptions::default() };
+            let environment = bench.start(&name, options.first_database(), settings).await?;
+            measure_with_namespaces(bench, &environment, *namespaces).await.with_context(|| name.clone())?;
+            bench.stop(&name, environment);
         }
     }
     Ok(())
 }
 
-async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewest: &mut Option<f64>) -> Result<()> {
+async fn measure_with_finished(
+    bench: &mut Bench,
+    environment: &mut Environment,
+    finished: usize,
+    fewest: &mut Option<f64>,
+) -> Result<()> {
     let column = format!("{finished} finished");
-    let present = site.live().await? as usize;
+    let present = environment.live_orders().await? as usize;
     if finished > present {
         // A running operator would process these orders as new ones before their status is written.
-        site.stop_operator().await?;
-        let writer = site.writer.within(&site.stack.namespace);
-        let written = load::all(CLIENTS, finished - present, move |worker| {
+        environment.stop_operator().await?;
+        let writer = environment.writer.within(&environment.stack.namespace);
+        let written = load::run_all(CLIENTS, finished - present, move |worker| {
             let writer = writer.clone();
-            async move { writer.finished(worker).await.map(drop) }
+            async move { writer.write_finished(worker).await.map(drop) }
         })
         .await?;
-        say(&format!("growth: {finished} finished orders present, written at {:.0}/s", written.rate()));
+        print_progress(&format!("growth: {finished} finished orders present, written at {:.0}/s", written.rate()));
         let started = Instant::now();
-        site.start_operator().await?;
-        site.archived(finished).await?;
+        environment.start_operator().await?;
+        environment.wait_archived(finished).await?;
         let row = "from the operator's start until all is archived, s";
         bench.report.add(FINISHED, row, &column, started.elapsed().as_secs_f64());
     }
-    let ceiling = raw(site, CLIENTS, bench.options.duration(), true, false).await?;
-    let placed = placed(site, CLIENTS, bench.options.duration()).await?;
-    say(&format!("growth: {column}: {:.0} orders/s of {:.0}", placed.load.rate(), ceiling.load.rate()));
-    report_speed(&ceiling.load, &mut bench.report, FINISHED, Side::Raw, &column);
-    report_speed(&placed.load, &mut bench.report, FINISHED, Side::Services, &column);
+    let ceiling = measure_raw(environment, CLIENTS, bench.options.duration(), true, false).await?;
+    let placed = measure_orders(environment, CLIENTS, bench.options.duration()).await?;
+    print_progress(&format!("growth: {column}: {:.0} orders/s of {:.0}", placed.load.rate(), ceiling.load.rate()));
+    report_rate_and_times(&ceiling.load, &mut bench.report, FINISHED, Side::Raw, &column);
+    report_rate_and_times(&placed.load, &mut bench.report, FINISHED, Side::Services, &column);
     bench.report.add(FINISHED, super::throughput::RATIO, &column, placed.load.rate() / ceiling.load.rate());
     let cost = placed.cpu_of_all();
     bench.report.add(FINISHED, COST_RATIO, &column, cost / *fewest.get_or_insert(cost));
     let peak = placed.after.memory("operator").1;
-    bench.report.add(FINISHED, MEMORY_OVER_LIMIT, &column, over_limit(peak, site.live().await?));
+    bench.report.add(FINISHED, MEMORY_OVER_LIMIT, &column, over_limit(peak, environment.live_orders().await?));
     ceiling.report_cost(&mut bench.report, FINISHED, Side::Raw, &column);
     placed.report_cost(&mut bench.report, FINISHED, Side::Services, &column);
     placed.report_memory(&mut bench.report, FINISHED, &column);
@@ -93,11 +100,11 @@ async fn with_finished(bench: &mut Bench, site: &mut Site, finished: usize, fewe
 
 /// Measures with several namespaces. Each has its own api-server, since an api-server serves one namespace; one operator
 /// processes all of them.
-async fn with_namespaces(bench: &mut Bench, site: &Site, namespaces: u32) -> Result<()> {
+async fn measure_with_namespaces(bench: &mut Bench, environment: &Environment, namespaces: u32) -> Result<()> {
     let column = format!("{namespaces} namespace{}", if namespaces == 1 { "" } else { "s" });
-    let placed = placed(site, CLIENTS, bench.options.duration()).await?;
-    say(&format!("growth: {column}: {:.0} orders/s", placed.load.rate()));
-    report_speed(&placed.load, &mut bench.report, NAMESPACES, Side::Services, &column);
+    let placed = measure_orders(environment, CLIENTS, bench.options.duration()).await?;
+    print_progress(&format!("growth: {column}: {:.0} orders/s", placed.load.rate()));
+    report_rate_and_times(&placed.load, &mut bench.report, NAMESPACES, Side::Services, &column);
     placed.report_cost(&mut bench.report, NAMESPACES, Side::Services, &column);
     placed.report_memory(&mut bench.report, NAMESPACES, &column);
     Ok(())

@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use super::loops::{placed, raw};
+use super::loops::{measure_orders, measure_raw};
 use crate::bench::Bench;
-use crate::cost::{Side, report_speed};
-use crate::progress::say;
-use crate::site::Wanted;
+use crate::cost::{Side, report_rate_and_times};
+use crate::environment::EnvironmentOptions;
+use crate::progress::print_progress;
 
 /// The row with the ratio of the two rates.
 pub const RATIO: &str = "end to end over the ceiling";
@@ -27,27 +27,32 @@ pub fn column(clients: u32) -> String {
 /// If a process does not start or respond.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let options = bench.options.clone();
-    let wanted = Wanted { removal: options.removal, ..Wanted::default() };
+    let settings = EnvironmentOptions { removal: options.removal, ..EnvironmentOptions::default() };
     for round in 1..=options.rounds {
         for database in &options.databases {
             let (name, table) = (format!("throughput-{database}-{round}"), table(database.as_str()));
-            let site = bench.open(&name, *database, wanted).await?;
+            let environment = bench.start(&name, *database, settings).await?;
             for clients in &options.clients {
                 let column = column(*clients);
                 let mut rates = [0.0; 2];
                 let sides = if round % 2 == 1 { [Side::Raw, Side::Services] } else { [Side::Services, Side::Raw] };
                 for side in sides {
                     let measured = match side {
-                        Side::Raw => raw(&site, *clients, options.duration(), true, options.removal).await,
-                        Side::Services => placed(&site, *clients, options.duration()).await,
+                        Side::Raw => measure_raw(&environment, *clients, options.duration(), true, options.removal).await,
+                        Side::Services => measure_orders(&environment, *clients, options.duration()).await,
                     };
                     let measured = measured.with_context(|| format!("{name}, {column}, {}", side.as_str()))?;
                     let rate = measured.load.rate();
-                    say(&format!("{name}, {column}, {}: {rate:.0} orders/s", side.as_str()));
-                    report_speed(&measured.load, &mut bench.report, &table, side, &column);
+                    print_progress(&format!("{name}, {column}, {}: {rate:.0} orders/s", side.as_str()));
+                    report_rate_and_times(&measured.load, &mut bench.report, &table, side, &column);
                     measured.report_cost(&mut bench.report, &table, side, &column);
                     if side == Side::Services {
-                        bench.report.add(&table, "end to end: answered undecided (202)", &column, site.customers.undecided());
+                        bench.report.add(
+                            &table,
+                            "end to end: responses before the outcome (202)",
+                            &column,
+                            environment.customers.take_undecided(),
+                        );
                         measured.report_memory(&mut bench.report, &table, &column);
                     }
                     rates[usize::from(side == Side::Services)] = rate;
@@ -58,7 +63,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
                     bench.report.add(&table, RATIO, &column, rates[1] / rates[0]);
                 }
             }
-            bench.close(&name, site);
+            bench.stop(&name, environment);
         }
     }
     Ok(())

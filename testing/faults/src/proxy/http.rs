@@ -21,8 +21,8 @@ use hyper_util::{
 };
 use serde_json::json;
 
-use super::{Door, Refusal, listen};
-use crate::{effect::Channel, switchboard::Watches};
+use super::{Interceptor, Interruption, listen};
+use crate::{effect::Channel, fault_injector::Watches};
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 
@@ -65,42 +65,42 @@ impl Upstream {
 ///
 /// # Errors
 /// If no port is available.
-pub async fn serve(door: Door, upstream: Upstream) -> Result<u16> {
+pub async fn serve(interceptor: Interceptor, upstream: Upstream) -> Result<u16> {
     listen(move |stream| {
-        let (door, upstream) = (door.clone(), upstream.clone());
+        let (interceptor, upstream) = (interceptor.clone(), upstream.clone());
         async move {
-            let answer = service_fn(move |request| {
+            let handler = service_fn(move |request| {
                 // A separate task handles the request, so that its effect takes place even if the actor does not wait for it.
-                let answering = tokio::spawn(answer(door.clone(), upstream.clone(), request));
-                async move { answering.await? }
+                let response = tokio::spawn(handle(interceptor.clone(), upstream.clone(), request));
+                async move { response.await? }
             });
-            Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await?)
+            Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), handler).await?)
         }
     })
     .await
 }
 
 /// Handles a request. An error breaks the connection without a response.
-async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> Result<Response<Body>> {
+async fn handle(interceptor: Interceptor, upstream: Upstream, request: Request<Incoming>) -> Result<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     parts.uri = parts.uri.path_and_query().map_or("/", |path| path.as_str()).parse()?;
     let request = Request::from_parts(parts, body.collect().await?.to_bytes());
-    let Some(operation) = effect(door.channel, request.method(), request.uri().path()) else {
-        return look(&door, &upstream, request).await;
+    let Some(operation) = effect(interceptor.channel, request.method(), request.uri().path()) else {
+        return forward_read(&interceptor, &upstream, request).await;
     };
-    let (fault, _under_way) = door.board.arrives(door.channel, &operation, door.by);
-    door.board.pass(door.channel).await;
-    match door.before(fault).await {
-        Some(Refusal::Cut) => return Err(anyhow!("cut")),
-        Some(Refusal::Answer(code)) => return refusal(door.channel, code),
+    let (fault, _in_progress) = interceptor.injector.intercept(interceptor.channel, &operation, interceptor.component);
+    interceptor.injector.wait_while_held(interceptor.channel).await;
+    match interceptor.inject_before(fault).await {
+        Some(Interruption::Disconnect) => return Err(anyhow!("the connection is closed before the effect")),
+        Some(Interruption::Reply(code)) => return error_response(interceptor.channel, code),
         None => {}
     }
     let response = upstream.send(request).await?;
     let (parts, body) = response.into_parts();
     // The effect has taken place when the response is complete.
     let body = body.collect().await?.to_bytes();
-    match door.after(fault).await {
-        true => Ok(Response::from_parts(parts, whole(body))),
+    match interceptor.inject_after(fault).await {
+        true => Ok(Response::from_parts(parts, full_body(body))),
         false => Err(anyhow!("the reply is lost")),
     }
 }
@@ -110,8 +110,8 @@ async fn answer(door: Door, upstream: Upstream, request: Request<Incoming>) -> R
 fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
     if channel == Channel::ApiServerToArchive {
         // These requests only read, but their result decides whether an order is new.
-        let what = if path.contains("/namespaces/") { "orders/NAME" } else { "orders" };
-        return Some(format!("{method} {what}"));
+        let resource = if path.contains("/namespaces/") { "orders/NAME" } else { "orders" };
+        return Some(format!("{method} {resource}"));
     }
     if method == Method::GET {
         return None;
@@ -133,29 +133,29 @@ fn effect(channel: Channel, method: &Method, path: &str) -> Option<String> {
 }
 
 /// Forwards a request that changes nothing.
-async fn look(door: &Door, upstream: &Upstream, request: Request<Bytes>) -> Result<Response<Body>> {
+async fn forward_read(interceptor: &Interceptor, upstream: &Upstream, request: Request<Bytes>) -> Result<Response<Body>> {
     let query = request.uri().query().unwrap_or_default();
-    let of_orders = door.channel == Channel::OperatorToKube && request.uri().path().ends_with("/orders");
+    let of_orders = interceptor.channel == Channel::OperatorToKube && request.uri().path().ends_with("/orders");
     let is_watch = query.contains("watch=");
     if of_orders
         && !is_watch
-        && let Some(list) = door.board.stale_list()
+        && let Some(list) = interceptor.injector.take_next_list()
     {
-        return Ok(Response::builder().header("content-type", "application/json").body(whole(list))?);
+        return Ok(Response::builder().header("content-type", "application/json").body(full_body(list))?);
     }
     let response = upstream.send(request).await?;
-    Ok(if of_orders && is_watch { response.map(|body| gated(body, door)) } else { response })
+    Ok(if of_orders && is_watch { response.map(|body| controlled_watch(body, interceptor)) } else { response })
 }
 
-/// The body of a watch, whose events pass or stop according to the switchboard.
-fn gated(body: Body, door: &Door) -> Body {
-    let watches = door.board.watches();
+/// The body of a watch, whose events pass or stop according to the fault injector.
+fn controlled_watch(body: Body, interceptor: &Interceptor) -> Body {
+    let watches = interceptor.injector.watches();
     let frames = stream::unfold(Some((body, watches)), |state| async {
         let (mut body, mut watches) = state?;
         loop {
             let now = *watches.borrow_and_update();
             match now {
-                Watches::Expired => return Some((Ok(Frame::data(expired())), None)),
+                Watches::Expired => return Some((Ok(Frame::data(expired_event())), None)),
                 Watches::Paused => watches.changed().await.ok()?,
                 Watches::Open => tokio::select! {
                     changed = watches.changed() => changed.ok()?,
@@ -167,13 +167,13 @@ fn gated(body: Body, door: &Door) -> Body {
     StreamBody::new(frames.map(|frame: Result<Frame<Bytes>>| frame)).boxed_unsync()
 }
 
-fn expired() -> Bytes {
+fn expired_event() -> Bytes {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
         "message": "too old resource version", "metadata": {}});
     Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status})))
 }
 
-fn refusal(channel: Channel, code: u16) -> Result<Response<Body>> {
+fn error_response(channel: Channel, code: u16) -> Result<Response<Body>> {
     let kube = matches!(channel, Channel::ApiServerToKube | Channel::OperatorToKube);
     let reason = match code {
         409 => "Conflict",
@@ -185,15 +185,15 @@ fn refusal(channel: Channel, code: u16) -> Result<Response<Body>> {
         true => (
             "application/json",
             json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code,
-                "message": "a planned fault", "metadata": {}}),
+                "message": "an injected fault", "metadata": {}}),
         ),
-        false => ("application/problem+json", json!({"status": code, "title": reason, "detail": "a planned fault"})),
+        false => ("application/problem+json", json!({"status": code, "title": reason, "detail": "an injected fault"})),
     };
-    let body = whole(Bytes::from(body.to_string()));
+    let body = full_body(Bytes::from(body.to_string()));
     Ok(Response::builder().status(code).header("content-type", content_type).body(body)?)
 }
 
-fn whole(bytes: Bytes) -> Body {
+fn full_body(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effects_are_named_by_what_they_change() {
+    fn effects_are_named_after_the_resource_that_they_change() {
         let kube = |method: Method, path: &str| effect(Channel::OperatorToKube, &method, path);
         let orders = "/apis/arch.homework/v1/namespaces/shop/orders";
         assert_eq!(kube(Method::GET, orders), None);

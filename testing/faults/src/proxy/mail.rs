@@ -7,57 +7,57 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Door, Refusal, listen};
+use super::{Interceptor, Interruption, listen};
 
 /// Serves on a free port, and returns the port. Connections are forwarded to `upstream` (`host:port`).
 ///
 /// # Errors
 /// If no port is available.
-pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+pub async fn serve(interceptor: Interceptor, upstream: String) -> Result<u16> {
     listen(move |client| {
-        let (door, upstream) = (door.clone(), upstream.clone());
-        async move { converse(&door, client, TcpStream::connect(upstream).await?).await }
+        let (interceptor, upstream) = (interceptor.clone(), upstream.clone());
+        async move { relay(&interceptor, client, TcpStream::connect(upstream).await?).await }
     })
     .await
 }
 
-async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<()> {
+async fn relay(interceptor: &Interceptor, client: TcpStream, server: TcpStream) -> Result<()> {
     server.set_nodelay(true)?;
     let (mut client, mut server) = (BufReader::new(client), BufReader::new(server));
-    let greeting = reply(&mut server).await?;
+    let greeting = read_reply(&mut server).await?;
     client.write_all(&greeting).await?;
     loop {
-        let mut request = line(&mut client).await?;
+        let mut request = read_line(&mut client).await?;
         let mut operation = effect(&request);
         let is_data = operation == Some("DATA");
         loop {
             let Some(name) = operation else {
                 server.write_all(&request).await?;
-                client.write_all(&reply(&mut server).await?).await?;
+                client.write_all(&read_reply(&mut server).await?).await?;
                 break;
             };
-            let (fault, _under_way) = door.board.arrives(door.channel, name, door.by);
-            door.board.pass(door.channel).await;
-            match door.before(fault).await {
-                Some(Refusal::Cut) => return Ok(()),
-                Some(Refusal::Answer(code)) => {
-                    client.write_all(format!("{code} a planned fault\r\n").as_bytes()).await?;
+            let (fault, _in_progress) = interceptor.injector.intercept(interceptor.channel, name, interceptor.component);
+            interceptor.injector.wait_while_held(interceptor.channel).await;
+            match interceptor.inject_before(fault).await {
+                Some(Interruption::Disconnect) => return Ok(()),
+                Some(Interruption::Reply(code)) => {
+                    client.write_all(format!("{code} an injected fault\r\n").as_bytes()).await?;
                     // The server did not receive the command, so the two sides differ. A new connection is simpler than a repair.
                     return client.shutdown().await.map_err(Into::into);
                 }
                 None => {}
             }
             server.write_all(&request).await?;
-            let answer = reply(&mut server).await?;
-            if !door.after(fault).await {
+            let response = read_reply(&mut server).await?;
+            if !interceptor.inject_after(fault).await {
                 return Ok(());
             }
-            client.write_all(&answer).await?;
-            if !(is_data && name == "DATA" && answer.starts_with(b"354")) {
+            client.write_all(&response).await?;
+            if !(is_data && name == "DATA" && response.starts_with(b"354")) {
                 break;
             }
             // The effect is the message as a whole, not its lines.
-            request = message(&mut client).await?;
+            request = read_message(&mut client).await?;
             operation = Some("message");
         }
     }
@@ -73,19 +73,19 @@ fn effect(request: &[u8]) -> Option<&'static str> {
     }
 }
 
-async fn line(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+async fn read_line(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut line = Vec::new();
     if stream.read_until(b'\n', &mut line).await? == 0 {
-        bail!("the connection ended");
+        bail!("the connection is closed");
     }
     Ok(line)
 }
 
 /// Reads a reply of one or several lines.
-async fn reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+async fn read_reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut reply = Vec::new();
     loop {
-        let line = line(stream).await?;
+        let line = read_line(stream).await?;
         reply.extend_from_slice(&line);
         if line.get(3) != Some(&b'-') {
             return Ok(reply);
@@ -94,10 +94,10 @@ async fn reply(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
 }
 
 /// Reads a message, including the line that ends it.
-async fn message(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
+async fn read_message(stream: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut message = Vec::new();
     loop {
-        let line = line(stream).await?;
+        let line = read_line(stream).await?;
         message.extend_from_slice(&line);
         if line == b".\r\n" {
             return Ok(message);

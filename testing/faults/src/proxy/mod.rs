@@ -1,5 +1,5 @@
 //! The proxies between the components. They forward all traffic, report each effect to the
-//! switchboard, and inject the fault that the switchboard returns.
+//! switchboard, and inject the fault that the fault injector returns.
 
 pub mod http;
 pub mod mail;
@@ -16,37 +16,37 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     actors::Actors,
-    effect::{Channel, Part},
+    effect::{Channel, Component},
     fault::Fault,
-    switchboard::Switchboard,
+    fault_injector::FaultInjector,
 };
 
-/// The client's side of a proxy: its channel and its component.
+/// The part of a proxy that injects faults before and after an effect.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Interceptor {
     /// The channel of the proxy.
     pub channel: Channel,
     /// The component that connects to the proxy.
-    pub by: Part,
-    /// The switchboard to which effects are reported.
-    pub board: Arc<Switchboard>,
+    pub component: Component,
+    /// The fault injector to which effects are reported.
+    pub injector: Arc<FaultInjector>,
     /// The processes into which faults are injected; set as soon as they run.
     pub actors: Arc<OnceLock<Actors>>,
 }
 
-impl Door {
+impl Interceptor {
     /// Injects the part of a fault that precedes the effect, if any.
     /// Returns `Some` if the effect must not take place.
-    async fn before(&self, fault: Option<Fault>) -> Option<Refusal> {
+    async fn inject_before(&self, fault: Option<Fault>) -> Option<Interruption> {
         match fault? {
             Fault::KillBefore => {
                 self.crash().await;
-                Some(Refusal::Cut)
+                Some(Interruption::Disconnect)
             }
-            Fault::CutBefore => Some(Refusal::Cut),
-            Fault::Answer(code) => Some(Refusal::Answer(code)),
+            Fault::CutBefore => Some(Interruption::Disconnect),
+            Fault::Answer(code) => Some(Interruption::Reply(code)),
             Fault::Late => {
-                tokio::time::sleep(Fault::patience(self.channel)).await;
+                tokio::time::sleep(Fault::delay_of_late(self.channel)).await;
                 None
             }
             Fault::SupersededBefore => {
@@ -58,7 +58,7 @@ impl Door {
     }
 
     /// Injects the part of a fault that follows the effect. Returns whether the actor gets its reply.
-    async fn after(&self, fault: Option<Fault>) -> bool {
+    async fn inject_after(&self, fault: Option<Fault>) -> bool {
         match fault {
             Some(Fault::KillAfter) => self.crash().await,
             Some(Fault::LoseReply) => {}
@@ -73,29 +73,29 @@ impl Door {
 
     async fn crash(&self) {
         if let Some(actors) = self.actors.get()
-            && let Err(error) = actors.crash(self.by).await
+            && let Err(error) = actors.crash(self.component).await
         {
-            eprintln!("{:?} was not started again: {error:#}", self.by);
+            eprintln!("{:?} was not restarted: {error:#}", self.component);
         }
     }
 
     async fn supersede(&self) {
         if let Some(actors) = self.actors.get()
-            && let Err(error) = actors.supersede(self.by).await
+            && let Err(error) = actors.supersede(self.component).await
         {
-            eprintln!("{:?} was not superseded: {error:#}", self.by);
-            self.board.misfired();
+            eprintln!("{:?} was not superseded: {error:#}", self.component);
+            self.injector.record_failed_injection();
         }
     }
 }
 
 /// The reason why an effect does not take place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum Interruption {
     /// The connection breaks.
-    Cut,
+    Disconnect,
     /// The request is refused with this code.
-    Answer(u16),
+    Reply(u16),
 }
 
 /// Listens on a free port of this machine and serves each connection. Returns the port.

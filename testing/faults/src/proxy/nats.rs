@@ -14,8 +14,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Door, Refusal, listen};
-use crate::{fault::Fault, switchboard::UnderWay};
+use super::{Interceptor, Interruption, listen};
+use crate::{fault::Fault, fault_injector::EffectInProgress};
 
 /// The largest message that is forwarded, in bytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
@@ -24,14 +24,14 @@ const LARGEST_MESSAGE: usize = 1024 * 1024;
 ///
 /// # Errors
 /// If no port is available.
-pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+pub async fn serve(interceptor: Interceptor, upstream: String) -> Result<u16> {
     listen(move |client| {
-        let (door, upstream) = (door.clone(), upstream.clone());
+        let (interceptor, upstream) = (interceptor.clone(), upstream.clone());
         async move {
             let server = TcpStream::connect(upstream).await?;
             server.set_nodelay(true)?;
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            converse(&door, frames(from_client), to_client, frames(from_server), to_server).await
+            relay(&interceptor, read_frames(from_client), to_client, read_frames(from_server), to_server).await
         }
     })
     .await
@@ -44,7 +44,7 @@ struct Frame {
 }
 
 /// Reads the frames of one side in a separate task from their handling.
-fn frames(stream: OwnedReadHalf) -> mpsc::Receiver<Frame> {
+fn read_frames(stream: OwnedReadHalf) -> mpsc::Receiver<Frame> {
     let (sender, frames) = mpsc::channel(64);
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream);
@@ -76,41 +76,42 @@ async fn read(stream: &mut BufReader<OwnedReadHalf>) -> Result<Option<Frame>> {
     Ok(Some(Frame { line, bytes }))
 }
 
-async fn converse(
-    door: &Door,
+async fn relay(
+    interceptor: &Interceptor,
     mut from_client: mpsc::Receiver<Frame>,
     mut to_client: OwnedWriteHalf,
     mut from_server: mpsc::Receiver<Frame>,
     mut to_server: OwnedWriteHalf,
 ) -> Result<()> {
     // Messages that are published and not confirmed yet, by the subject of the confirmation.
-    let mut pending: HashMap<String, (Option<Fault>, UnderWay<'_>)> = HashMap::new();
+    let mut pending: HashMap<String, (Option<Fault>, EffectInProgress<'_>)> = HashMap::new();
     loop {
         tokio::select! {
             frame = from_client.recv() => {
                 let Some(frame) = frame else { return Ok(()) };
                 let mut acknowledged = None;
                 if let Some(effect) = effect(&frame.line) {
-                    let (fault, under_way) = door.board.arrives(door.channel, &effect.operation, door.by);
-                    door.board.pass(door.channel).await;
-                    if matches!(door.before(fault).await, Some(Refusal::Cut)) {
+                    let (fault, in_progress) =
+                        interceptor.injector.intercept(interceptor.channel, &effect.operation, interceptor.component);
+                    interceptor.injector.wait_while_held(interceptor.channel).await;
+                    if matches!(interceptor.inject_before(fault).await, Some(Interruption::Disconnect)) {
                         return Ok(());
                     }
-                    match effect.confirmed_over {
-                        Some(subject) => drop(pending.insert(subject, (fault, under_way))),
-                        None => acknowledged = Some((fault, under_way)),
+                    match effect.confirmation_subject {
+                        Some(subject) => drop(pending.insert(subject, (fault, in_progress))),
+                        None => acknowledged = Some((fault, in_progress)),
                     }
                 }
                 to_server.write_all(&frame.bytes).await?;
-                if let Some((fault, _under_way)) = acknowledged && !door.after(fault).await {
+                if let Some((fault, _in_progress)) = acknowledged && !interceptor.inject_after(fault).await {
                     return Ok(());
                 }
             }
             frame = from_server.recv() => {
                 let Some(frame) = frame else { return Ok(()) };
-                door.board.pass(door.channel).await;
+                interceptor.injector.wait_while_held(interceptor.channel).await;
                 let subject = frame.line.split(' ').nth(1).unwrap_or_default();
-                if let Some((fault, _under_way)) = pending.remove(subject) && !door.after(fault).await {
+                if let Some((fault, _in_progress)) = pending.remove(subject) && !interceptor.inject_after(fault).await {
                     return Ok(());
                 }
                 to_client.write_all(&frame.bytes).await?;
@@ -123,7 +124,7 @@ async fn converse(
 struct Effect {
     operation: String,
     /// The subject on which the broker confirms the effect, if it does.
-    confirmed_over: Option<String>,
+    confirmation_subject: Option<String>,
 }
 
 /// The effect of a client's line; `None` if the line does not count as an effect.
@@ -137,10 +138,10 @@ fn effect(line: &str) -> Option<Effect> {
     if let Some(rest) = subject.strip_prefix("$JS.ACK.") {
         // The position of the stream's name depends on the version of the subject format.
         let stream = rest.split('.').find(|token| token.starts_with("ORDERS-"))?;
-        return Some(Effect { operation: format!("ack {stream}"), confirmed_over: None });
+        return Some(Effect { operation: format!("ack {stream}"), confirmation_subject: None });
     }
-    let confirmed_over = (words.len() == 3 + sizes).then(|| words[2].to_owned());
-    subject.starts_with("orders.").then(|| Effect { operation: format!("publish {subject}"), confirmed_over })
+    let confirmation_subject = (words.len() == 3 + sizes).then(|| words[2].to_owned());
+    subject.starts_with("orders.").then(|| Effect { operation: format!("publish {subject}"), confirmation_subject })
 }
 
 #[cfg(test)]
@@ -148,8 +149,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effects_are_named_by_what_they_change() {
-        let named = |line| effect(line).map(|effect| (effect.operation, effect.confirmed_over));
+    fn effects_are_named_after_the_subject_or_the_stream() {
+        let named = |line| effect(line).map(|effect| (effect.operation, effect.confirmation_subject));
         assert_eq!(
             named("HPUB orders.decided _INBOX.operator.a.b 12 200"),
             Some(("publish orders.decided".to_owned(), Some("_INBOX.operator.a.b".to_owned())))

@@ -11,8 +11,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Door, Refusal, listen};
-use crate::{fault::Fault, switchboard::UnderWay};
+use super::{Interceptor, Interruption, listen};
+use crate::{fault::Fault, fault_injector::EffectInProgress};
 
 /// The largest message that is forwarded, in bytes.
 const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
@@ -21,13 +21,13 @@ const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// If no port is available.
-pub async fn serve(door: Door, upstream: String) -> Result<u16> {
+pub async fn serve(interceptor: Interceptor, upstream: String) -> Result<u16> {
     listen(move |client| {
-        let (door, upstream) = (door.clone(), upstream.clone());
+        let (interceptor, upstream) = (interceptor.clone(), upstream.clone());
         async move {
             let server = TcpStream::connect(upstream).await?;
             server.set_nodelay(true)?;
-            converse(&door, client, server).await
+            relay(&interceptor, client, server).await
         }
     })
     .await
@@ -39,42 +39,47 @@ struct Message {
     bytes: Vec<u8>,
 }
 
-async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<()> {
+async fn relay(interceptor: &Interceptor, client: TcpStream, server: TcpStream) -> Result<()> {
     let (mut from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
-    start_up(&mut from_client, &mut to_client, &mut to_server).await?;
-    let (mut from_client, mut from_server) = (messages(from_client), messages(from_server));
+    relay_startup(&mut from_client, &mut to_client, &mut to_server).await?;
+    let (mut from_client, mut from_server) = (read_messages(from_client), read_messages(from_server));
     let (mut statements, mut bound, mut session) = (HashMap::new(), None::<String>, 0);
-    let mut pending: Option<(Option<Fault>, UnderWay<'_>)> = None;
+    let mut pending: Option<(Option<Fault>, EffectInProgress<'_>)> = None;
     loop {
         tokio::select! {
             message = from_client.recv() => {
                 let Some(message) = message else { return Ok(()) };
                 let executed = match message.kind {
-                    b'P' => { let (name, sql) = two_texts(&message.bytes[5..])?; statements.insert(name, sql); None }
-                    b'B' => { let (_, name) = two_texts(&message.bytes[5..])?; bound = statements.get(&name).cloned(); None }
+                    b'P' => { let (name, sql) = split_two_texts(&message.bytes[5..])?; statements.insert(name, sql); None }
+                    b'B' => {
+                        let (_, name) = split_two_texts(&message.bytes[5..])?;
+                        bound = statements.get(&name).cloned();
+                        None
+                    }
                     b'E' => bound.take(),
-                    b'Q' => Some(text(&message.bytes[5..])?.0),
+                    b'Q' => Some(split_text(&message.bytes[5..])?.0),
                     _ => None,
                 };
                 if let Some(operation) = executed.as_deref().and_then(effect) {
-                    let (fault, under_way) = door.board.arrives(door.channel, &operation, door.by);
-                    door.board.pass(door.channel).await;
-                    if matches!(door.before(fault).await, Some(Refusal::Cut)) {
+                    let (fault, in_progress) =
+                        interceptor.injector.intercept(interceptor.channel, &operation, interceptor.component);
+                    interceptor.injector.wait_while_held(interceptor.channel).await;
+                    if matches!(interceptor.inject_before(fault).await, Some(Interruption::Disconnect)) {
                         return Ok(());
                     }
-                    if let Some(actors) = door.actors.get() {
-                        let done = match fault {
+                    if let Some(actors) = interceptor.actors.get() {
+                        let result = match fault {
                             Some(Fault::TerminateSession) => actors.terminate_session(session),
                             Some(Fault::CrashDatabase) => actors.crash_database(session),
                             _ => Ok(()),
                         };
-                        if let Err(error) = done {
-                            eprintln!("session {session} was not ended: {error:#}");
-                            door.board.misfired();
+                        if let Err(error) = result {
+                            eprintln!("session {session} was not terminated: {error:#}");
+                            interceptor.injector.record_failed_injection();
                         }
                     }
-                    pending = Some((fault, under_way));
+                    pending = Some((fault, in_progress));
                 }
                 to_server.write_all(&message.bytes).await?;
             }
@@ -83,7 +88,9 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
                 match message.kind {
                     b'K' => session = i32::from_be_bytes(message.bytes[5..9].try_into()?),
                     // The statement has finished, successfully or not.
-                    b'Z' => if let Some((fault, _under_way)) = pending.take() && !door.after(fault).await { return Ok(()) },
+                    b'Z' => if let Some((fault, _in_progress)) = pending.take() && !interceptor.inject_after(fault).await {
+                        return Ok(());
+                    },
                     _ => {}
                 }
                 to_client.write_all(&message.bytes).await?;
@@ -93,7 +100,7 @@ async fn converse(door: &Door, client: TcpStream, server: TcpStream) -> Result<(
 }
 
 /// Forwards the startup messages, which have no type. Declines encryption.
-async fn start_up(
+async fn relay_startup(
     from_client: &mut (impl AsyncRead + Unpin),
     to_client: &mut (impl AsyncWrite + Unpin),
     to_server: &mut (impl AsyncWrite + Unpin),
@@ -119,7 +126,7 @@ async fn start_up(
 
 /// Reads the messages of one side in a separate task from their handling, since reading
 /// must not be cancelled in the middle of a message.
-fn messages(mut stream: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Message> {
+fn read_messages(mut stream: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Message> {
     let (sender, messages) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok(message) = read(&mut stream).await {
@@ -147,14 +154,14 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Message> {
 }
 
 /// Splits off a text that ends with a zero byte. Returns the text and the remaining bytes.
-fn text(bytes: &[u8]) -> Result<(String, &[u8])> {
+fn split_text(bytes: &[u8]) -> Result<(String, &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0).context("a text ends with a zero byte")?;
     Ok((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..]))
 }
 
-fn two_texts(bytes: &[u8]) -> Result<(String, String)> {
-    let (first, rest) = text(bytes)?;
-    Ok((first, text(rest)?.0))
+fn split_two_texts(bytes: &[u8]) -> Result<(String, String)> {
+    let (first, rest) = split_text(bytes)?;
+    Ok((first, split_text(rest)?.0))
 }
 
 /// The operation of a statement that changes data, such as `INSERT INTO postings`; `None` for other statements.
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effects_are_named_by_what_they_change() {
+    fn effects_are_named_after_the_statement_and_the_table() {
         assert_eq!(effect("COMMIT").as_deref(), Some("COMMIT"));
         assert_eq!(effect("\n  WITH moved AS (UPDATE accounts").as_deref(), Some("WITH moved"));
         assert_eq!(effect("INSERT INTO postings (a)\n VALUES ($1)").as_deref(), Some("INSERT INTO postings"));

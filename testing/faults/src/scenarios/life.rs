@@ -9,12 +9,12 @@ use orders_crds::{Order, OrderSpec};
 use orders_testbed::wait_for;
 use serde_json::Value;
 
-use super::same;
+use super::ensure_equal;
 use crate::{
     customer,
-    effect::{Channel, Part},
-    persist::SETTLE_LIMIT,
-    shop::Shop,
+    effect::{Channel, Component},
+    retry::SETTLE_TIMEOUT,
+    system::System,
 };
 
 const LOGIN: &str = "leaver";
@@ -24,35 +24,35 @@ const ORDERS: usize = 20;
 const HELD: Duration = Duration::from_secs(7);
 
 /// The time limit for finished orders to be archived and deleted, while the operator is killed every few seconds.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Orders are deleted while billing's database is held. In the end, each order is either charged and
 /// archived as paid, or not charged.
-pub(super) async fn deleted_while_charged(shop: &Shop) -> Result<()> {
-    shop.board.begin(Vec::new());
-    customer::register(shop, LOGIN, ORDERS * 10).await?;
-    shop.board.hold(Some(Channel::BillingToDatabase));
-    let placed = try_join_all((0..ORDERS).map(|number| customer::place(shop, LOGIN, number, 10, "respond-async"))).await?;
-    let delete = async |id: i64| shop.orders().delete(&format!("order-{id}"), &DeleteParams::default()).await;
+pub(super) async fn deleted_while_charged(system: &System) -> Result<()> {
+    system.injector.begin(Vec::new());
+    customer::register(system, LOGIN, ORDERS * 10).await?;
+    system.injector.hold(Some(Channel::BillingToDatabase));
+    let placed = try_join_all((0..ORDERS).map(|number| customer::place(system, LOGIN, number, 10, "respond-async"))).await?;
+    let delete = async |id: i64| system.orders().delete(&format!("order-{id}"), &DeleteParams::default()).await;
     let (early, late) = placed.split_at(ORDERS / 2);
     try_join_all(early.iter().map(|(_, id)| delete(*id))).await?;
     tokio::time::sleep(HELD).await;
     try_join_all(late.iter().map(|(_, id)| delete(*id))).await?;
-    shop.board.hold(None);
+    system.injector.hold(None);
 
-    all_gone(shop, SETTLE_LIMIT).await?;
-    shop.board.rest(Duration::from_millis(1500), SETTLE_LIMIT).await?;
-    let archived = listed(shop).await?;
+    wait_all_removed(system, SETTLE_TIMEOUT).await?;
+    system.injector.wait_idle(Duration::from_millis(1500), SETTLE_TIMEOUT).await?;
+    let archived = list_orders(system).await?;
     let paid = archived.iter().filter(|order| order["status"] == 1).count();
     println!("  of {ORDERS} deleted orders {} are archived, {paid} of them paid", archived.len());
-    customer::assert_balance(shop, LOGIN, (ORDERS - paid) * 10).await
+    customer::assert_balance(system, LOGIN, (ORDERS - paid) * 10).await
 }
 
 /// The operators and the archive are killed repeatedly while orders are
 /// charged, archived and deleted. In the end, each order is in the archive once, as paid.
-pub(super) async fn removed_under_kills(shop: &Shop) -> Result<()> {
-    shop.board.begin(Vec::new());
-    customer::register(shop, LOGIN, ORDERS * 10).await?;
+pub(super) async fn removed_under_kills(system: &System) -> Result<()> {
+    system.injector.begin(Vec::new());
+    customer::register(system, LOGIN, ORDERS * 10).await?;
     for number in 0..ORDERS {
         let spec = OrderSpec {
             login: LOGIN.to_owned(),
@@ -61,39 +61,39 @@ pub(super) async fn removed_under_kills(shop: &Shop) -> Result<()> {
             ttl_seconds_after_finished: Some(0),
             ..OrderSpec::default()
         };
-        shop.orders().create(&PostParams::default(), &Order::new(&format!("leaving-{number}"), spec)).await?;
+        system.orders().create(&PostParams::default(), &Order::new(&format!("leaving-{number}"), spec)).await?;
     }
     let kills = async {
-        for part in [Part::Operator(0), Part::Archive, Part::Operator(1)].into_iter().cycle() {
+        for component in [Component::Operator(0), Component::Archive, Component::Operator(1)].into_iter().cycle() {
             tokio::time::sleep(Duration::from_secs(7)).await;
-            if let Err(error) = shop.actors().crash(part).await {
+            if let Err(error) = system.actors().crash(component).await {
                 return error;
             }
         }
-        unreachable!("it goes round and round")
+        unreachable!("the cycle never ends")
     };
     tokio::select! {
-        gone = all_gone(shop, REMOVAL_LIMIT) => gone?,
+        result = wait_all_removed(system, REMOVAL_TIMEOUT) => result?,
         error = kills => return Err(error),
     }
-    let archived = listed(shop).await?;
-    same("archived orders", archived.len(), ORDERS)?;
+    let archived = list_orders(system).await?;
+    ensure_equal("archived orders", archived.len(), ORDERS)?;
     ensure!(archived.iter().all(|order| order["reason"] == "Paid" && order["message_state"] == "Sent"), "{archived:?}");
-    customer::assert_balance(shop, LOGIN, 0).await
+    customer::assert_balance(system, LOGIN, 0).await
 }
 
-async fn all_gone(shop: &Shop, limit: Duration) -> Result<()> {
-    wait_for("all orders to be gone", limit, || async {
-        shop.orders().list(&ListParams::default()).await.ok()?.items.is_empty().then_some(())
+async fn wait_all_removed(system: &System, limit: Duration) -> Result<()> {
+    wait_for("the deletion of all orders", limit, || async {
+        system.orders().list(&ListParams::default()).await.ok()?.items.is_empty().then_some(())
     })
     .await
 }
 
 /// The customer's orders, as the public API lists them.
-async fn listed(shop: &Shop) -> Result<Vec<Value>> {
-    let url = format!("{}/orders?login={LOGIN}&limit=100", shop.url);
-    wait_for("the list of orders", SETTLE_LIMIT, || async {
-        let response = shop.http.get(&url).send().await.ok()?;
+async fn list_orders(system: &System) -> Result<Vec<Value>> {
+    let url = format!("{}/orders?login={LOGIN}&limit=100", system.url);
+    wait_for("the list of orders", SETTLE_TIMEOUT, || async {
+        let response = system.http.get(&url).send().await.ok()?;
         let page: Value = response.error_for_status().ok()?.json().await.ok()?;
         page["items"].as_array().cloned()
     })

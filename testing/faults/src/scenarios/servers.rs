@@ -11,8 +11,8 @@ use orders_crds::Outcome;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 
-use super::same;
-use crate::{customer, effect::Channel, persist::persist, shop::Shop, workload::settled};
+use super::ensure_equal;
+use crate::{customer, effect::Channel, retry::retry_until_definite, system::System, workload::wait_settled};
 
 const LOGIN: &str = "waiter";
 
@@ -21,53 +21,53 @@ const REQUESTS: usize = 60;
 
 /// While all of billing's connections wait for the database, billing returns 503 with a time for the
 /// retry. In the end, each refill has taken place once.
-pub(super) async fn exhausted_pool(shop: &Shop) -> Result<()> {
-    shop.board.begin(Vec::new());
-    customer::register(shop, LOGIN, 1).await?;
-    shop.board.hold(Some(Channel::BillingToDatabase));
+pub(super) async fn exhausted_pool(system: &System) -> Result<()> {
+    system.injector.begin(Vec::new());
+    customer::register(system, LOGIN, 1).await?;
+    system.injector.hold(Some(Channel::BillingToDatabase));
     let refill = |number: usize| {
-        let request = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 1}));
+        let request = system.http.post(format!("{}/billing/refill", system.url)).json(&json!({"login": LOGIN, "balance": 1}));
         (request, format!("refill-{number}"))
     };
-    let answers = join_all((0..REQUESTS).map(|number| {
+    let responses = join_all((0..REQUESTS).map(|number| {
         let (request, key) = refill(number);
         request.header("idempotency-key", key).send()
     }))
     .await;
-    shop.board.hold(None);
-    let refused: Vec<_> = answers.iter().flatten().filter(|answer| answer.status() == 503).collect();
-    ensure!(refused.len() == REQUESTS, "{} of {REQUESTS} requests were answered 503", refused.len());
-    ensure!(refused.iter().all(|answer| answer.headers().contains_key("retry-after")), "each says when to come again");
+    system.injector.hold(None);
+    let refused: Vec<_> = responses.iter().flatten().filter(|response| response.status() == 503).collect();
+    ensure!(refused.len() == REQUESTS, "{} of {REQUESTS} requests got the status 503", refused.len());
+    ensure!(refused.iter().all(|response| response.headers().contains_key("retry-after")), "each response has Retry-After");
 
     for number in 0..REQUESTS {
         let (request, key) = refill(number);
-        let (status, answer) = persist("a refill", || request.try_clone(), &key).await?;
-        ensure!(status == 200, "{status} {answer}");
+        let (status, response) = retry_until_definite("a refill", || request.try_clone(), &key).await?;
+        ensure!(status == 200, "{status} {response}");
     }
-    customer::assert_balance(shop, LOGIN, REQUESTS + 1).await
+    customer::assert_balance(system, LOGIN, REQUESTS + 1).await
 }
 
 /// While the disk is full, no order is charged and no data is lost.
-pub(super) async fn full_disk(shop: &Shop, disk: &SmallDisk) -> Result<()> {
-    shop.board.begin(Vec::new());
-    customer::register(shop, LOGIN, 100).await?;
+pub(super) async fn full_disk(system: &System, disk: &SmallDisk) -> Result<()> {
+    system.injector.begin(Vec::new());
+    customer::register(system, LOGIN, 100).await?;
 
     disk.fill()?;
-    let refused = shop.http.post(format!("{}/billing/refill", shop.url)).json(&json!({"login": LOGIN, "balance": 7}));
+    let refused = system.http.post(format!("{}/billing/refill", system.url)).json(&json!({"login": LOGIN, "balance": 7}));
     let refused = refused.header("idempotency-key", "second").send().await?;
-    same("the answer to a refill on a full disk", refused.status().as_u16(), 503)?;
+    ensure_equal("the status of a refill on a full disk", refused.status().as_u16(), 503)?;
     let mut ids = Vec::new();
     for number in 0..5 {
-        let (status, id) = customer::place(shop, LOGIN, number, 10, "wait=0").await?;
-        same("the answer to an order that cannot be charged", status, 202)?;
+        let (status, id) = customer::place(system, LOGIN, number, 10, "wait=0").await?;
+        ensure_equal("the status of an order that cannot be charged", status, 202)?;
         ids.push(id);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    customer::assert_balance(shop, LOGIN, 100).await?;
+    customer::assert_balance(system, LOGIN, 100).await?;
 
     disk.empty()?;
     for id in ids {
-        same("the outcome", settled(shop, &format!("order-{id}")).await?.outcome(), Outcome::Paid)?;
+        ensure_equal("the outcome", wait_settled(system, &format!("order-{id}")).await?.outcome(), Outcome::Paid)?;
     }
     Ok(())
 }

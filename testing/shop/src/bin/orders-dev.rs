@@ -7,7 +7,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use orders_shop::{Interaction, Stack, StackOptions};
+use orders_shop::{Interaction, Stack, StackOptions, interaction_from_env};
 use orders_testbed::{Cache, Cluster, Inbox, Nats};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminated.recv() => {}
     }
-    println!("ending the services");
+    println!("stopping the services");
     Ok(())
 }
 
@@ -42,7 +42,7 @@ async fn run(cache: &Cache) -> Result<()> {
     namespaces.patch(NAMESPACE, &PatchParams::apply("orders-testbed"), &Patch::Apply(namespace)).await?;
 
     let inbox = Inbox::start(&directory).await?;
-    let interaction = Interaction::from_env()?;
+    let interaction = interaction_from_env()?;
     let nats = match interaction {
         Interaction::Http => None,
         _ => Some(Nats::start(&directory).await?),
@@ -57,7 +57,7 @@ async fn run(cache: &Cache) -> Result<()> {
     }
     println!("logs     {}/*.log", directory.display());
     println!("kubectl  export KUBECONFIG={}; kubectl get orders -n {NAMESPACE}", cluster.kubeconfig.display());
-    println!("Ctrl-C ends the services; the control plane stays (testbed down)");
+    println!("Ctrl-C stops the services; the control plane keeps running until `testbed down`");
     // The services run as long as these values live.
     std::future::pending().await
 }

@@ -13,15 +13,15 @@ use anyhow::Result;
 use futures::{StreamExt, stream};
 use orders_crds::Outcome;
 use orders_testbed::wait_for;
-use release::{LIMIT, Release, repository, run};
+use release::{Release, TIMEOUT, repository, run};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
-    let release = Release::installed().await?;
-    let said = run(release.command("helm").args(["test", "orders", "-n", "shop", "--logs", "--timeout", "3m"]))?;
-    assert!(said.contains("1 order paid, 1 order refused"), "{said}");
+    let release = Release::install().await?;
+    let output = run(release.command("helm").args(["test", "orders", "-n", "shop", "--logs", "--timeout", "3m"]))?;
+    assert!(output.contains("1 order paid, 1 order refused"), "{output}");
 
     let newman = run(Command::new("make").arg("newman").current_dir(repository()))?;
     println!("{newman}");
@@ -33,8 +33,8 @@ async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
-    let release = Release::installed().await?;
-    release.customer("kubectl-user", 900).await?;
+    let release = Release::install().await?;
+    release.open_account("kubectl-user", 900).await?;
     // The order is created with kubectl only, and therefore has no id.
     let file = tempfile::NamedTempFile::new()?;
     let order = |name: &str, login: &str, amount: &str| {
@@ -47,7 +47,7 @@ async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
     release.kubectl(&["apply", "-f", &file.path().display().to_string()])?;
     release.kubectl(&["wait", "-n", "shop", "--for=condition=Succeeded", "order/by-hand", "--timeout=60s"])?;
     release.kubectl(&["wait", "-n", "shop", "--for=condition=Succeeded=False", "ord/too-dear", "ord/nobody", "--timeout=60s"])?;
-    release.settled("kubectl-user").await?;
+    release.wait_settled("kubectl-user").await?;
 
     let table = release.kubectl(&["get", "orders", "-n", "shop"])?;
     println!("{table}");
@@ -60,12 +60,12 @@ async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
     assert_eq!(row("too-dear")[3], "InsufficientFunds");
     assert_eq!(row("nobody")[3], "AccountNotFound");
 
-    let story = release.kubectl(&["describe", "ord", "by-hand", "-n", "shop"])?;
-    println!("{story}");
-    assert!(story.contains("Charged 100.00 to kubectl-user; the balance is now 800.00."), "{story}");
-    assert!(story.contains("The mail server accepted the message to user@example.com."), "{story}");
+    let description = release.kubectl(&["describe", "ord", "by-hand", "-n", "shop"])?;
+    println!("{description}");
+    assert!(description.contains("Charged 100.00 to kubectl-user; the balance is now 800.00."), "{description}");
+    assert!(description.contains("The mail server accepted the message to user@example.com."), "{description}");
     // Events are written after the status.
-    wait_for("the Event of the refusal", LIMIT, || async {
+    wait_for("the Event of the refusal", TIMEOUT, || async {
         let refused = release.kubectl(&["describe", "ord", "too-dear", "-n", "shop"]).ok()?;
         refused.contains("Warning  InsufficientFunds").then_some(())
     })
@@ -84,8 +84,8 @@ async fn kubectl_shows_orders_as_its_users_expect() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
-    let release = Release::installed().await?;
+async fn no_account_has_more_permissions_than_it_needs() -> Result<()> {
+    let release = Release::install().await?;
     for (account, verb, resource, allowed) in [
         ("operator", "patch", "orders.arch.homework/status", true),
         ("operator", "update", "orders.arch.homework", false),
@@ -113,7 +113,7 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
         assert_eq!(release.can(account, verb, resource), allowed, "{account} {verb} {resource}");
     }
     // The internal APIs of the services are not reachable from outside.
-    release.customer("outsider", 100).await?;
+    release.open_account("outsider", 100).await?;
     let (status, _) = release.call(Method::POST, "/billing/withdraw", Some(json!({"login": "outsider", "balance": 50}))).await?;
     assert!([401, 403, 404].contains(&status), "{status}");
     let message = json!({"login": "outsider", "email": "a@b.cd", "text": "hello"});
@@ -126,12 +126,15 @@ async fn nobody_has_more_rights_than_the_work_needs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_and_the_death_of_a_pod_of_each_service_lose_no_order_and_charge_none_twice() -> Result<()> {
-    let release = Release::installed().await?;
-    release.customer("steady", 10_000).await?;
+async fn an_upgrade_and_a_killed_pod_of_each_service_lose_no_order_and_charge_none_twice() -> Result<()> {
+    let release = Release::install().await?;
+    release.open_account("steady", 10_000).await?;
     let keys: Vec<String> = (0..60).map(|number| format!("steady-{number}")).collect();
-    let orders = stream::iter(&keys).map(|key| release.order_surely("steady", 10, key)).buffer_unordered(3).collect::<Vec<_>>();
-    let trouble = async {
+    let orders = stream::iter(&keys)
+        .map(|key| release.place_order_with_retries("steady", 10, key))
+        .buffer_unordered(3)
+        .collect::<Vec<_>>();
+    let disruptions = async {
         tokio::task::block_in_place(|| release.upgrade(&["--set", "log.level=debug"]))?;
         for component in ["operator", "api-server", "billing", "notify"] {
             let selector = format!("app.kubernetes.io/component={component}");
@@ -142,36 +145,38 @@ async fn an_upgrade_and_the_death_of_a_pod_of_each_service_lose_no_order_and_cha
         }
         anyhow::Ok(())
     };
-    let (answers, trouble) = tokio::time::timeout(LIMIT * 2, async { tokio::join!(orders, trouble) }).await?;
-    trouble?;
-    for answer in answers {
-        assert_eq!(answer?, 200);
+    let (responses, disruption_result) = tokio::time::timeout(TIMEOUT * 2, async { tokio::join!(orders, disruptions) }).await?;
+    disruption_result?;
+    for response in responses {
+        assert_eq!(response?, 200);
     }
-    let settled = release.settled("steady").await?;
-    assert_eq!(settled.len(), 60, "one resource a key");
+    let settled = release.wait_settled("steady").await?;
+    assert_eq!(settled.len(), 60, "one resource for each key");
     assert!(settled.iter().all(|order| order.outcome() == Outcome::Paid));
     assert_eq!(release.balance("steady").await?, 10_000.0 - 600.0, "each charged once");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_style_of_interaction_passes_the_postman_scenario_and_finishes_the_orders_of_the_one_before() -> Result<()> {
-    let release = Release::installed().await?;
-    release.customer("styles", 10_000).await?;
+async fn each_style_of_interaction_passes_the_postman_scenario_and_finishes_the_orders_of_the_previous_style() -> Result<()> {
+    let release = Release::install().await?;
+    release.open_account("styles", 10_000).await?;
     let mut placed = 0;
     for style in ["broker", "notify-broker", "http"] {
         let keys: Vec<String> = (0..30).map(|number| format!("before-{style}-{number}")).collect();
-        let orders =
-            stream::iter(&keys).map(|key| release.order_surely("styles", 10, key)).buffer_unordered(3).collect::<Vec<_>>();
+        let orders = stream::iter(&keys)
+            .map(|key| release.place_order_with_retries("styles", 10, key))
+            .buffer_unordered(3)
+            .collect::<Vec<_>>();
         let upgrade = async { tokio::task::block_in_place(|| release.upgrade(&["--set", &format!("interaction={style}")])) };
-        let (answers, upgraded) = tokio::time::timeout(LIMIT * 2, async { tokio::join!(orders, upgrade) }).await?;
+        let (responses, upgraded) = tokio::time::timeout(TIMEOUT * 2, async { tokio::join!(orders, upgrade) }).await?;
         upgraded?;
-        for answer in answers {
-            assert_eq!(answer?, 200, "{style}");
+        for response in responses {
+            assert_eq!(response?, 200, "{style}");
         }
         placed += keys.len();
-        let settled = release.settled("styles").await?;
-        assert_eq!(settled.len(), placed, "one resource a key, {style}");
+        let settled = release.wait_settled("styles").await?;
+        assert_eq!(settled.len(), placed, "one resource for each key, {style}");
         assert!(settled.iter().all(|order| order.outcome() == Outcome::Paid), "{style}");
         assert_eq!(release.balance("styles").await?, 10_000.0 - 10.0 * placed as f64, "each charged once, {style}");
 
@@ -183,64 +188,64 @@ async fn each_style_of_interaction_passes_the_postman_scenario_and_finishes_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_job_proves_that_the_money_adds_up() -> Result<()> {
-    let release = Release::installed().await?;
-    release.customer("audited", 100).await?;
-    assert_eq!(release.order_surely("audited", 60, "audited-1").await?, 200);
-    assert_eq!(release.order_surely("audited", 60, "audited-2").await?, 400);
-    release.settled("audited").await?;
+    let release = Release::install().await?;
+    release.open_account("audited", 100).await?;
+    assert_eq!(release.place_order_with_retries("audited", 60, "audited-1").await?, 200);
+    assert_eq!(release.place_order_with_retries("audited", 60, "audited-2").await?, 400);
+    release.wait_settled("audited").await?;
     // Paid orders that other tests deleted are in the archive, so that each charge has an order.
-    let audited = release.kubectl_orders(&["audit", "-n", "shop"])?;
-    println!("{audited:?}");
-    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
-    for holds in [
+    let result = release.kubectl_orders(&["audit", "-n", "shop"])?;
+    println!("{result:?}");
+    assert_eq!(result.exit_code, Some(0), "{result:?}");
+    for line in [
         "ok   all postings sum to zero",
         "ok   every balance is",
         "ok   each paid order",
-        "ok   no refused order",
-        "ok   each order that was told",
-        "Everything holds.",
+        "ok   each charge of a refused order",
+        "ok   each notified order",
+        "No violations.",
     ] {
-        assert!(audited.out.contains(holds), "{audited:?}");
+        assert!(result.out.contains(line), "{result:?}");
     }
-    assert!(audited.error.starts_with("waiting for job orders-audit-"), "{audited:?}");
+    assert!(result.error.starts_with("waiting for job orders-audit-"), "{result:?}");
 
-    let audited = release.kubectl_orders(&["audit", "-n", "shop", "-o", "json"])?;
-    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
-    let report: Value = serde_json::from_str(&audited.out)?;
+    let result = release.kubectl_orders(&["audit", "-n", "shop", "-o", "json"])?;
+    assert_eq!(result.exit_code, Some(0), "{result:?}");
+    let report: Value = serde_json::from_str(&result.out)?;
     assert_eq!((&report["holds"], &report["violations"]), (&json!(true), &json!([])), "{report}");
     assert!(report["orders"].as_u64().is_some_and(|orders| orders >= 2), "{report}");
-    let left = release.kubectl(&["get", "jobs", "-n", "shop", "-l", "app.kubernetes.io/component=audit", "-o", "name"])?;
-    assert_eq!(left.trim(), "", "it deletes what it made");
+    let remaining = release.kubectl(&["get", "jobs", "-n", "shop", "-l", "app.kubernetes.io/component=audit", "-o", "name"])?;
+    assert_eq!(remaining.trim(), "", "it deletes the objects that it created");
 
-    let nowhere = release.kubectl_orders(&["audit", "-n", "kube-public"])?;
-    assert_eq!((nowhere.exit_code, &*nowhere.out), (Some(2), ""), "{nowhere:?}");
-    assert!(nowhere.error.contains("there is no audit in namespace kube-public"), "{nowhere:?}");
+    let missing = release.kubectl_orders(&["audit", "-n", "kube-public"])?;
+    assert_eq!((missing.exit_code, &*missing.out), (Some(2), ""), "{missing:?}");
+    assert!(missing.error.contains("there is no audit in namespace kube-public"), "{missing:?}");
     Ok(())
 }
 
 /// Runs the audit without `kubectl orders`, with the commands of the chart's notes.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_runs_on_demand_by_kubectl_alone() -> Result<()> {
-    let release = Release::installed().await?;
+async fn the_audit_runs_on_demand_with_kubectl_only() -> Result<()> {
+    let release = Release::install().await?;
     release.kubectl(&["delete", "job", "-n", "shop", "audit-by-hand", "--ignore-not-found"])?;
     release.kubectl(&["create", "job", "-n", "shop", "--from=cronjob/orders-audit", "audit-by-hand"])?;
     release.kubectl(&["wait", "-n", "shop", "--for=condition=Complete", "job/audit-by-hand", "--timeout=120s"])?;
-    let said = release.kubectl(&["logs", "-n", "shop", "job/audit-by-hand"])?;
-    assert!(said.ends_with("Everything holds.\n"), "{said}");
+    let output = release.kubectl(&["logs", "-n", "shop", "job/audit-by-hand"])?;
+    assert!(output.ends_with("No violations.\n"), "{output}");
     release.kubectl(&["delete", "job", "-n", "shop", "audit-by-hand"])?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstalling_keeps_the_orders_and_the_money_and_a_new_installation_goes_on_with_them() -> Result<()> {
-    let release = Release::installed().await?;
-    release.customer("keeper", 500).await?;
-    assert_eq!(release.order_surely("keeper", 100, "keep-me").await?, 200);
-    release.settled("keeper").await?;
+async fn uninstalling_keeps_orders_and_balances_and_a_new_installation_continues_with_them() -> Result<()> {
+    let release = Release::install().await?;
+    release.open_account("keeper", 500).await?;
+    assert_eq!(release.place_order_with_retries("keeper", 100, "keep-me").await?, 200);
+    release.wait_settled("keeper").await?;
 
     run(release.command("helm").args(["uninstall", "orders", "-n", "shop", "--wait", "--timeout", "3m"]))?;
     assert_eq!(release.orders_of("keeper").await?.len(), 1, "the order is still there");
-    let left = release.kubectl(&[
+    let remaining = release.kubectl(&[
         "get",
         "deployments,services,roles,secrets",
         "-n",
@@ -250,11 +255,11 @@ async fn uninstalling_keeps_the_orders_and_the_money_and_a_new_installation_goes
         "-o",
         "name",
     ])?;
-    assert_eq!(left.trim(), "", "and nothing else of the release");
+    assert_eq!(remaining.trim(), "", "no other object of the release is left");
 
-    let release = Release::installed().await?;
+    let release = Release::install().await?;
     assert_eq!(release.balance("keeper").await?, 400.0);
-    assert_eq!(release.order_surely("keeper", 100, "keep-me").await?, 200, "the same key is still the same order");
+    assert_eq!(release.place_order_with_retries("keeper", 100, "keep-me").await?, 200, "the same key is still the same order");
     assert_eq!(release.balance("keeper").await?, 400.0);
     Ok(())
 }

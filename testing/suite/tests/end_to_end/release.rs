@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The time limit for a rollout, and for orders to settle, on two busy cores.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The URL of the service in the README.
 pub const BASE_URL: &str = "http://arch.homework";
@@ -33,8 +33,8 @@ pub fn repository() -> &'static Path {
 
 impl Release {
     /// The release on the node, in whatever state it is.
-    pub async fn on_the_node() -> Result<Self> {
-        let cluster = Cluster::node().await.context("the node is not up: run `make test-e2e`")?;
+    pub async fn connect() -> Result<Self> {
+        let cluster = Cluster::node().await.context("the node does not run: run `make test-e2e`")?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build()?;
         Ok(Release {
             client: cluster.client().await?,
@@ -45,8 +45,8 @@ impl Release {
     }
 
     /// Installs the chart of this checkout, or upgrades to it, and waits until the service responds.
-    pub async fn installed() -> Result<Self> {
-        let release = Self::on_the_node().await?;
+    pub async fn install() -> Result<Self> {
+        let release = Self::connect().await?;
         release.upgrade(&[])?;
         release.expose()?;
         Ok(release)
@@ -71,11 +71,11 @@ impl Release {
         if std::env::var("CLUSTER").as_deref() != Ok("kind") {
             helm.args(["--set", "nats.server.image.repository=localhost/orders-nats", "--set", "nats.server.image.tag=testbed"]);
         }
-        run(helm.args(["--wait", "--timeout", "5m"]).args(arguments)).inspect_err(|_| self.explain())
+        run(helm.args(["--wait", "--timeout", "5m"]).args(arguments)).inspect_err(|_| self.print_diagnostics())
     }
 
     /// Prints diagnostic information for the log of a failed run.
-    fn explain(&self) {
+    fn print_diagnostics(&self) {
         for arguments in [
             &["get", "pods,pvc,events", "-n", "shop"][..],
             &["logs", "-n", "shop", "--all-containers", "--tail=20", "-l", "app.kubernetes.io/name=orders", "--prefix"],
@@ -99,10 +99,10 @@ impl Release {
     }
 
     /// Runs `kubectl orders`, and returns its result even if it fails.
-    pub fn kubectl_orders(&self, arguments: &[&str]) -> Result<Ran> {
+    pub fn kubectl_orders(&self, arguments: &[&str]) -> Result<ProgramResult> {
         let output = Command::new(binary("kubectl-orders")?).args(arguments).env("KUBECONFIG", &self.kubeconfig).output()?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
+        Ok(ProgramResult { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
     }
 
     /// Whether the service account has this permission, according to `kubectl auth can-i`.
@@ -123,26 +123,26 @@ impl Release {
 
     /// Opens an account and pays money in. Each call has a key and is repeated while the response is 503, as
     /// that status requires: right after an installation, the node's network may not know the new pods yet.
-    pub async fn customer(&self, login: &str, balance: i64) -> Result<()> {
+    pub async fn open_account(&self, login: &str, balance: i64) -> Result<()> {
         let register = self.http.post(format!("{BASE_URL}/billing/register?login={login}"));
         let refill = self.http.post(format!("{BASE_URL}/billing/refill")).json(&json!({"login": login, "balance": balance}));
         for (call, key) in [(register, format!("register-{login}")), (refill, format!("refill-{login}"))] {
-            let (status, answer) = wait_for(&format!("an answer to {key}"), LIMIT, || async {
-                let answer = call.try_clone()?.header("idempotency-key", &key).send().await.ok()?;
-                let status = answer.status().as_u16();
-                (status != 503).then_some((status, answer.text().await.unwrap_or_default()))
+            let (status, response) = wait_for(&format!("a response to {key}"), TIMEOUT, || async {
+                let response = call.try_clone()?.header("idempotency-key", &key).send().await.ok()?;
+                let status = response.status().as_u16();
+                (status != 503).then_some((status, response.text().await.unwrap_or_default()))
             })
             .await?;
-            ensure!(status == 200, "{key}: {status} {answer}");
+            ensure!(status == 200, "{key}: {status} {response}");
         }
         Ok(())
     }
 
     /// Places an order with a key, and repeats the request until the response is
     /// definite, as a careful client does when pods are deleted.
-    pub async fn order_surely(&self, login: &str, amount: i64, key: &str) -> Result<u16> {
+    pub async fn place_order_with_retries(&self, login: &str, amount: i64, key: &str) -> Result<u16> {
         let order = json!({"login": login, "e_mail": format!("{login}@example.com"), "id_cart": 1, "amount": amount});
-        wait_for(&format!("an outcome of order {key}"), LIMIT, || async {
+        wait_for(&format!("an outcome of order {key}"), TIMEOUT, || async {
             let request = self.http.post(format!("{BASE_URL}/orders/")).header("idempotency-key", key).json(&order);
             let status = request.send().await.ok()?.status().as_u16();
             (status == 200 || status == 400).then_some(status)
@@ -151,7 +151,7 @@ impl Release {
     }
 
     pub async fn balance(&self, login: &str) -> Result<f64> {
-        wait_for("billing to answer", LIMIT, || async {
+        wait_for("the balance of the account", TIMEOUT, || async {
             let (status, account) = self.call(Method::GET, &format!("/billing/account/{login}"), None).await.ok()?;
             account["balance"].as_f64().filter(|_| status == 200)
         })
@@ -164,12 +164,12 @@ impl Release {
     }
 
     /// Waits until each of the customer's orders is decided and the customer is notified.
-    pub async fn settled(&self, login: &str) -> Result<Vec<Order>> {
-        wait_for(&format!("all orders of {login} to be decided and told"), LIMIT, || async {
+    pub async fn wait_settled(&self, login: &str) -> Result<Vec<Order>> {
+        wait_for(&format!("all orders of {login} to be decided and their customers notified"), TIMEOUT, || async {
             let orders = self.orders_of(login).await.ok()?;
-            let done =
+            let is_settled =
                 |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
-            orders.iter().all(done).then_some(orders)
+            orders.iter().all(is_settled).then_some(orders)
         })
         .await
     }
@@ -177,7 +177,7 @@ impl Release {
 
 /// The result of a run of a program.
 #[derive(Debug)]
-pub struct Ran {
+pub struct ProgramResult {
     pub exit_code: Option<i32>,
     pub out: String,
     pub error: String,

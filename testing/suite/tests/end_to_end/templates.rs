@@ -23,7 +23,7 @@ fn render_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Resul
 }
 
 #[test]
-fn values_that_make_sense_render() -> Result<()> {
+fn valid_values_render() -> Result<()> {
     for arguments in [
         "",
         "--set inbox.enabled=true",
@@ -58,7 +58,7 @@ fn values_that_make_sense_render() -> Result<()> {
 }
 
 #[test]
-fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
+fn invalid_values_are_refused_with_a_reason() -> Result<()> {
     for (arguments, reason) in [
         ("--set inbox.enabled=false", "no way to send mail"),
         ("--set inbox.enabled=true --set smtp.url=smtp://mail", "keep one of them"),
@@ -91,7 +91,7 @@ fn values_that_do_not_are_refused_with_a_reason() -> Result<()> {
 }
 
 /// The objects of a rendering.
-fn objects(rendered: &str) -> Vec<Value> {
+fn parse_objects(rendered: &str) -> Vec<Value> {
     let documents = rendered.split("\n---\n").filter(|text| text.contains("kind:"));
     documents.map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))).collect()
 }
@@ -101,9 +101,9 @@ fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a 
 }
 
 #[test]
-fn roles_name_what_they_allow_and_only_the_operator_writes_status() -> Result<()> {
+fn roles_have_no_wildcards_and_only_the_operator_writes_status() -> Result<()> {
     for arguments in ["", "--set operator.allNamespaces=true"] {
-        let objects = objects(&render(arguments)?.expect("it renders"));
+        let objects = parse_objects(&render(arguments)?.expect("it renders"));
         let mut writers = Vec::new();
         for role in of_kind(&objects, "Role").chain(of_kind(&objects, "ClusterRole")) {
             for rule in role["rules"].as_array().into_iter().flatten() {
@@ -120,8 +120,8 @@ fn roles_name_what_they_allow_and_only_the_operator_writes_status() -> Result<()
 }
 
 #[test]
-fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Result<()> {
-    let objects = objects(&render("--set interaction=broker")?.expect("it renders"));
+fn every_pod_is_restricted_and_replicated_services_have_disruption_budgets() -> Result<()> {
+    let objects = parse_objects(&render("--set interaction=broker")?.expect("it renders"));
     let deployments: Vec<&Value> = of_kind(&objects, "Deployment").chain(of_kind(&objects, "StatefulSet")).collect();
     assert_eq!(deployments.len(), 7, "api-server, operator, billing, notify, archive, inbox, nats");
     for deployment in &deployments {
@@ -145,8 +145,8 @@ fn every_pod_is_restricted_and_disruption_budgets_are_where_replicas_are() -> Re
 }
 
 #[test]
-fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Result<()> {
-    let objects = objects(&render("")?.expect("it renders"));
+fn only_the_users_of_the_archive_reach_it_each_with_its_token() -> Result<()> {
+    let objects = parse_objects(&render("")?.expect("it renders"));
     let named = |kind, name: &str| of_kind(&objects, kind).find(|object| object["metadata"]["name"] == *name);
     for (kind, name) in [("Deployment", "orders-operator"), ("Deployment", "orders-api-server"), ("CronJob", "orders-audit")] {
         let spec = &named(kind, name).unwrap_or_else(|| panic!("no {name}"))["spec"];
@@ -173,11 +173,11 @@ fn the_archive_is_reached_by_those_who_use_it_each_with_a_token_for_it() -> Resu
 }
 
 #[test]
-fn the_audit_runs_on_demand_and_by_itself_only_with_a_schedule() -> Result<()> {
+fn the_audit_runs_on_demand_and_periodically_only_with_a_schedule() -> Result<()> {
     for (value, suspend, schedule) in
         [("", true, "@daily"), ("@hourly", false, "@hourly"), ("30 3 * * 1-5", false, "30 3 * * 1-5")]
     {
-        let objects = objects(&render_with(["--set", &format!("audit.schedule={value}")])?.expect("it renders"));
+        let objects = parse_objects(&render_with(["--set", &format!("audit.schedule={value}")])?.expect("it renders"));
         let cron_job = of_kind(&objects, "CronJob").next().expect("a CronJob");
         let spec = &cron_job["spec"];
         assert_eq!((&spec["suspend"], &spec["schedule"]), (&suspend.into(), &schedule.into()), "{value}");
@@ -195,7 +195,7 @@ fn the_audit_runs_on_demand_and_by_itself_only_with_a_schedule() -> Result<()> {
         assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
     }
     let without = render("--set audit.enabled=false")?.expect("it renders");
-    assert!(!without.contains("component: audit") && of_kind(&objects(&without), "CronJob").next().is_none());
+    assert!(!without.contains("component: audit") && of_kind(&parse_objects(&without), "CronJob").next().is_none());
     Ok(())
 }
 
@@ -219,7 +219,7 @@ fn broker_kinds(objects: &[Value]) -> Vec<&str> {
 const BROKER: [&str; 6] = ["ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Secret", "Service", "StatefulSet"];
 
 #[test]
-fn without_a_broker_nothing_is_said_of_one() -> Result<()> {
+fn without_a_broker_no_object_mentions_nats() -> Result<()> {
     for arguments in ["", "--set interaction=http --set nats.url=nats://n --set nats.existingSecret=mine"] {
         let rendered = render(arguments)?.expect("it renders");
         assert!(!rendered.to_lowercase().contains("nats") && !rendered.contains("INTERACTION"), "{rendered}");
@@ -228,10 +228,10 @@ fn without_a_broker_nothing_is_said_of_one() -> Result<()> {
 }
 
 #[test]
-fn a_broker_comes_with_the_chart_and_those_who_use_it_hear_of_it() -> Result<()> {
+fn the_chart_includes_a_broker_and_configures_only_the_services_that_use_it() -> Result<()> {
     let (own, operators) = (vec!["NATS_URL", "NATS_PASSWORD"], vec!["INTERACTION", "NATS_URL", "NATS_PASSWORD"]);
     for (interaction, billing) in [("notify-broker", vec![]), ("broker", own.clone())] {
-        let objects = objects(&render(&format!("--set interaction={interaction}"))?.expect("it renders"));
+        let objects = parse_objects(&render(&format!("--set interaction={interaction}"))?.expect("it renders"));
         assert_eq!(broker_kinds(&objects), BROKER);
         assert_eq!(broker_variables(&objects, "operator"), operators, "{interaction}");
         assert_eq!(broker_variables(&objects, "billing"), billing, "{interaction}");
@@ -249,7 +249,7 @@ fn a_broker_comes_with_the_chart_and_those_who_use_it_hear_of_it() -> Result<()>
 
 #[test]
 fn passwords_of_the_broker_begin_with_a_letter() -> Result<()> {
-    let objects = objects(&render("--set interaction=broker")?.expect("it renders"));
+    let objects = parse_objects(&render("--set interaction=broker")?.expect("it renders"));
     let secret = of_kind(&objects, "Secret").find(|secret| secret["metadata"]["name"] == "orders-nats").expect("a secret");
     let data = secret["data"].as_object().expect("data");
     assert_eq!(data.len(), 4, "{data:?}");
@@ -262,10 +262,10 @@ fn passwords_of_the_broker_begin_with_a_letter() -> Result<()> {
 }
 
 #[test]
-fn a_broker_of_the_users_own_goes_before_that_of_the_chart() -> Result<()> {
+fn an_external_broker_replaces_the_broker_of_the_chart() -> Result<()> {
     let arguments = "--set interaction=broker --set nats.url=tls://nats.example.com:4333 --set nats.existingSecret=mine";
     let rendered = render(arguments)?.expect("it renders");
-    let objects = objects(&rendered);
+    let objects = parse_objects(&rendered);
     assert_eq!(broker_kinds(&objects), Vec::<&str>::new());
     assert_eq!(broker_variables(&objects, "billing"), ["NATS_URL", "NATS_PASSWORD"]);
     assert!(rendered.contains("value: tls://nats.example.com:4333") && rendered.contains("name: mine"), "{rendered}");

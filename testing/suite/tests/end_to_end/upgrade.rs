@@ -11,7 +11,7 @@ use orders_testbed::wait_for;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::release::{LIMIT, Release, run};
+use crate::release::{Release, TIMEOUT, run};
 
 const LOGIN: &str = "upgraded";
 
@@ -32,7 +32,7 @@ impl Release {
         let name = format!("deployment/orders-{component}");
         self.kubectl(&["scale", "-n", "shop", &name, &format!("--replicas={replicas}")])?;
         let selector = format!("app.kubernetes.io/component={component}");
-        wait_for(&format!("{replicas} pods of {component}"), LIMIT, || async {
+        wait_for(&format!("{replicas} pods of {component}"), TIMEOUT, || async {
             let pods = self.kubectl(&["get", "pods", "-n", "shop", "-l", &selector, "-o", "name"]).ok()?;
             (pods.lines().count() == replicas as usize).then_some(())
         })
@@ -42,8 +42,8 @@ impl Release {
     async fn post_order(&self, amount: i64, wait: u32) -> Result<i64> {
         let order = json!({"login": LOGIN, "e_mail": "upgraded@example.com", "id_cart": 1, "amount": amount});
         let request = self.http.post(format!("{}/orders/", crate::release::BASE_URL)).header("prefer", format!("wait={wait}"));
-        let answer: Value = request.json(&order).send().await?.json().await?;
-        answer["id"].as_i64().with_context(|| format!("no id in {answer}"))
+        let response: Value = request.json(&order).send().await?.json().await?;
+        response["id"].as_i64().with_context(|| format!("no id in {response}"))
     }
 
     async fn cancel(&self, id: i64) -> Result<()> {
@@ -54,15 +54,15 @@ impl Release {
         Ok(())
     }
 
-    async fn shown(&self, id: i64) -> Result<Value> {
+    async fn get_order(&self, id: i64) -> Result<Value> {
         let (status, order) = self.call(Method::GET, &format!("/orders/{id}"), None).await?;
         ensure!(status == 200, "{order}");
         Ok(order)
     }
 
     /// Waits until a condition of an order has this reason.
-    async fn reason(&self, id: i64, kind: ConditionType, reason: Reason) -> Result<()> {
-        wait_for(&format!("order {id} to be {reason}"), LIMIT, || async {
+    async fn wait_reason(&self, id: i64, kind: ConditionType, reason: Reason) -> Result<()> {
+        wait_for(&format!("order {id} to be {reason}"), TIMEOUT, || async {
             let orders = self.orders_of(LOGIN).await.ok()?;
             let order = orders.into_iter().find(|order| order.spec.id == Some(id))?;
             let condition = conditions::find(&order.status.as_ref()?.conditions, kind)?.clone();
@@ -73,53 +73,53 @@ impl Release {
 }
 
 /// The checkout of the previous commit; `None` if there is no history.
-fn previous() -> Result<Option<PathBuf>> {
+fn find_previous_checkout() -> Result<Option<PathBuf>> {
     let checkout = orders_testbed::Cache::locate()?.path("previous/checkout");
     Ok(checkout.join("helm/orders/Chart.yaml").exists().then_some(checkout))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Result<()> {
-    let Some(previous) = previous()? else {
-        eprintln!("NOT TRIED: this clone has no commit before this one");
+async fn orders_in_each_state_survive_an_upgrade_from_the_previous_commit() -> Result<()> {
+    let Some(previous) = find_previous_checkout()? else {
+        eprintln!("SKIPPED: this clone has no previous commit");
         return Ok(());
     };
-    let release = Release::on_the_node().await?;
+    let release = Release::connect().await?;
     release.remove()?;
     release.upgrade_to(&previous, "previous", &[])?;
     release.expose()?;
-    release.customer(LOGIN, 1000).await?;
+    release.open_account(LOGIN, 1000).await?;
 
     let paid = release.post_order(100, 30).await?;
     let refused = release.post_order(5000, 30).await?;
-    let given_back = release.post_order(50, 30).await?;
-    let to_give_back = release.post_order(30, 30).await?;
-    release.cancel(given_back).await?;
-    release.reason(given_back, ConditionType::Succeeded, Reason::Refunded).await?;
-    release.settled(LOGIN).await?;
-    let finished = [paid, refused, given_back];
+    let refunded = release.post_order(50, 30).await?;
+    let to_refund = release.post_order(30, 30).await?;
+    release.cancel(refunded).await?;
+    release.wait_reason(refunded, ConditionType::Succeeded, Reason::Refunded).await?;
+    release.wait_settled(LOGIN).await?;
+    let finished = [paid, refused, refunded];
     let mut before = Vec::new();
     for id in finished {
-        before.push(release.shown(id).await?);
+        before.push(release.get_order(id).await?);
     }
 
     // First the mail server is unavailable, then billing, then the operator.
     release.scale("inbox", 0).await?;
-    let untold = release.post_order(10, 10).await?;
-    release.reason(untold, ConditionType::Notified, Reason::Delivering).await?;
+    let not_notified = release.post_order(10, 10).await?;
+    release.wait_reason(not_notified, ConditionType::Notified, Reason::Delivering).await?;
     release.scale("billing", 0).await?;
     let unknown = release.post_order(20, 0).await?;
     let unknown_cancelled = release.post_order(25, 0).await?;
     for id in [unknown, unknown_cancelled] {
-        release.reason(id, ConditionType::Paid, Reason::PaymentUnknown).await?;
+        release.wait_reason(id, ConditionType::Paid, Reason::PaymentUnknown).await?;
     }
     release.cancel(unknown_cancelled).await?;
-    release.cancel(to_give_back).await?;
-    release.reason(to_give_back, ConditionType::Succeeded, Reason::RefundPending).await?;
+    release.cancel(to_refund).await?;
+    release.wait_reason(to_refund, ConditionType::Succeeded, Reason::RefundPending).await?;
     release.scale("operator", 0).await?;
-    let untouched = release.post_order(40, 0).await?;
-    let untouched_cancelled = release.post_order(45, 0).await?;
-    release.cancel(untouched_cancelled).await?;
+    let unprocessed = release.post_order(40, 0).await?;
+    let unprocessed_cancelled = release.post_order(45, 0).await?;
+    release.cancel(unprocessed_cancelled).await?;
 
     // The chart takes back the ownership of the fields that were scaled by hand.
     release.upgrade(&["--force-conflicts"])?;
@@ -127,43 +127,45 @@ async fn orders_in_each_state_outlive_an_upgrade_from_the_commit_before() -> Res
     let expected = [
         (paid, Outcome::Paid),
         (refused, Outcome::Refused(Refusal::InsufficientFunds)),
-        (given_back, Outcome::Refused(Refusal::Refunded)),
-        (to_give_back, Outcome::Refused(Refusal::Refunded)),
-        (untold, Outcome::Paid),
+        (refunded, Outcome::Refused(Refusal::Refunded)),
+        (to_refund, Outcome::Refused(Refusal::Refunded)),
+        (not_notified, Outcome::Paid),
         (unknown, Outcome::Paid),
         (unknown_cancelled, Outcome::Refused(Refusal::Cancelled)),
-        (untouched, Outcome::Paid),
-        (untouched_cancelled, Outcome::Refused(Refusal::Cancelled)),
+        (unprocessed, Outcome::Paid),
+        (unprocessed_cancelled, Outcome::Refused(Refusal::Cancelled)),
     ];
-    let left = async || {
+    let unsettled = async || {
         let orders = release.orders_of(LOGIN).await?;
         let is_done = |(id, outcome): &(i64, Outcome)| {
             let order = orders.iter().find(|order| order.spec.id == Some(*id));
-            order.is_some_and(|order| order.outcome() == *outcome && is_told(order))
+            order.is_some_and(|order| order.outcome() == *outcome && is_notified(order))
         };
         anyhow::Ok(expected.iter().filter(|order| !is_done(order)).collect::<Vec<_>>())
     };
-    let ended = wait_for("each order to come to its end", LIMIT, || async { left().await.ok()?.is_empty().then_some(()) }).await;
-    if let Err(error) = ended {
-        bail!("{error:#}; not so: {:?}", left().await?);
+    let result =
+        wait_for("the expected outcome of each order", TIMEOUT, || async { unsettled().await.ok()?.is_empty().then_some(()) })
+            .await;
+    if let Err(error) = result {
+        bail!("{error:#}; other outcomes: {:?}", unsettled().await?);
     }
     assert_eq!(release.balance(LOGIN).await?, 1000.0 - 100.0 - 10.0 - 20.0 - 40.0, "each charged once, each refund once");
 
     for (id, before) in finished.into_iter().zip(before) {
-        let after = release.shown(id).await?;
+        let after = release.get_order(id).await?;
         for (field, value) in before.as_object().context("an order")? {
-            assert_eq!(&after[field], value, "{field} of what was finished before");
+            assert_eq!(&after[field], value, "{field} of an order that was finished before the upgrade");
         }
     }
     let (status, list) = release.call(Method::GET, &format!("/orders?login={LOGIN}&limit=100"), None).await?;
     assert_eq!((status, list["items"].as_array().map(Vec::len)), (200, Some(expected.len())), "{list}");
-    assert_eq!(release.order_surely(LOGIN, 5, "after-the-upgrade").await?, 200);
-    release.settled(LOGIN).await?;
-    let audited = release.kubectl_orders(&["audit", "-n", "shop"])?;
-    assert_eq!(audited.exit_code, Some(0), "{audited:?}");
+    assert_eq!(release.place_order_with_retries(LOGIN, 5, "after-the-upgrade").await?, 200);
+    release.wait_settled(LOGIN).await?;
+    let result = release.kubectl_orders(&["audit", "-n", "shop"])?;
+    assert_eq!(result.exit_code, Some(0), "{result:?}");
     Ok(())
 }
 
-fn is_told(order: &Order) -> bool {
+fn is_notified(order: &Order) -> bool {
     order.status.as_ref().is_some_and(|status| status.is_notified())
 }

@@ -2,29 +2,29 @@
 //! their databases.
 
 use anyhow::{Context, Result};
-use orders_shop::{Audited, Database};
+use orders_shop::{AuditResult, Database};
 use orders_testbed::Cluster;
 use serde_json::{Value, json};
 use sqlx::{AnyPool, AssertSqlSafe};
 
-use crate::shop::{SOON, Shop, database, name};
+use crate::shop::{Shop, WAIT_TIMEOUT, database, name};
 
-pub async fn audit(shop: &Shop, arguments: &[&str]) -> Result<Audited> {
+pub async fn run_audit(shop: &Shop, arguments: &[&str]) -> Result<AuditResult> {
     let cluster = Cluster::control_plane().await?;
-    shop.stack.audit(&cluster).run(arguments, SOON).await
+    shop.stack.audit(&cluster).run(arguments, WAIT_TIMEOUT).await
 }
 
 /// Changes a service's database as the service itself never would.
 async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
     sqlx::any::install_default_drivers();
-    let chosen = if service == "billing" { &shop.options.billing_database } else { &shop.options.notify_database };
+    let configured = if service == "billing" { &shop.options.billing_database } else { &shop.options.notify_database };
     let file = || format!("sqlite://{}", shop.stack.directory.join(format!("{service}.db")).display());
-    let url = chosen.clone().unwrap_or_else(file);
+    let url = configured.clone().unwrap_or_else(file);
     let pool = AnyPool::connect(&url).await?;
     for statement in statements {
-        let done = sqlx::query(AssertSqlSafe(*statement)).execute(&pool).await.with_context(|| (*statement).to_owned())?;
+        let result = sqlx::query(AssertSqlSafe(*statement)).execute(&pool).await.with_context(|| (*statement).to_owned())?;
         assert!(
-            statement.starts_with("DROP") || statement.starts_with("ALTER") || done.rows_affected() > 0,
+            statement.starts_with("DROP") || statement.starts_with("ALTER") || result.rows_affected() > 0,
             "{statement} changed nothing"
         );
     }
@@ -33,55 +33,60 @@ async fn tamper(shop: &Shop, service: &str, statements: &[&str]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_passes_on_a_sound_shop_and_names_what_was_tampered_with() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("olga", json!(1000)).await?;
-    let paid = shop.order("olga", json!(100)).await?.id();
-    let refused = shop.order("olga", json!(5000)).await?.id();
-    shop.order("nobody", json!(5)).await?.assert_problem(404);
-    shop.settled().await?;
+async fn the_audit_passes_after_normal_work_and_reports_tampering() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("olga", json!(1000)).await?;
+    let paid = shop.place_order("olga", json!(100)).await?.id();
+    let refused = shop.place_order("olga", json!(5000)).await?.id();
+    shop.place_order("nobody", json!(5)).await?.assert_problem(404);
+    shop.wait_settled().await?;
 
-    let sound = audit(&shop, &[]).await?;
-    assert_eq!(sound.exit_code, Some(0), "{}", sound.output);
+    let passed = run_audit(&shop, &[]).await?;
+    assert_eq!(passed.exit_code, Some(0), "{}", passed.output);
     assert!(
-        sound.output.contains("3 orders (0 not decided yet)") && sound.output.contains("Everything holds."),
+        passed.output.contains("3 orders (0 not decided yet)") && passed.output.contains("No violations."),
         "{}",
-        sound.output
+        passed.output
     );
-    let report: Value = serde_json::from_str(&audit(&shop, &["--output", "json"]).await?.output)?;
+    let report: Value = serde_json::from_str(&run_audit(&shop, &["--output", "json"]).await?.output)?;
     assert_eq!((&report["holds"], &report["transactions"]), (&json!(true), &json!(4)));
 
     let uid = shop.orders().get(&name(paid)).await?.metadata.uid.unwrap_or_default();
     tamper(&shop, "billing", &["UPDATE accounts SET balance = balance + 1"]).await?;
-    let found = audit(&shop, &[]).await?;
+    let found = run_audit(&shop, &[]).await?;
     assert_eq!(found.exit_code, Some(1));
     assert!(found.output.contains("account olga: the balance is 900.01, its postings sum to 900.00"), "{}", found.output);
     tamper(&shop, "billing", &["UPDATE accounts SET balance = balance - 1"]).await?;
-    assert_eq!(audit(&shop, &[]).await?.exit_code, Some(0), "and passes once it is put right");
+    assert_eq!(run_audit(&shop, &[]).await?.exit_code, Some(0), "it passes after the repair");
 
     // A charge is deleted from the ledger, and a message from the log.
     let of_charge = format!("DELETE FROM postings WHERE transaction_id = (SELECT id FROM transactions WHERE key = '{uid}')");
     let charge = format!("DELETE FROM transactions WHERE key = '{uid}'");
-    let unguarded = match database() {
+    let disable_triggers = match database() {
         Database::Sqlite => ["DROP TRIGGER postings_no_delete", "DROP TRIGGER transactions_no_delete"],
         Database::Postgres => ["ALTER TABLE postings DISABLE TRIGGER USER", "ALTER TABLE transactions DISABLE TRIGGER USER"],
     };
-    tamper(&shop, "billing", &[unguarded[0], unguarded[1], &of_charge, &charge, "UPDATE accounts SET balance = 100000"]).await?;
+    tamper(
+        &shop,
+        "billing",
+        &[disable_triggers[0], disable_triggers[1], &of_charge, &charge, "UPDATE accounts SET balance = 100000"],
+    )
+    .await?;
     tamper(&shop, "notify", &["DELETE FROM messages WHERE text LIKE 'Недостаточно%'"]).await?;
-    let report: Value = serde_json::from_str(&audit(&shop, &["--output", "json"]).await?.output)?;
-    let named = |rule: &str| {
+    let report: Value = serde_json::from_str(&run_audit(&shop, &["--output", "json"]).await?.output)?;
+    let violations_of = |rule: &str| {
         let violations = report["violations"].as_array().into_iter().flatten();
         violations.filter(|violation| violation["rule"] == rule).map(|violation| violation["order"].clone()).collect::<Vec<_>>()
     };
     let order = |id| json!(format!("{}/{}", shop.stack.namespace, name(id)));
-    assert_eq!(named("PaidOrderHasOneCharge"), [order(paid)], "{report}");
-    assert_eq!(named("OrderHasOneMessage"), [order(refused)], "{report}");
+    assert_eq!(violations_of("PaidOrderHasOneCharge"), [order(paid)], "{report}");
+    assert_eq!(violations_of("OrderHasOneMessage"), [order(refused)], "{report}");
 
     // An audit that cannot read all services must not succeed.
     shop.stack.billing.kill()?;
-    let failed = audit(&shop, &[]).await?;
+    let failed = run_audit(&shop, &[]).await?;
     assert_eq!(failed.exit_code, Some(2), "{}", failed.output);
-    assert!(failed.output.contains("the audit could not be made"), "{}", failed.output);
-    shop.stack.billing.start_again().await?;
+    assert!(failed.output.contains("the audit could not be completed"), "{}", failed.output);
+    shop.stack.billing.restart().await?;
     Ok(())
 }

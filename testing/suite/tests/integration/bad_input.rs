@@ -13,17 +13,17 @@ use serde_json::{Value, json};
 
 use crate::{
     raw,
-    shop::{Answer, SOON, Shop, name, reasons},
+    shop::{Response, Shop, WAIT_TIMEOUT, name, reasons},
 };
 
 /// A string of ten kilobytes.
-fn long() -> String {
+fn long_text() -> String {
     "a".repeat(10_000)
 }
 
 /// The state that invalid input could have changed: the customers' balances, the orders,
 /// the messages, the mail.
-async fn state(shop: &Shop, logins: &[&str]) -> Result<(Vec<String>, Vec<String>, usize)> {
+async fn read_state(shop: &Shop, logins: &[&str]) -> Result<(Vec<String>, Vec<String>, usize)> {
     let mut accounts = Vec::new();
     for login in logins {
         accounts.push(format!("{} {:?}", shop.balance(login).await?, shop.messages(login).await?));
@@ -33,7 +33,7 @@ async fn state(shop: &Shop, logins: &[&str]) -> Result<(Vec<String>, Vec<String>
     Ok((accounts, orders, shop.inbox.messages().await?.len()))
 }
 
-impl Answer {
+impl Response {
     /// Asserts that the response is a problem that names the field and does not repeat the input.
     #[track_caller]
     fn assert_problem_with(&self, status: u16, field: Option<&str>, case: &str) {
@@ -43,7 +43,7 @@ impl Answer {
         assert_eq!(problem["field"].as_str(), field, "{case}: {problem}");
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(field.is_none_or(|field| detail.contains(field)), "{case}: the detail names {field:?}: {problem}");
-        assert!(self.text.len() < 1000, "{case}: an answer of {} bytes: {}", self.text.len(), &self.text[..200]);
+        assert!(self.text.len() < 1000, "{case}: a response of {} bytes: {}", self.text.len(), &self.text[..200]);
     }
 }
 
@@ -77,16 +77,16 @@ fn bad_amounts() -> Vec<(String, u16)> {
     let malformed = ["NaN", "Infinity", "-Infinity", "1,5", "0100", ".5", "+1", "0x10", "1_000", "١٢", ""];
     let mut all: Vec<_> = invalid.map(|amount| (amount.to_owned(), 422)).into();
     all.extend(malformed.map(|amount| (amount.to_owned(), 400)));
-    all.push((format!("\"{}\"", long()), 422));
+    all.push((format!("\"{}\"", long_text()), 422));
     all.push(("9".repeat(10_000), 422));
     all
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_with_a_bad_field_is_refused_with_its_name_and_nothing_is_charged() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("rosa", json!(500)).await?;
-    let before = state(&shop, &["rosa"]).await?;
+    let shop = Shop::start().await?;
+    shop.open_account("rosa", json!(500)).await?;
+    let before = read_state(&shop, &["rosa"]).await?;
 
     // (body, status, field)
     let mut cases: Vec<(String, u16, Option<&str>)> = Vec::new();
@@ -100,7 +100,8 @@ async fn an_order_with_a_bad_field_is_refused_with_its_name_and_nothing_is_charg
         body[field] = value;
         body.to_string()
     };
-    for login in ["", " ", "ro sa", "rosa\r\nX-Admin: 1", "rosa\n", "\rrosa", "-rosa", "../rosa", "роза", "rosa\0", &long()] {
+    for login in ["", " ", "ro sa", "rosa\r\nX-Admin: 1", "rosa\n", "\rrosa", "-rosa", "../rosa", "роза", "rosa\0", &long_text()]
+    {
         cases.push((with("login", json!(login)), 422, Some("login")));
     }
     for email in [
@@ -117,13 +118,15 @@ async fn an_order_with_a_bad_field_is_refused_with_its_name_and_nothing_is_charg
         "rosa@example.com\r\nBcc: eve@example.com",
         "rosa@example.com\n",
         "роза@пример.рф",
-        &long(),
-        &format!("{}@example.com", long()),
-        &format!("rosa@{}.com", long()),
+        &long_text(),
+        &format!("{}@example.com", long_text()),
+        &format!("rosa@{}.com", long_text()),
     ] {
         cases.push((with("e_mail", json!(email)), 422, Some("e_mail")));
     }
-    for cart in [json!(-1), json!(1.5), json!("0"), json!(long()), json!(null), json!(9_007_199_254_740_992_u64), json!(1e300)] {
+    for cart in
+        [json!(-1), json!(1.5), json!("0"), json!(long_text()), json!(null), json!(9_007_199_254_740_992_u64), json!(1e300)]
+    {
         cases.push((with("id_cart", cart), 422, Some("id_cart")));
     }
     for field in ["login", "e_mail", "id_cart", "amount"] {
@@ -141,33 +144,34 @@ async fn an_order_with_a_bad_field_is_refused_with_its_name_and_nothing_is_charg
         let case: String = body.chars().take(200).collect();
         let request = shop.request(Method::POST, "/orders/").header("content-type", "application/json").body(body);
         shop.send(request).await?.assert_problem_with(status, field, &case);
-        assert_eq!(state(&shop, &["rosa"]).await?, before, "{case}");
+        assert_eq!(read_state(&shop, &["rosa"]).await?, before, "{case}");
     }
     // The response does not repeat a long unknown field name in full either.
-    let extra = shop.request(Method::POST, "/orders/").header("content-type", "application/json").body(with(&long(), json!(1)));
+    let extra =
+        shop.request(Method::POST, "/orders/").header("content-type", "application/json").body(with(&long_text(), json!(1)));
     let extra = shop.send(extra).await?;
     extra.assert_problem(422);
-    assert!(extra.text.len() < 1000, "an answer of {} bytes", extra.text.len());
-    assert_eq!(state(&shop, &["rosa"]).await?, before);
+    assert!(extra.text.len() < 1000, "a response of {} bytes", extra.text.len());
+    assert_eq!(read_state(&shop, &["rosa"]).await?, before);
 
-    assert_eq!(shop.order("rosa", json!(100)).await?.status, 200, "the service still works");
+    assert_eq!(shop.place_order("rosa", json!(100)).await?.status, 200, "the service still works");
     assert_eq!(shop.balance("rosa").await?, "400.0");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_refills_and_registrations_leave_every_balance_as_it_was() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("sven", json!(500)).await?;
-    let before = state(&shop, &["sven"]).await?;
+async fn invalid_refills_and_registrations_change_no_balance() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("sven", json!(500)).await?;
+    let before = read_state(&shop, &["sven"]).await?;
     let refill =
         |body: String| shop.request(Method::POST, "/billing/refill").header("content-type", "application/json").body(body);
 
     for (amount, status) in bad_amounts() {
         let case: String = amount.chars().take(50).collect();
-        let answer = shop.send(refill(format!(r#"{{"login":"sven","balance":{amount}}}"#))).await?;
-        answer.assert_problem_with(status, (status == 422).then_some("balance"), &case);
-        assert_eq!(state(&shop, &["sven"]).await?, before, "{case}");
+        let response = shop.send(refill(format!(r#"{{"login":"sven","balance":{amount}}}"#))).await?;
+        response.assert_problem_with(status, (status == 422).then_some("balance"), &case);
+        assert_eq!(read_state(&shop, &["sven"]).await?, before, "{case}");
     }
     for (body, field) in [
         (json!({"login": "sven"}), "balance"),
@@ -175,7 +179,7 @@ async fn bad_refills_and_registrations_leave_every_balance_as_it_was() -> Result
         (json!({"login": "sven", "balance": 1, "bonus": 1}), "bonus"),
         (json!({"login": 7, "balance": 1}), "login"),
         (json!({"login": "sven\r\nX: y", "balance": 1}), "login"),
-        (json!({"login": long(), "balance": 1}), "login"),
+        (json!({"login": long_text(), "balance": 1}), "login"),
     ] {
         shop.send(refill(body.to_string())).await?.assert_problem_with(422, Some(field), field);
     }
@@ -194,7 +198,7 @@ async fn bad_refills_and_registrations_leave_every_balance_as_it_was() -> Result
 
     let register = |query: &str| shop.request(Method::POST, &format!("/billing/register{query}"));
     shop.send(register("?login=sven")).await?.assert_problem_with(409, Some("login"), "registered twice");
-    let long_query = format!("?login={}", long());
+    let long_query = format!("?login={}", long_text());
     for query in [
         "",
         "?",
@@ -214,19 +218,19 @@ async fn bad_refills_and_registrations_leave_every_balance_as_it_was() -> Result
     ] {
         shop.send(register(query)).await?.assert_problem_with(422, Some("login"), query);
     }
-    shop.get("/billing/account/new").await?.assert_problem_with(404, Some("login"), "no half of a login was registered");
-    assert_eq!(state(&shop, &["sven"]).await?, before);
+    shop.get("/billing/account/new").await?.assert_problem_with(404, Some("login"), "no part of a login was registered");
+    assert_eq!(read_state(&shop, &["sven"]).await?, before);
 
-    shop.customer("tove", json!(0.01)).await?;
+    shop.open_account("tove", json!(0.01)).await?;
     assert_eq!(shop.balance("tove").await?, "0.01", "the service still works");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_effect() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("uwe", json!(500)).await?;
-    let before = state(&shop, &["uwe"]).await?;
+async fn malformed_requests_are_explained_and_have_no_effect() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("uwe", json!(500)).await?;
+    let before = read_state(&shop, &["uwe"]).await?;
     let order = br#"{"login":"uwe","e_mail":"uwe@example.com","id_cart":0,"amount":1}"#.as_slice();
     let refill = br#"{"login":"uwe","balance":1}"#.as_slice();
 
@@ -236,9 +240,9 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
             [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")]
         {
             let request = content_type.into_iter().fold(post(), |request, value| request.header("content-type", value));
-            let answer = shop.send(request.body(good)).await?;
-            answer.assert_problem_with(415, None, &format!("{path} {content_type:?}"));
-            assert!(answer.text.contains("application/json"), "it says what to send: {answer:?}");
+            let response = shop.send(request.body(good)).await?;
+            response.assert_problem_with(415, None, &format!("{path} {content_type:?}"));
+            assert!(response.text.contains("application/json"), "it names the expected type: {response:?}");
         }
         let broken_text = good.iter().map(|byte| if *byte == b'w' { 0xff } else { *byte }).collect();
         let cut = good[..good.len() - 1].to_vec();
@@ -255,27 +259,27 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
             [b"\xef\xbb\xbf", good].concat(),
         ] {
             let case = format!("{path} {}", String::from_utf8_lossy(&body[..body.len().min(80)]));
-            let answer = shop.send(post().header("content-type", "application/json").body(body)).await?;
-            answer.assert_problem_with(400, None, &case);
+            let response = shop.send(post().header("content-type", "application/json").body(body)).await?;
+            response.assert_problem_with(400, None, &case);
         }
         // The last two are the fields' values without their names.
         for body in ["null", "[]", "7", r#""uwe""#, r#"["uwe","uwe@example.com",0,1]"#, r#"["uwe",1]"#] {
-            let answer = shop.send(post().header("content-type", "application/json").body(body)).await?;
-            answer.assert_problem_with(422, None, &format!("{path} {body}"));
-            assert_eq!(state(&shop, &["uwe"]).await?, before, "{path} {body}");
+            let response = shop.send(post().header("content-type", "application/json").body(body)).await?;
+            response.assert_problem_with(422, None, &format!("{path} {body}"));
+            assert_eq!(read_state(&shop, &["uwe"]).await?, before, "{path} {body}");
         }
         // A client that is still sending must receive the refusal, each time.
         for size in [17_000, 2_000_000].into_iter().flat_map(|size| [size; 10]) {
             let padded = [good, &b" ".repeat(size)].concat();
-            let answer = shop.send(post().header("content-type", "application/json").body(padded)).await?;
-            answer.assert_problem_with(413, None, &format!("{path} {size} bytes"));
+            let response = shop.send(post().header("content-type", "application/json").body(padded)).await?;
+            response.assert_problem_with(413, None, &format!("{path} {size} bytes"));
         }
         let untyped = shop.send(post().body(vec![b' '; 2_000_000])).await?;
         assert!([413, 415].contains(&untyped.status), "{untyped:?}");
         untyped.assert_problem(untyped.status);
 
         let spaced = "a b".to_owned();
-        for key in [String::new(), spaced, "\"\"".to_owned(), "ключ".to_owned(), "a".repeat(256), long()] {
+        for key in [String::new(), spaced, "\"\"".to_owned(), "ключ".to_owned(), "a".repeat(256), long_text()] {
             let request = post().header("content-type", "application/json").header("idempotency-key", key.clone()).body(good);
             let case = format!("{path} key of {} bytes", key.len());
             shop.send(request).await?.assert_problem_with(400, Some("Idempotency-Key"), &case);
@@ -289,10 +293,10 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
             let head = format!(
                 "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nIdempotency-Key: {key}\r\n\r\n"
             );
-            let answer = raw::send(&shop.stack.api_server.url, &[head.as_bytes(), good].concat()).await?;
-            assert_eq!(answer.status, 400, "{key:?}: {answer:?}");
+            let response = raw::send(&shop.stack.api_server.url, &[head.as_bytes(), good].concat()).await?;
+            assert_eq!(response.status, 400, "{key:?}: {response:?}");
         }
-        assert_eq!(state(&shop, &["uwe"]).await?, before, "{path}");
+        assert_eq!(read_state(&shop, &["uwe"]).await?, before, "{path}");
     }
 
     // An unexpected body does no harm.
@@ -303,14 +307,25 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
 
     // (path, status)
     let mut paths: Vec<(String, u16)> = Vec::new();
-    for login in ["%FF", "a%0D%0Ab", "a%20b", "%2e%2e%2fwithdraw", "-a", "%00", &long()] {
+    for login in ["%FF", "a%0D%0Ab", "a%20b", "%2e%2e%2fwithdraw", "-a", "%00", &long_text()] {
         paths.push((format!("/billing/account/{login}"), 422));
         paths.push((format!("/notify/log/{login}"), 422));
         paths.push((format!("/orders?login={login}"), 422));
     }
-    for id in
-        ["0", "-1", "1.0", "abc", "014", "%FF", "1%0D%0A", "9007199254740992", "99999999999999999999", "1", "..%2f..", &long()]
-    {
+    for id in [
+        "0",
+        "-1",
+        "1.0",
+        "abc",
+        "014",
+        "%FF",
+        "1%0D%0A",
+        "9007199254740992",
+        "99999999999999999999",
+        "1",
+        "..%2f..",
+        &long_text(),
+    ] {
         paths.push((format!("/orders/{id}"), 404));
     }
     for query in [
@@ -332,17 +347,17 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
         paths.push((format!("/orders?{query}"), 422));
         paths.push((format!("/orders/?{query}"), 422));
     }
-    paths.push((format!("/orders?cursor={}", long()), 422));
-    paths.push((format!("/orders?limit={}", long()), 422));
+    paths.push((format!("/orders?cursor={}", long_text()), 422));
+    paths.push((format!("/orders?limit={}", long_text()), 422));
     for path in ["/nothing", "/billing", "/billing/account/", "/notify/log", "//orders", "/orders/1/2"] {
         paths.push((path.to_owned(), 404));
     }
     for (path, status) in paths {
-        let answer = shop.get(&path).await?;
+        let response = shop.get(&path).await?;
         let case: String = path.chars().take(60).collect();
-        assert_eq!(answer.status, status, "{case}: {answer:?}");
-        answer.assert_problem(status);
-        assert!(answer.text.len() < 1000, "{case}: an answer of {} bytes", answer.text.len());
+        assert_eq!(response.status, status, "{case}: {response:?}");
+        response.assert_problem(status);
+        assert!(response.text.len() < 1000, "{case}: a response of {} bytes", response.text.len());
     }
     for (method, path) in [
         (Method::DELETE, "/orders/"),
@@ -351,21 +366,21 @@ async fn requests_that_are_not_what_they_should_be_are_explained_and_have_no_eff
         (Method::GET, "/billing/register?login=uwe"),
         (Method::POST, "/notify/log/uwe"),
     ] {
-        let answer = shop.send(shop.request(method.clone(), path)).await?;
-        answer.assert_problem_with(405, None, path);
-        assert!(answer.headers.contains_key("allow"), "{answer:?}");
+        let response = shop.send(shop.request(method.clone(), path)).await?;
+        response.assert_problem_with(405, None, path);
+        assert!(response.headers.contains_key("allow"), "{response:?}");
     }
-    assert_eq!(state(&shop, &["uwe"]).await?, before);
-    assert_eq!(shop.order("uwe", json!(100)).await?.status, 200, "the service still works");
+    assert_eq!(read_state(&shop, &["uwe"]).await?, before);
+    assert_eq!(shop.place_order("uwe", json!(100)).await?.status, 200, "the service still works");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_of_an_unknown_login_is_not_found_and_charges_nobody() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("vera", json!(500)).await?;
+async fn an_order_of_an_unknown_login_is_not_found_and_charges_no_account() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("vera", json!(500)).await?;
 
-    let posted = shop.order("nobody", json!(100)).await?;
+    let posted = shop.place_order("nobody", json!(100)).await?;
     posted.assert_problem_with(404, Some("login"), "posted");
     let order = shop.orders().get(&name(posted.id())).await?;
     assert_eq!(reasons(&order)[..2], ["AccountNotFound"; 2], "the order stays, with the reason: {order:?}");
@@ -382,8 +397,8 @@ async fn an_order_of_an_unknown_login_is_not_found_and_charges_nobody() -> Resul
     assert_eq!((status.charge, status.balance), (None, None), "no charge, no balance");
 
     assert_eq!(shop.balance("vera").await?, "500.0");
-    shop.customer("nobody", json!(100)).await?;
-    assert_eq!(shop.order("nobody", json!(100)).await?.status, 200, "once registered, a new order is paid");
+    shop.open_account("nobody", json!(100)).await?;
+    assert_eq!(shop.place_order("nobody", json!(100)).await?.status, 200, "after the registration, a new order is paid");
     Ok(())
 }
 
@@ -399,7 +414,7 @@ async fn apply(shop: &Shop, name: &str, spec: Value) -> Result<DynamicObject, ku
 
 /// The error that kubectl would print.
 #[track_caller]
-fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>, case: &str) -> String {
+fn error_message<T: std::fmt::Debug>(result: Result<T, kube::Error>, case: &str) -> String {
     match result {
         Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => status.message,
         other => panic!("{case}: {other:?}"),
@@ -407,10 +422,10 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>, case: &str) -> St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("wim", json!(500)).await?;
-    let before = state(&shop, &["wim"]).await?;
+async fn kubectl_shows_the_invalid_field_and_cannot_edit_an_order() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("wim", json!(500)).await?;
+    let before = read_state(&shop, &["wim"]).await?;
     let good = json!({"login": "wim", "email": "wim@example.com", "cartId": 0, "amount": "100"});
 
     let mut cases: Vec<(&str, Value)> = Vec::new();
@@ -435,12 +450,12 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
         "5\n",
         "5\r\n",
         "١",
-        &long(),
+        &long_text(),
     ] {
         cases.push(("amount", json!(amount)));
     }
     cases.extend([("amount", json!(100)), ("amount", json!(1.5)), ("amount", json!([])), ("amount", json!(null))]);
-    for login in ["", "a b", "wim\n", "wim\r\nX: y", "-wim", "../wim", "вим", &long()] {
+    for login in ["", "a b", "wim\n", "wim\r\nX: y", "-wim", "../wim", "вим", &long_text()] {
         cases.push(("login", json!(login)));
     }
     for email in [
@@ -451,8 +466,8 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
         "wim@example.com\n",
         "wim@example.com\r\nBcc: eve@example.com",
         "a, b@example.com",
-        &long(),
-        &format!("wim@{}.com", long()),
+        &long_text(),
+        &format!("wim@{}.com", long_text()),
         &format!("{}@example.com", "a".repeat(65)),
     ] {
         cases.push(("email", json!(email)));
@@ -464,16 +479,16 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
         let mut spec = good.clone();
         spec[field] = value.clone();
         let case: String = format!("{field} {value}").chars().take(80).collect();
-        let message = refusal(apply(&shop, "bad", spec).await, &case);
+        let message = error_message(apply(&shop, "bad", spec).await, &case);
         assert!(message.contains(&format!("spec.{field}")), "{case}: {message}");
     }
     for field in ["amount", "login", "email", "cartId"] {
         let mut spec = good.clone();
         spec.as_object_mut().expect("an object").remove(field);
-        let message = refusal(apply(&shop, "bad", spec).await, field);
+        let message = error_message(apply(&shop, "bad", spec).await, field);
         assert!(message.contains(&format!("spec.{field}")) && message.contains("Required"), "{field}: {message}");
     }
-    assert_eq!(state(&shop, &["wim"]).await?, before, "nothing was stored");
+    assert_eq!(read_state(&shop, &["wim"]).await?, before, "nothing was stored");
 
     // The order has no id and claims to be paid already. It is charged like any other order.
     let resource = ApiResource::erase::<Order>(&());
@@ -487,9 +502,10 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
     assert_eq!((paid.outcome(), paid.spec.id), (Outcome::Paid, None));
     assert_eq!(shop.balance("wim").await?, "400.0");
     assert_eq!(shop.messages("wim").await?.len(), 1);
-    let listed =
-        wait_for("it to be listed", SOON, || async { shop.get("/orders?login=wim").await.ok()?.json()["items"].get(0).cloned() })
-            .await?;
+    let listed = wait_for("it to be listed", WAIT_TIMEOUT, || async {
+        shop.get("/orders?login=wim").await.ok()?.json()["items"].get(0).cloned()
+    })
+    .await?;
     assert_eq!((&listed["name"], &listed["id"]), (&json!("by-hand"), &Value::Null), "{listed}");
 
     for edit in [
@@ -501,7 +517,7 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
         json!({"id": 7}),
     ] {
         let edited = raw.patch("by-hand", &PatchParams::default(), &Patch::Merge(json!({ "spec": edit }))).await;
-        let message = refusal(edited, &edit.to_string());
+        let message = error_message(edited, &edit.to_string());
         assert!(message.contains("immutable"), "{edit}: {message}");
     }
     let after = shop.orders().get("by-hand").await?;
@@ -512,24 +528,24 @@ async fn kubectl_users_are_told_the_field_that_is_wrong_and_cannot_edit_an_order
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("xenia", json!(500)).await?;
+async fn an_order_deleted_before_its_charge_is_never_charged() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("xenia", json!(500)).await?;
 
     // No operator runs. The response comes as soon as the order is deleted, earlier than that for an order that remains.
     shop.stack.operators[0].kill()?;
     let wait = |amount: i64| shop.order_request("xenia", json!(amount)).header("prefer", "wait=60").send();
-    let staying = tokio::spawn(wait(1));
-    wait_for("the order that stays", SOON, || async { shop.all_orders().await.ok()?.pop() }).await?;
+    let remaining = tokio::spawn(wait(1));
+    wait_for("the order that remains", WAIT_TIMEOUT, || async { shop.all_orders().await.ok()?.pop() }).await?;
     let waiting = tokio::spawn(wait(100));
-    let placed = wait_for("the order", SOON, || async {
+    let placed = wait_for("the order", WAIT_TIMEOUT, || async {
         shop.all_orders().await.ok()?.into_iter().find(|order| order.spec.amount == "100.00")
     })
     .await?;
     shop.orders().delete(&placed.name_any(), &DeleteParams::default()).await?;
     let response = tokio::select! {
-        answered = waiting => answered??,
-        first = staying => panic!("not answered before the other's wait had ended: {first:?}"),
+        response = waiting => response??,
+        other = remaining => panic!("the response to the other order came first: {other:?}"),
     };
     assert_eq!(response.status(), 410);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -537,10 +553,10 @@ async fn an_order_deleted_before_its_charge_is_gone_and_never_charged() -> Resul
     let id = problem["id"].as_i64().expect("the problem names the order");
     assert_eq!(name(id), placed.name_any());
     shop.get(&format!("/orders/{id}")).await?.assert_problem(404);
-    shop.stack.operators[0].start_again().await?;
+    shop.stack.operators[0].restart().await?;
     // When a later order is paid, the operator has seen all earlier ones.
-    assert_eq!(shop.order("xenia", json!(1)).await?.status, 200);
-    shop.settled().await?;
+    assert_eq!(shop.place_order("xenia", json!(1)).await?.status, 200);
+    shop.wait_settled().await?;
     assert_eq!(shop.balance("xenia").await?, "498.0");
     Ok(())
 }

@@ -6,7 +6,7 @@ use orders_testbed::service_account_token;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::shop::{Answer, Shop};
+use crate::shop::{Response, Shop};
 
 /// A client of billing with the operator's credentials.
 struct Operator<'a> {
@@ -15,42 +15,42 @@ struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    async fn of(shop: &'a Shop) -> Result<Self> {
-        let file = shop.directory.path().join("of-the-test.token");
+    async fn new(shop: &'a Shop) -> Result<Self> {
+        let file = shop.directory.path().join("test.token");
         service_account_token(&shop.client, &shop.stack.namespace, "orders-operator", "orders-billing", &file).await?;
         Ok(Operator { shop, token: std::fs::read_to_string(&file)? })
     }
 
-    async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> Result<Answer> {
+    async fn send(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> Result<Response> {
         let url = format!("{}{path}", self.shop.stack.billing.url);
         let request = self.shop.http.request(method, url).bearer_auth(&self.token);
         let request = request.header("content-type", "application/json").body(body.to_owned());
         self.shop.send(key.iter().fold(request, |request, key| request.header("idempotency-key", *key))).await
     }
 
-    async fn withdraw(&self, key: &str, login: &str, amount: Value) -> Result<Answer> {
+    async fn withdraw(&self, key: &str, login: &str, amount: Value) -> Result<Response> {
         let body = json!({"login": login, "balance": amount}).to_string();
-        self.ask(Method::POST, "/billing/withdraw", Some(key), &body).await
+        self.send(Method::POST, "/billing/withdraw", Some(key), &body).await
     }
 
-    async fn close(&self, key: &str, login: &str, amount: Value) -> Result<Answer> {
+    async fn close(&self, key: &str, login: &str, amount: Value) -> Result<Response> {
         let body = json!({"login": login, "balance": amount}).to_string();
-        self.ask(Method::POST, &format!("/billing/charges/{key}/close"), None, &body).await
+        self.send(Method::POST, &format!("/billing/charges/{key}/close"), None, &body).await
     }
 
     /// Requests a refund. The amount is inserted into the body without changes.
-    async fn refund(&self, key: &str, charge: &str, login: &str, amount: &str) -> Result<Answer> {
+    async fn refund(&self, key: &str, charge: &str, login: &str, amount: &str) -> Result<Response> {
         let body = format!(r#"{{"charge":"{charge}","login":"{login}","balance":{amount}}}"#);
-        self.ask(Method::POST, "/billing/refund", Some(key), &body).await
+        self.send(Method::POST, "/billing/refund", Some(key), &body).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refund_that_must_not_be_made_is_refused_and_moves_nothing() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("rita", json!(500)).await?;
-    shop.customer("otto", json!(500)).await?;
-    let operator = Operator::of(&shop).await?;
+async fn an_invalid_refund_is_refused_and_changes_no_balance() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("rita", json!(500)).await?;
+    shop.open_account("otto", json!(500)).await?;
+    let operator = Operator::new(&shop).await?;
     assert_eq!(operator.withdraw("paid", "rita", json!(100)).await?.json()["outcome"], "Charged");
     assert_eq!(operator.withdraw("dear", "rita", json!(5000)).await?.json()["outcome"], "InsufficientFunds");
     assert_eq!(operator.close("closed", "rita", json!(5)).await?.json()["outcome"], "Closed");
@@ -71,13 +71,13 @@ async fn a_refund_that_must_not_be_made_is_refused_and_moves_nothing() -> Result
         ("the smallest i64", "paid", "rita", "-9223372036854775808", 422),
         ("a text", "paid", "rita", "\"10\"", 422),
     ] {
-        let answer = operator.refund("refund", charge, login, amount).await?;
-        assert_eq!(answer.status, status, "{case}: {answer:?}");
-        answer.assert_problem(status);
+        let response = operator.refund("refund", charge, login, amount).await?;
+        assert_eq!(response.status, status, "{case}: {response:?}");
+        response.assert_problem(status);
         assert_eq!(shop.balance("rita").await?, "400.0", "{case}");
         assert_eq!(shop.balance("otto").await?, "500.0", "{case}");
     }
-    let no_key = operator.ask(Method::POST, "/billing/refund", None, r#"{"charge":"paid","login":"rita","balance":1}"#).await?;
+    let no_key = operator.send(Method::POST, "/billing/refund", None, r#"{"charge":"paid","login":"rita","balance":1}"#).await?;
     no_key.assert_problem(400);
 
     assert_eq!(operator.refund("refund", "paid", "rita", "60").await?.status, 200);
@@ -86,25 +86,25 @@ async fn a_refund_that_must_not_be_made_is_refused_and_moves_nothing() -> Result
     operator.refund("refund", "paid", "rita", "10").await?.assert_problem(422);
     operator.refund("another", "paid", "rita", "40.01").await?.assert_problem(422);
     assert_eq!(shop.balance("rita").await?, "460.0");
-    assert_eq!(operator.refund("another", "paid", "rita", "40").await?.status, 200, "the rest of it");
+    assert_eq!(operator.refund("another", "paid", "rita", "40").await?.status, 200, "the remaining amount");
     operator.refund("third", "paid", "rita", "0.01").await?.assert_problem(422);
     assert_eq!(shop.balance("rita").await?, "500.0");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_is_closed_only_as_what_it_is() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("rita", json!(500)).await?;
-    shop.customer("otto", json!(500)).await?;
-    let operator = Operator::of(&shop).await?;
-    let unknown = operator.ask(Method::GET, "/billing/charges/unheard-of", None, "").await?;
+async fn a_charge_is_closed_only_with_its_own_amount_and_customer() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("rita", json!(500)).await?;
+    shop.open_account("otto", json!(500)).await?;
+    let operator = Operator::new(&shop).await?;
+    let unknown = operator.send(Method::GET, "/billing/charges/unknown", None, "").await?;
     unknown.assert_problem(404);
 
     assert_eq!(operator.close("late", "rita", json!(100)).await?.json()["outcome"], "Closed");
-    assert_eq!(operator.withdraw("late", "rita", json!(100)).await?.json()["outcome"], "Closed", "it cannot land any more");
+    assert_eq!(operator.withdraw("late", "rita", json!(100)).await?.json()["outcome"], "Closed", "a closed charge is never made");
     assert_eq!(operator.withdraw("paid", "rita", json!(100)).await?.json()["outcome"], "Charged");
-    assert_eq!(operator.close("paid", "rita", json!(100)).await?.json()["outcome"], "Charged", "it landed");
+    assert_eq!(operator.close("paid", "rita", json!(100)).await?.json()["outcome"], "Charged", "it was charged");
     for (case, key, login, amount, status) in [
         ("another amount", "paid", "rita", json!(99), 422),
         ("another customer", "paid", "otto", json!(100), 422),
@@ -114,11 +114,11 @@ async fn a_charge_is_closed_only_as_what_it_is() -> Result<()> {
         ("the largest i64", "new", "rita", json!(i64::MAX), 422),
         ("a key with a space", "a%20b", "rita", json!(1), 400),
     ] {
-        let answer = operator.close(key, login, amount).await?;
-        assert_eq!(answer.status, status, "{case}: {answer:?}");
-        answer.assert_problem(status);
+        let response = operator.close(key, login, amount).await?;
+        assert_eq!(response.status, status, "{case}: {response:?}");
+        response.assert_problem(status);
     }
-    assert_eq!(operator.withdraw("new", "rita", json!(1)).await?.json()["outcome"], "Charged", "nothing was closed by mistake");
+    assert_eq!(operator.withdraw("new", "rita", json!(1)).await?.json()["outcome"], "Charged", "no charge was closed by mistake");
     assert_eq!((shop.balance("rita").await?, shop.balance("otto").await?), ("399.0".to_owned(), "500.0".to_owned()));
     Ok(())
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::shop::Shop;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_scenario_of_the_contract_has_these_very_bodies() -> Result<()> {
-    let shop = Shop::open().await?;
+async fn the_bodies_of_the_contract_scenario_are_exact() -> Result<()> {
+    let shop = Shop::start().await?;
     let register = shop.request(Method::POST, "/billing/register?login=Aurore56");
     shop.send(register).await?.assert(200, r#"{"login":"Aurore56","balance":0.0}"#);
     let refill = shop.post("/billing/refill", json!({"login": "Aurore56", "balance": 900})).await?;
@@ -48,17 +48,17 @@ fn is_utc_with_microseconds(dtime: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_stays_exact() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("cents", json!(0)).await?;
+    let shop = Shop::start().await?;
+    shop.open_account("cents", json!(0)).await?;
     for _ in 0..10 {
         let refill = shop.request(Method::POST, "/billing/refill").header("content-type", "application/json");
         assert_eq!(shop.send(refill.body(r#"{"login":"cents","balance":0.1}"#)).await?.status, 200);
     }
     assert_eq!(shop.balance("cents").await?, "1.0", "ten times 0.1 is 1, not 0.9999999999999999");
-    assert_eq!(shop.order("cents", json!(0.05)).await?.status, 200);
+    assert_eq!(shop.place_order("cents", json!(0.05)).await?.status, 200);
     assert_eq!(shop.balance("cents").await?, "0.95");
-    assert_eq!(shop.order("cents", json!(0.96)).await?.status, 400);
-    assert_eq!(shop.order("cents", json!(0.95)).await?.status, 200);
+    assert_eq!(shop.place_order("cents", json!(0.96)).await?.status, 400);
+    assert_eq!(shop.place_order("cents", json!(0.95)).await?.status, 200);
     assert_eq!(shop.balance("cents").await?, "0.0");
     Ok(())
 }

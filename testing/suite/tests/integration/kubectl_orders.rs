@@ -11,24 +11,24 @@ use tokio::{
     time::timeout,
 };
 
-use crate::shop::{SLOW_NOTIFY, SOON, Shop, name};
+use crate::shop::{SLOW_NOTIFY, Shop, WAIT_TIMEOUT, name};
 
 /// The result of a run of the program.
 #[derive(Debug)]
-struct Ran {
+struct ProgramResult {
     exit_code: Option<i32>,
     out: String,
     error: String,
 }
 
-impl Ran {
+impl ProgramResult {
     /// The cells of a line of the table.
     fn cells(&self, line: usize) -> Vec<&str> {
         self.out.lines().nth(line).unwrap_or_default().split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
     }
 
     #[track_caller]
-    fn assert_said(&self, text: &str) {
+    fn assert_output(&self, text: &str) {
         assert_eq!((self.exit_code, &*self.out, &*self.error), (Some(0), text, ""));
     }
 
@@ -47,24 +47,24 @@ fn command(shop: &Shop, line: &str) -> Result<Command> {
 }
 
 /// Runs `kubectl orders LINE`.
-fn orders(shop: &Shop, line: &str) -> Result<Ran> {
+fn orders(shop: &Shop, line: &str) -> Result<ProgramResult> {
     let output = command(shop, line)?.output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Ran { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
+    Ok(ProgramResult { exit_code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
-    let shop = Shop::open().await?;
+    let shop = Shop::start().await?;
     let none = orders(&shop, "list")?;
     assert_eq!((none.exit_code, &*none.out, &*none.error), (Some(0), "", "No orders found.\n"));
-    shop.customer("vera", json!(150)).await?;
-    shop.customer("nina", json!(50)).await?;
-    let (paid, refused) = (shop.order("vera", json!(100)).await?.id(), shop.order("vera", json!(99.95)).await?.id());
-    let other = shop.order("nina", json!(10)).await?.id();
-    shop.settled().await?;
+    shop.open_account("vera", json!(150)).await?;
+    shop.open_account("nina", json!(50)).await?;
+    let (paid, refused) = (shop.place_order("vera", json!(100)).await?.id(), shop.place_order("vera", json!(99.95)).await?.id());
+    let other = shop.place_order("nina", json!(10)).await?.id();
+    shop.wait_settled().await?;
     // A list shows a new order after a short time.
-    let listed = wait_for("three orders in the list", SOON, || async {
+    let listed = wait_for("three orders in the list", WAIT_TIMEOUT, || async {
         orders(&shop, "list").ok().filter(|listed| listed.out.lines().count() == 4)
     })
     .await?;
@@ -97,20 +97,20 @@ async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
     let limited = orders(&shop, "list --limit 1 -o name")?;
     assert_eq!((limited.exit_code, limited.out.lines().count()), (Some(0), 1), "{limited:?}");
     assert!(limited.error.contains("more than 1 orders"), "{limited:?}");
-    orders(&shop, &format!("get {other} -o name"))?.assert_said(&format!("order.arch.homework/{}\n", name(other)));
+    orders(&shop, &format!("get {other} -o name"))?.assert_output(&format!("order.arch.homework/{}\n", name(other)));
 
-    orders(&shop, &format!("cancel {paid}"))?.assert_said(&format!("order {paid} cancelled (Refunded)\n"));
-    assert_eq!(shop.balance("vera").await?, "150.0", "the charge was given back");
-    orders(&shop, &format!("retry {refused}"))?.assert_said(&format!("order {refused} charged (Paid)\n"));
+    orders(&shop, &format!("cancel {paid}"))?.assert_output(&format!("order {paid} cancelled (Refunded)\n"));
+    assert_eq!(shop.balance("vera").await?, "150.0", "the charge was refunded");
+    orders(&shop, &format!("retry {refused}"))?.assert_output(&format!("order {refused} charged (Paid)\n"));
     assert_eq!(shop.balance("vera").await?, "50.05");
-    shop.settled().await?;
+    shop.wait_settled().await?;
 
     let history = orders(&shop, &format!("history {refused}"))?;
     assert_eq!(history.cells(0), ["TIME", "ACTION", "REASON", "MESSAGE"]);
     let actions: Vec<String> = (1..history.out.lines().count()).map(|line| history.cells(line)[1..3].join(" ")).collect();
     let expected = ["Charge InsufficientFunds", "Notify Sent", "Charge Paid", "Notify Sent"];
-    let left_out = |action: &str| action.starts_with("Retry") || SLOW_NOTIFY.contains(&action);
-    assert_eq!(actions.iter().filter(|action| !left_out(action)).collect::<Vec<_>>(), expected, "{history:?}");
+    let is_ignored = |action: &str| action.starts_with("Retry") || SLOW_NOTIFY.contains(&action);
+    assert_eq!(actions.iter().filter(|action| !is_ignored(action)).collect::<Vec<_>>(), expected, "{history:?}");
 
     let shown = shop.get(&format!("/orders/{refused}")).await?.json();
     let as_json: Value = serde_json::from_str(&orders(&shop, &format!("get {refused} -o json"))?.out)?;
@@ -125,11 +125,11 @@ async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_orders_says_why_not_and_exits_with_1() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("olaf", json!(500)).await?;
-    let id = shop.order("olaf", json!(100)).await?.id();
-    let detail = |answer: crate::shop::Answer| answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+async fn kubectl_orders_prints_the_reason_of_a_failure_and_exits_with_1() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("olaf", json!(500)).await?;
+    let id = shop.place_order("olaf", json!(100)).await?.id();
+    let detail = |response: crate::shop::Response| response.json()["detail"].as_str().unwrap_or_default().to_owned();
     let unknown = detail(shop.get("/orders/4711").await?);
     for line in ["get 4711", "cancel 4711", "retry 4711", "resend 4711", "history 4711", "get 4711 --watch"] {
         orders(&shop, line)?.assert_failed(1, &format!("error: {unknown}\n"));
@@ -152,12 +152,12 @@ async fn kubectl_orders_says_why_not_and_exits_with_1() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_orders_asks_on_while_it_is_not_known_and_watches_what_happens() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("wanda", json!(500)).await?;
+async fn kubectl_orders_reports_an_unknown_outcome_and_watches_changes() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("wanda", json!(500)).await?;
     shop.stack.billing.kill()?;
     let id = shop.send(shop.order_request("wanda", json!(100)).header("prefer", "wait=0")).await?.id();
-    shop.wait_order(&name(id), "tried in vain", |order| crate::shop::reasons(order).contains(&"PaymentUnknown")).await?;
+    shop.wait_order(&name(id), "shown as unknown", |order| crate::shop::reasons(order).contains(&"PaymentUnknown")).await?;
 
     let mut watching = tokio::process::Command::from(command(&shop, &format!("get {id} --watch"))?)
         .stdout(Stdio::piped())
@@ -165,12 +165,12 @@ async fn kubectl_orders_asks_on_while_it_is_not_known_and_watches_what_happens()
         .kill_on_drop(true)
         .spawn()?;
     let mut lines = BufReader::new(watching.stdout.take().context("standard output")?).lines();
-    let headers = timeout(SOON, lines.next_line()).await??.context("headers")?;
-    let before = timeout(SOON, lines.next_line()).await??.context("a row")?;
+    let headers = timeout(WAIT_TIMEOUT, lines.next_line()).await??.context("headers")?;
+    let before = timeout(WAIT_TIMEOUT, lines.next_line()).await??.context("a row")?;
     assert!(headers.starts_with("ID ") && before.contains("Processing"), "{headers}\n{before}");
 
-    orders(&shop, &format!("cancel {id}"))?.assert_said(&format!("order {id}: asked for; not done yet\n"));
-    shop.stack.billing.start_again().await?;
+    orders(&shop, &format!("cancel {id}"))?.assert_output(&format!("order {id}: asked for; not done yet\n"));
+    shop.stack.billing.restart().await?;
     let decided = async {
         while let Some(row) = lines.next_line().await? {
             if row.contains("Cancelled") || row.contains("Refunded") {
@@ -179,7 +179,7 @@ async fn kubectl_orders_asks_on_while_it_is_not_known_and_watches_what_happens()
         }
         anyhow::bail!("the watch ended")
     };
-    timeout(SOON, decided).await.context("the watch does not tell")??;
+    timeout(WAIT_TIMEOUT, decided).await.context("the watch does not show the outcome")??;
     assert_eq!(shop.balance("wanda").await?, "500.0");
     Ok(())
 }

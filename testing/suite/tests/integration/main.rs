@@ -3,22 +3,22 @@
 
 mod archive;
 mod audit;
+mod authorization;
 mod bad_input;
 mod broker;
-mod callers;
 mod charges;
+mod concurrency;
 mod contract;
 mod cost;
-mod crowd;
 mod customers;
 mod idempotency;
 mod kubectl_orders;
 mod life;
-mod lossy;
+mod lossy_proxy;
 mod outages;
 mod raw;
 mod resource;
 mod scale;
 mod servers;
 mod shop;
-mod unknown;
+mod version_skew;

@@ -1,4 +1,4 @@
-//! Tests of outages: each component is down, frozen or killed during an order. The response is
+//! Tests of outages: each component is down, suspended or killed during an order. The response is
 //! correct, and after the component recovers, the order is charged once and its customer notified once.
 
 use std::time::{Duration, Instant};
@@ -10,75 +10,75 @@ use orders_testbed::{Cluster, wait_for};
 use serde_json::json;
 
 use crate::{
-    lossy::Lossy,
-    shop::{SOON, Shop, name, reasons},
+    lossy_proxy::LossyProxy,
+    shop::{Shop, WAIT_TIMEOUT, name, reasons},
 };
 
 const PAID: &str = "Заказ успешно оформлен";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_placed_while_billing_is_down_is_undecided_and_then_paid_once() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("anna", json!(500)).await?;
+    let mut shop = Shop::start().await?;
+    shop.open_account("anna", json!(500)).await?;
     shop.stack.billing.kill()?;
 
-    let answer = shop.send(shop.order_request("anna", json!(100)).header("prefer", "wait=1")).await?;
-    let id = answer.id();
-    answer.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
+    let response = shop.send(shop.order_request("anna", json!(100)).header("prefer", "wait=1")).await?;
+    let id = response.id();
+    response.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
     let order = shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
     let status = order.status.clone().unwrap_or_default();
     assert_eq!(order.outcome(), Outcome::Undecided, "unknown is not refused");
-    let retry = status.retry.expect("the retry is visible while it fails");
+    let retry = status.retry.expect("the status shows the retry");
     assert_eq!(retry.step, RetryStep::Payment);
     assert!(retry.attempts >= 1 && retry.last_error.contains("billing"), "{retry:?}");
     shop.get("/billing/account/anna").await?.assert_problem(503);
 
-    shop.stack.billing.start_again().await?;
-    shop.settled().await?;
+    shop.stack.billing.restart().await?;
+    shop.wait_settled().await?;
     let order = shop.orders().get(&name(id)).await?;
     assert_eq!(order.outcome(), Outcome::Paid);
-    assert_eq!(order.status.unwrap_or_default().retry, None, "nothing fails any more");
+    assert_eq!(order.status.unwrap_or_default().retry, None, "no retry is left");
     assert_eq!(shop.balance("anna").await?, "400.0");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_charge_whose_answer_was_lost_is_asked_for_again_and_made_once() -> Result<()> {
-    let (lossy, port) = Lossy::listen().await?;
-    let through_it =
+async fn a_charge_whose_response_was_lost_is_retried_and_made_once() -> Result<()> {
+    let (proxy, port) = LossyProxy::listen().await?;
+    let through_proxy =
         |options| StackOptions { env: vec![("operator", "BILLING_URL", format!("http://127.0.0.1:{port}"))], ..options };
-    let shop = Shop::open_as(Interaction::Http, &Cluster::control_plane().await?, through_it).await?;
-    lossy.lead_to(&shop.stack.billing.url);
-    shop.customer("bert", json!(500)).await?;
+    let shop = Shop::start_with_style(Interaction::Http, &Cluster::control_plane().await?, through_proxy).await?;
+    proxy.set_target(&shop.stack.billing.url);
+    shop.open_account("bert", json!(500)).await?;
 
-    lossy.lose(2);
-    let answer = shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=0")).await?;
-    assert_eq!(answer.status, 202, "{answer:?}");
-    let id = answer.id();
+    proxy.lose_next(2);
+    let response = shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=0")).await?;
+    assert_eq!(response.status, 202, "{response:?}");
+    let id = response.id();
     shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
-    assert_eq!(shop.balance("bert").await?, "400.0", "it was charged; only the answer is missing");
+    assert_eq!(shop.balance("bert").await?, "400.0", "it was charged; only the response is missing");
 
-    shop.settled().await?;
-    assert_eq!(lossy.left_to_lose(), 0, "both answers were lost");
+    shop.wait_settled().await?;
+    assert_eq!(proxy.remaining_losses(), 0, "both responses were lost");
     assert_eq!(shop.orders().get(&name(id)).await?.outcome(), Outcome::Paid);
-    assert_eq!(shop.balance("bert").await?, "400.0", "charged once, though asked for three times");
+    assert_eq!(shop.balance("bert").await?, "400.0", "charged once, although requested three times");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("carl", json!(500)).await?;
+async fn a_paid_order_gets_its_response_while_notify_is_down_and_one_notification_later() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("carl", json!(500)).await?;
     shop.stack.notify.kill()?;
-    let answer = shop.order("carl", json!(100)).await?;
-    let id = answer.id();
-    answer.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
+    let response = shop.place_order("carl", json!(100)).await?;
+    let id = response.id();
+    response.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));
     // With a broker, the message is stored while notify is down, and counts as in delivery.
     let shown = if shop.nats.is_none() { "NotifyUnavailable" } else { "Delivering" };
     shop.wait_order(&name(id), "shown as not notified", |order| reasons(order).contains(&shown)).await?;
 
-    shop.stack.notify.start_again().await?;
-    shop.settled().await?;
+    shop.stack.notify.restart().await?;
+    shop.wait_settled().await?;
     assert_eq!(shop.messages("carl").await?, [(PAID.to_owned(), true)]);
     assert_eq!(shop.inbox.messages_to("carl@example.com").await?.len(), 1);
     assert_eq!(shop.balance("carl").await?, "400.0");
@@ -86,51 +86,51 @@ async fn a_paid_order_is_answered_while_notify_is_down_and_told_later_once() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_mail_server_delays_neither_the_outcome_nor_for_long_the_answer() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("dora", json!(500)).await?;
+async fn a_hanging_mail_server_does_not_delay_the_outcome_and_delays_the_response_only_briefly() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("dora", json!(500)).await?;
     // The duration of an order on this machine while the mail server responds.
     let mut usual = Duration::ZERO;
     for _ in 0..5 {
-        let asked = Instant::now();
-        assert_eq!(shop.order("eva", json!(1)).await?.status, 404);
-        usual = usual.max(asked.elapsed());
+        let sent = Instant::now();
+        assert_eq!(shop.place_order("eva", json!(1)).await?.status, 404);
+        usual = usual.max(sent.elapsed());
     }
-    shop.inbox.freeze()?;
+    shop.inbox.suspend()?;
     let id = shop.send(shop.order_request("dora", json!(100)).header("prefer", "respond-async")).await?.id();
     shop.wait_order(&name(id), "paid", |order| order.outcome() == Outcome::Paid).await?;
 
-    let asked = Instant::now();
-    let answer = shop.order("dora", json!(100)).await?;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let sent = Instant::now();
+    let response = shop.place_order("dora", json!(100)).await?;
+    assert_eq!(response.status, 200, "{response:?}");
     // The operator waits 0.8 s for notify, and the public API waits 2 s for the mail. The timeouts of the mail server do not
     // count.
-    let bound = Duration::from_millis(2800) + 10 * usual;
-    assert!(asked.elapsed() < bound, "the answer took {:?} where an order takes {usual:?}", asked.elapsed());
+    let limit = Duration::from_millis(2800) + 10 * usual;
+    assert!(sent.elapsed() < limit, "the response took {:?}, an order usually takes {usual:?}", sent.elapsed());
     assert_eq!(shop.messages("dora").await?, [(PAID.to_owned(), false), (PAID.to_owned(), false)], "stored, not sent");
     let order = shop.wait_order(&name(id), "shown as delivering", |order| reasons(order).contains(&"Delivering")).await?;
     let condition = conditions::find(&order.status.as_ref().expect("a status").conditions, ConditionType::Notified).cloned();
     assert_eq!(condition.expect("the condition").status, "False");
 
-    shop.inbox.thaw()?;
-    shop.settled().await?;
+    shop.inbox.resume()?;
+    shop.wait_settled().await?;
     let mails = shop.inbox.messages_to("dora@example.com").await?;
     let mut ids: Vec<_> = mails.iter().map(|mail| mail.message_id.clone()).collect();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 2, "one Message-ID an order, however often it was tried: {mails:?}");
+    assert_eq!(ids.len(), 2, "one Message-ID for each order, regardless of the attempts: {mails:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_server_that_is_down_gets_the_message_when_it_is_back() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("egon", json!(500)).await?;
+async fn a_mail_server_that_was_down_gets_the_message_after_it_recovers() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("egon", json!(500)).await?;
     shop.inbox.stop()?;
-    assert_eq!(shop.order("egon", json!(100)).await?.status, 200);
+    assert_eq!(shop.place_order("egon", json!(100)).await?.status, 200);
     assert_eq!(shop.messages("egon").await?, [(PAID.to_owned(), false)]);
-    shop.inbox.start_again().await?;
-    shop.settled().await?;
+    shop.inbox.restart().await?;
+    shop.wait_settled().await?;
     assert_eq!(shop.messages("egon").await?, [(PAID.to_owned(), true)]);
     assert_eq!(shop.inbox.messages_to("egon@example.com").await?.len(), 1);
     Ok(())
@@ -138,19 +138,19 @@ async fn a_mail_server_that_is_down_gets_the_message_when_it_is_back() -> Result
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_in_flight_survive_the_operator_being_killed() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.customer("fred", json!(1000)).await?;
+    let mut shop = Shop::start().await?;
+    shop.open_account("fred", json!(1000)).await?;
     for round in 0..3 {
         for _ in 0..10 {
-            let answer = shop.send(shop.order_request("fred", json!(10)).header("prefer", "respond-async")).await?;
-            assert_eq!(answer.status, 202);
+            let response = shop.send(shop.order_request("fred", json!(10)).header("prefer", "respond-async")).await?;
+            assert_eq!(response.status, 202);
         }
         // The kill is at a different point in the middle of the orders in each round.
         tokio::time::sleep(Duration::from_millis(20 * round)).await;
         shop.stack.operators[0].kill()?;
-        shop.stack.operators[0].start_again().await?;
+        shop.stack.operators[0].restart().await?;
     }
-    let orders = shop.settled().await?;
+    let orders = shop.wait_settled().await?;
     assert_eq!(orders.len(), 30);
     assert!(orders.iter().all(|order| order.outcome() == Outcome::Paid));
     assert_eq!(shop.balance("fred").await?, "700.0");
@@ -159,23 +159,23 @@ async fn orders_in_flight_survive_the_operator_being_killed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_one_that_dies() -> Result<()> {
+async fn a_second_operator_takes_over_after_a_shutdown_and_after_a_crash() -> Result<()> {
     let cluster = Cluster::control_plane().await?;
-    let shop = Shop::open_with(&cluster, |options| StackOptions { operators: 2, ..options }).await?;
-    shop.customer("gina", json!(1000)).await?;
-    assert_eq!(shop.order("gina", json!(10)).await?.status, 200);
+    let shop = Shop::start_with(&cluster, |options| StackOptions { operators: 2, ..options }).await?;
+    shop.open_account("gina", json!(1000)).await?;
+    assert_eq!(shop.place_order("gina", json!(10)).await?.status, 200);
 
     let leader = leader(&shop).await?;
-    let stopped = shop.stack.operators[leader].process.terminate(SOON).await?;
-    assert!(stopped.success(), "a stopped operator ends well: {stopped}");
-    let answer = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
-    assert_eq!(answer.status, 200, "the other one took over: {answer:?}");
+    let stopped = shop.stack.operators[leader].process.terminate(WAIT_TIMEOUT).await?;
+    assert!(stopped.success(), "a stopped operator exits successfully: {stopped}");
+    let response = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
+    assert_eq!(response.status, 200, "the other operator took over: {response:?}");
 
     let mut shop = shop;
-    shop.stack.operators[leader].start_again().await?;
+    shop.stack.operators[leader].restart().await?;
     shop.stack.operators[1 - leader].kill()?;
-    let answer = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
-    assert_eq!(answer.status, 200, "the other one took over after the lease: {answer:?}");
+    let response = shop.send(shop.order_request("gina", json!(10)).header("prefer", "wait=30")).await?;
+    assert_eq!(response.status, 200, "the other operator took over after the lease expired: {response:?}");
     assert_eq!(shop.balance("gina").await?, "970.0");
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn a_second_operator_takes_over_at_once_from_one_that_stops_and_soon_from_
 async fn leader(shop: &Shop) -> Result<usize> {
     use k8s_openapi::api::coordination::v1::Lease;
     let leases: kube::Api<Lease> = kube::Api::namespaced(shop.client.clone(), &shop.stack.namespace);
-    let holder = wait_for("a leader", SOON, || async {
+    let holder = wait_for("a leader", WAIT_TIMEOUT, || async {
         leases.get("orders-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
     })
     .await?;
@@ -192,26 +192,26 @@ async fn leader(shop: &Shop) -> Result<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_gets_an_honest_503_and_the_same_key_then_the_one_order() -> Result<()> {
+async fn without_kube_apiserver_the_response_is_503_and_a_retry_with_its_key_creates_one_order() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut cluster = Cluster::private(directory.path()).await?;
-    let shop = Shop::open_with(&cluster, |options| options).await?;
-    shop.customer("hans", json!(500)).await?;
-    assert_eq!(shop.order("hans", json!(100)).await?.status, 200);
+    let shop = Shop::start_with(&cluster, |options| options).await?;
+    shop.open_account("hans", json!(500)).await?;
+    assert_eq!(shop.place_order("hans", json!(100)).await?.status, 200);
 
     cluster.kill_api_server()?;
     let place = || shop.order_request("hans", json!(100)).header("idempotency-key", "k1");
-    let answer = shop.send(place()).await?;
-    answer.assert_problem(503);
-    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
-    let promised = answer.id();
+    let response = shop.send(place()).await?;
+    response.assert_problem(503);
+    assert!(response.headers.contains_key("retry-after"), "{response:?}");
+    let promised_id = response.id();
 
     cluster.start_api_server().await?;
     // The watch of every component broke. Each one must recover by itself.
-    let answer = shop.send(place().header("prefer", "wait=60")).await?;
-    answer.assert(200, &format!(r#"{{"id":{promised},"status":1}}"#));
+    let response = shop.send(place().header("prefer", "wait=60")).await?;
+    response.assert(200, &format!(r#"{{"id":{promised_id},"status":1}}"#));
     assert_eq!(shop.balance("hans").await?, "300.0");
-    assert_eq!(shop.order("hans", json!(100)).await?.status, 200);
+    assert_eq!(shop.place_order("hans", json!(100)).await?.status, 200);
     assert_eq!(shop.all_orders().await?.len(), 3);
     Ok(())
 }

@@ -13,45 +13,45 @@ use orders_crds::{Order, Outcome};
 use orders_testbed::{Cluster, wait_for};
 use serde_json::json;
 
-use crate::shop::{SOON, Shop, name, reasons, was_told_slowly};
+use crate::shop::{Shop, WAIT_TIMEOUT, name, reasons, was_notified_slowly};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_happy_order_costs_one_create_one_status_write_and_two_events() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("ines", json!(500)).await?;
+async fn an_order_without_failures_costs_one_create_one_status_write_and_two_events() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("ines", json!(500)).await?;
     let orders = shop.orders();
-    let mut tries = 0;
+    let mut attempts = 0;
     let (start, ids) = loop {
         let start = orders.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
-        let ids = [shop.order("ines", json!(100)).await?.id(), shop.order("ines", json!(1000)).await?.id()];
-        let settled = shop.settled().await?;
-        if !settled.iter().any(|order| ids.map(name).contains(&order.name_any()) && was_told_slowly(order)) {
+        let ids = [shop.place_order("ines", json!(100)).await?.id(), shop.place_order("ines", json!(1000)).await?.id()];
+        let settled = shop.wait_settled().await?;
+        if !settled.iter().any(|order| ids.map(name).contains(&order.name_any()) && was_notified_slowly(order)) {
             break (start, ids);
         }
-        tries += 1;
-        ensure!(tries < 5, "notify took its time over each: {settled:?}");
+        attempts += 1;
+        ensure!(attempts < 5, "notify was slow in each attempt: {settled:?}");
     };
     let expected = [["Paid", "Sent"], ["InsufficientFunds", "Sent"]];
     let events: Api<Event> = Api::namespaced(shop.client.clone(), &shop.stack.namespace);
     for (id, expected) in ids.iter().zip(expected) {
-        let told = wait_for("both events", SOON, || async {
+        let published = wait_for("both events", WAIT_TIMEOUT, || async {
             let of_order = events.list(&ListParams::default().fields(&format!("regarding.name={}", name(*id)))).await.ok()?;
             (of_order.items.len() >= 2).then_some(of_order.items)
         })
         .await?;
-        let mut told_reasons: Vec<_> = told.iter().filter_map(|event| event.reason.clone()).collect();
-        told_reasons.sort_by_key(|reason| reason == "Sent");
-        assert_eq!(told_reasons, expected);
-        let amounts = told.iter().any(|event| event.note.as_deref().is_some_and(|note| note.contains("00.00")));
-        assert!(amounts, "an event names the amounts: {told:?}");
+        let mut event_reasons: Vec<_> = published.iter().filter_map(|event| event.reason.clone()).collect();
+        event_reasons.sort_by_key(|reason| reason == "Sent");
+        assert_eq!(event_reasons, expected);
+        let has_amounts = published.iter().any(|event| event.note.as_deref().is_some_and(|note| note.contains("00.00")));
+        assert!(has_amounts, "an event contains the amounts: {published:?}");
     }
 
     // All events of the orders since then, until a later order is finished.
-    let last = name(shop.order("ines", json!(1)).await?.id());
+    let last = name(shop.place_order("ines", json!(1)).await?.id());
     let mut changes = orders.watch(&WatchParams::default(), &start).await?.boxed();
     let (mut added, mut modified) = (0, 0);
     loop {
-        match tokio::time::timeout(SOON, changes.next()).await?.context("the watch ended")?? {
+        match tokio::time::timeout(WAIT_TIMEOUT, changes.next()).await?.context("the watch ended")?? {
             WatchEvent::Added(order) if order.name_any() == last => {}
             WatchEvent::Modified(order) if order.name_any() == last => break,
             WatchEvent::Added(_) => added += 1,
@@ -64,11 +64,11 @@ async fn a_happy_order_costs_one_create_one_status_write_and_two_events() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()> {
+async fn one_object_that_cannot_be_parsed_does_not_stop_the_others() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::private(directory.path()).await?;
-    let shop = Shop::open_with(&cluster, |options| options).await?;
-    shop.customer("jana", json!(500)).await?;
+    let shop = Shop::start_with(&cluster, |options| options).await?;
+    shop.open_account("jana", json!(500)).await?;
 
     // The object is stored without the validation rules, as if it were older than they are.
     let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
@@ -83,16 +83,18 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()>
         ("worthless", json!({"login": "jana", "email": "a@b.cd", "cartId": 0, "amount": "-5.00"})),
     ] {
         let object = DynamicObject::new(name, &resource).data(json!({ "spec": spec }));
-        wait_for("the loose schema to be in force", SOON, || async { raw.create(&PostParams::default(), &object).await.ok() })
-            .await?;
+        wait_for("the loose schema to take effect", WAIT_TIMEOUT, || async {
+            raw.create(&PostParams::default(), &object).await.ok()
+        })
+        .await?;
     }
 
     // A change of the schema breaks all watches, which recover one by one.
-    let answer = shop.send(shop.order_request("jana", json!(100)).header("prefer", "wait=60")).await?;
-    assert_eq!(answer.status, 200, "other orders go on: {answer:?}");
+    let response = shop.send(shop.order_request("jana", json!(100)).header("prefer", "wait=60")).await?;
+    assert_eq!(response.status, 200, "other orders are processed: {response:?}");
     let refused = shop.wait_order("worthless", "refused", |order| order.outcome() != Outcome::Undecided).await?;
     assert!(reasons(&refused).contains(&"InvalidOrder"), "{refused:?}");
-    let broken = wait_for("the unreadable order to say so", SOON, || async {
+    let broken = wait_for("the condition of the order that cannot be parsed", WAIT_TIMEOUT, || async {
         let object = raw.get("broken").await.ok()?;
         object.data["status"]["conditions"].as_array().cloned()
     })
@@ -103,18 +105,18 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_was_damaged_never_turns_a_paid_order_into_a_refused_one() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("kira", json!(500)).await?;
-    let paid = name(shop.order("kira", json!(100)).await?.id());
-    let damage = json!({"status": {"balance": "n/a", "retry": null}});
+async fn a_damaged_status_never_turns_a_paid_order_into_a_refused_one() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("kira", json!(500)).await?;
+    let paid = name(shop.place_order("kira", json!(100)).await?.id());
+    let damaged = json!({"status": {"balance": "n/a", "retry": null}});
     let resource = ApiResource::erase::<Order>(&());
     let raw: Api<DynamicObject> = Api::namespaced_with(shop.client.clone(), &shop.stack.namespace, &resource);
-    raw.patch_status(&paid, &PatchParams::default(), &Patch::Merge(damage)).await?;
+    raw.patch_status(&paid, &PatchParams::default(), &Patch::Merge(damaged)).await?;
 
-    let healed = shop.wait_order(&paid, "healed", |order| order.status.as_ref().is_some_and(|s| s.balance.is_some())).await?;
-    assert_eq!(healed.outcome(), Outcome::Paid);
-    assert_eq!(healed.status.unwrap_or_default().balance.map(|balance| balance.to_string()).as_deref(), Some("400.00"));
+    let repaired = shop.wait_order(&paid, "repaired", |order| order.status.as_ref().is_some_and(|s| s.balance.is_some())).await?;
+    assert_eq!(repaired.outcome(), Outcome::Paid);
+    assert_eq!(repaired.status.unwrap_or_default().balance.map(|balance| balance.to_string()).as_deref(), Some("400.00"));
     assert_eq!(shop.balance("kira").await?, "400.0", "charged once");
     assert_eq!(shop.messages("kira").await?.len(), 1);
     Ok(())

@@ -18,7 +18,7 @@ use orders_testbed::{Cluster, Inbox, Nats, NatsOptions, Postgres, service_accoun
 use strum::IntoEnumIterator;
 
 #[tokio::test]
-async fn the_inbox_keeps_messages_of_one_connection_apart() -> Result<()> {
+async fn the_inbox_separates_the_messages_of_one_connection() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut inbox = Inbox::start(directory.path()).await?;
     let port = inbox.smtp_url().rsplit(':').next().unwrap_or_default().parse()?;
@@ -54,19 +54,19 @@ async fn the_inbox_keeps_messages_of_one_connection_apart() -> Result<()> {
     assert!(inbox.messages().await?.is_empty());
     inbox.stop()?;
     assert!(mailer.test_connection().await.is_err());
-    inbox.start_again().await?;
+    inbox.restart().await?;
     assert!(inbox.messages().await?.is_empty());
     Ok(())
 }
 
 #[tokio::test]
-async fn postgres_keeps_its_data_over_a_stop() -> Result<()> {
+async fn postgres_keeps_its_data_across_a_restart() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut postgres = Postgres::start(directory.path()).await?;
     postgres.query("CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2)")?;
     postgres.stop().await?;
     assert!(postgres.query("SELECT 1").is_err());
-    postgres.start_again().await?;
+    postgres.restart().await?;
     assert_eq!(postgres.query("SELECT sum(n) FROM t")?, "3");
     assert!(postgres.database("other")?.ends_with("/other"));
     assert_eq!(postgres.query("SHOW server_encoding")?, "UTF8");
@@ -86,7 +86,7 @@ fn stream_config(name: &str, subjects: &[&str]) -> stream::Config {
 }
 
 #[tokio::test]
-async fn nats_keeps_its_messages_over_a_kill() -> Result<()> {
+async fn nats_keeps_its_messages_across_a_kill() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut nats = Nats::start(directory.path()).await?;
     let client = connect(&nats, "admin").await?;
@@ -97,22 +97,22 @@ async fn nats_keeps_its_messages_over_a_kill() -> Result<()> {
     nats.stop()?;
     assert!(nats.process().is_err());
     assert!(connect(&nats, "admin").await.is_err());
-    nats.start_again().await?;
+    nats.restart().await?;
     let client = connect(&nats, "admin").await?;
     let context = jetstream::new(client.clone());
     let kept = context.get_stream("KEPT").await?;
     assert_eq!(kept.get_raw_message(1).await?.payload, "one");
 
-    nats.freeze()?;
+    nats.suspend()?;
     let publish = async { anyhow::Ok(context.publish("kept", "two".into()).await?.await?) };
     assert!(!matches!(tokio::time::timeout(Duration::from_secs(1), publish).await, Ok(Ok(_))));
-    nats.thaw()?;
+    nats.resume()?;
     context.publish("kept", "three".into()).await?.await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn nats_takes_no_more_than_it_may_store() -> Result<()> {
+async fn nats_stores_no_more_than_its_limit() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let nats = Nats::start_with(directory.path(), NatsOptions { max_store: Some("64KB".to_owned()) }).await?;
     let context = jetstream::new(connect(&nats, "admin").await?);
@@ -127,7 +127,7 @@ async fn nats_takes_no_more_than_it_may_store() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
+async fn each_service_may_publish_only_on_its_own_subjects() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let nats = Nats::start(directory.path()).await?;
     let subjects = [
@@ -140,7 +140,7 @@ async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
         ("notify", "orders.dead.notify"),
     ];
     let admin = connect(&nats, "admin").await?;
-    let mut heard = admin.subscribe("orders.>").await?;
+    let mut subscription = admin.subscribe("orders.>").await?;
     admin.flush().await?;
     for user in ["operator", "billing", "notify"] {
         let client = connect(&nats, user).await?;
@@ -150,7 +150,7 @@ async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
         client.flush().await?;
         let expected: Vec<&str> = subjects.iter().filter(|(owner, _)| *owner == user).map(|(_, subject)| *subject).collect();
         for subject in expected {
-            let message = heard.next().await.context("the subscription ended")?;
+            let message = subscription.next().await.context("the subscription ended")?;
             assert_eq!((message.subject.as_str(), &message.payload[..]), (subject, user.as_bytes()));
         }
         // A service may subscribe only to the replies to its own requests.
@@ -158,7 +158,7 @@ async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
         client.flush().await?;
         admin.publish("orders.decided", "admin".into()).await?;
         admin.flush().await?;
-        assert_eq!(heard.next().await.context("the subscription ended")?.payload, "admin");
+        assert_eq!(subscription.next().await.context("the subscription ended")?.payload, "admin");
         assert!(tokio::time::timeout(Duration::from_millis(300), others.next()).await.ok().flatten().is_none(), "{user}");
     }
     let wrong = async_nats::ConnectOptions::with_user_and_password("billing".into(), nats.password("notify").into());
@@ -167,7 +167,7 @@ async fn each_service_may_publish_what_is_its_own_and_no_more() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result<()> {
+async fn each_service_may_consume_only_from_its_own_streams() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let nats = Nats::start(directory.path()).await?;
     let own = [topology::OPERATOR_OUTCOMES, topology::OPERATOR_NOTIFICATIONS, topology::BILLING, topology::NOTIFY];
@@ -177,7 +177,7 @@ async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result
         // A forbidden request gets no reply at all.
         let refused = jetstream::ContextBuilder::new().timeout(Duration::from_secs(1)).build(client.clone());
         let context = jetstream::new(client);
-        assert!(refused.create_stream(stream_config("OTHER", &["other"])).await.is_err(), "{user} makes a stream of its own");
+        assert!(refused.create_stream(stream_config("OTHER", &["other"])).await.is_err(), "{user} creates a stream");
         for stream in topology::Stream::iter() {
             // The first service creates the streams; later ones update them.
             let name = stream.name();
@@ -190,8 +190,8 @@ async fn each_service_may_consume_from_its_own_streams_and_no_others() -> Result
                 Some([one]) => config.filter_subject = (*one).to_owned(),
                 Some(all) => config.filter_subjects = all.iter().map(|subject| (*subject).to_owned()).collect(),
             }
-            let asked = if filters.is_some() { &context } else { &refused };
-            let consumer = asked.create_consumer_on_stream(config, name).await;
+            let context = if filters.is_some() { &context } else { &refused };
+            let consumer = context.create_consumer_on_stream(config, name).await;
             let Some(filters) = filters else {
                 assert!(consumer.is_err(), "{user} consumes from {name}");
                 continue;
@@ -248,13 +248,13 @@ async fn a_private_control_plane_survives_its_api_server() -> Result<()> {
         ConfigMap { metadata: ObjectMeta { name: Some("kept".to_owned()), ..ObjectMeta::default() }, ..ConfigMap::default() };
     maps.create(&PostParams::default(), &map).await?;
     cluster.kill_api_server()?;
-    let answer = tokio::time::timeout(Duration::from_secs(2), maps.get("kept")).await;
-    assert!(!matches!(answer, Ok(Ok(_))));
+    let response = tokio::time::timeout(Duration::from_secs(2), maps.get("kept")).await;
+    assert!(!matches!(response, Ok(Ok(_))));
     cluster.start_api_server().await?;
     maps.get("kept").await?;
-    cluster.freeze_api_server()?;
+    cluster.suspend_api_server()?;
     assert!(tokio::time::timeout(Duration::from_secs(1), maps.get("kept")).await.is_err());
-    cluster.thaw_api_server()?;
+    cluster.resume_api_server()?;
     maps.get("kept").await?;
     Ok(())
 }

@@ -1,22 +1,22 @@
-//! The fixture of the tests: a shop, which is the running services with their servers, and its customers.
+//! The fixture of the tests: the running services with their servers, and requests of their customers.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use orders_crds::{Order, Outcome};
-use orders_shop::{Database, Interaction, Stack, StackOptions};
+use orders_shop::{Database, Interaction, Stack, StackOptions, interaction_from_env};
 use orders_testbed::{Cluster, Inbox, Nats, Postgres, wait_for, wait_until};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub use orders_testbed::PATIENCE as SOON;
+pub use orders_testbed::WAIT_TIMEOUT;
 
 /// The style of interaction that the environment variable `INTERACTION` names. All tests use it unless they
 /// choose a style themselves.
 pub fn interaction() -> Interaction {
-    Interaction::from_env().expect("a style of interaction")
+    interaction_from_env().expect("a style of interaction")
 }
 
 /// The kind of database that the environment variable `DATABASE` names. All tests use it unless they choose one
@@ -46,14 +46,14 @@ pub struct Shop {
 
 /// An HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub content_type: String,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
@@ -80,18 +80,18 @@ impl Answer {
 }
 
 impl Shop {
-    /// Opens a shop with one operator.
-    pub async fn open() -> Result<Self> {
-        Self::open_with(&Cluster::control_plane().await?, |options| options).await
+    /// Starts a shop with one operator.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&Cluster::control_plane().await?, |options| options).await
     }
 
-    /// Opens a shop with changed options.
-    pub async fn open_with(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Self> {
-        Self::open_as(interaction(), cluster, change).await
+    /// Starts a shop with changed options.
+    pub async fn start_with(cluster: &Cluster, change: impl FnOnce(StackOptions) -> StackOptions) -> Result<Self> {
+        Self::start_with_style(interaction(), cluster, change).await
     }
 
-    /// Opens a shop with this style of interaction.
-    pub async fn open_as(
+    /// Starts a shop with this style of interaction.
+    pub async fn start_with_style(
         interaction: Interaction,
         cluster: &Cluster,
         change: impl FnOnce(StackOptions) -> StackOptions,
@@ -124,28 +124,28 @@ impl Shop {
         self.http.request(method, format!("{}{path}", self.stack.api_server.url))
     }
 
-    pub async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        let response = request.send().await.context("no answer")?;
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let response = request.send().await.context("no response")?;
         let headers = response.headers().clone();
         let content_type = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        Ok(Answer { status: response.status().as_u16(), content_type, headers, text: response.text().await? })
+        Ok(Response { status: response.status().as_u16(), content_type, headers, text: response.text().await? })
     }
 
-    pub async fn get(&self, path: &str) -> Result<Answer> {
+    pub async fn get(&self, path: &str) -> Result<Response> {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Result<Answer> {
+    pub async fn post(&self, path: &str, body: Value) -> Result<Response> {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
 
     /// Opens an account with this balance.
-    pub async fn customer(&self, login: &str, balance: Value) -> Result<()> {
-        let answer = self.send(self.request(Method::POST, &format!("/billing/register?login={login}"))).await?;
-        ensure!(answer.status == 200, "{answer:?}");
+    pub async fn open_account(&self, login: &str, balance: Value) -> Result<()> {
+        let response = self.send(self.request(Method::POST, &format!("/billing/register?login={login}"))).await?;
+        ensure!(response.status == 200, "{response:?}");
         if balance != json!(0) {
-            let answer = self.post("/billing/refill", json!({"login": login, "balance": balance})).await?;
-            ensure!(answer.status == 200, "{answer:?}");
+            let response = self.post("/billing/refill", json!({"login": login, "balance": balance})).await?;
+            ensure!(response.status == 200, "{response:?}");
         }
         Ok(())
     }
@@ -155,23 +155,23 @@ impl Shop {
         self.request(Method::POST, "/orders/").json(&body)
     }
 
-    pub async fn order(&self, login: &str, amount: Value) -> Result<Answer> {
+    pub async fn place_order(&self, login: &str, amount: Value) -> Result<Response> {
         self.send(self.order_request(login, amount)).await
     }
 
     /// The balance as the public API shows it, such as `800.0`.
     pub async fn balance(&self, login: &str) -> Result<String> {
-        let answer = self.get(&format!("/billing/account/{login}")).await?;
-        ensure!(answer.status == 200, "{answer:?}");
+        let response = self.get(&format!("/billing/account/{login}")).await?;
+        ensure!(response.status == 200, "{response:?}");
         let prefix = format!(r#"{{"login":"{login}","balance":"#);
-        Ok(answer.text.trim_start_matches(&prefix).trim_end_matches('}').to_owned())
+        Ok(response.text.trim_start_matches(&prefix).trim_end_matches('}').to_owned())
     }
 
     /// The texts of the customer's messages and whether each was sent.
     pub async fn messages(&self, login: &str) -> Result<Vec<(String, bool)>> {
-        let answer = self.get(&format!("/notify/log/{login}")).await?;
-        ensure!(answer.status == 200, "{answer:?}");
-        let messages = answer.json().as_array().cloned().unwrap_or_default();
+        let response = self.get(&format!("/notify/log/{login}")).await?;
+        ensure!(response.status == 200, "{response:?}");
+        let messages = response.json().as_array().cloned().unwrap_or_default();
         Ok(messages.iter().map(|m| (m["text"].as_str().unwrap_or_default().to_owned(), m["is_sended"] == true)).collect())
     }
 
@@ -184,11 +184,11 @@ impl Shop {
     }
 
     /// Waits until the order with this resource name fulfills a condition.
-    pub async fn wait_order(&self, name: &str, what: &str, wanted: impl Fn(&Order) -> bool) -> Result<Order> {
+    pub async fn wait_order(&self, name: &str, what: &str, fulfills: impl Fn(&Order) -> bool) -> Result<Order> {
         let orders = self.orders();
-        let found = wait_until(&format!("order {name} to be {what}"), SOON, || async {
+        let found = wait_until(&format!("order {name} to be {what}"), WAIT_TIMEOUT, || async {
             let order = orders.get_opt(name).await.map_err(|error| error.to_string())?.ok_or("there is no such order")?;
-            if wanted(&order) { Ok(order) } else { Err(format!("{:?}", order.status)) }
+            if fulfills(&order) { Ok(order) } else { Err(format!("{:?}", order.status)) }
         })
         .await;
         found.with_context(|| self.stack.operators[0].process.output())
@@ -196,21 +196,21 @@ impl Shop {
 
     /// Waits until the archive has a deleted order, which is shortly after its deletion from Kubernetes, and returns the
     /// order as the public API shows it.
-    pub async fn archived(&self, id: i64) -> Result<Value> {
-        wait_for("the order in the archive", SOON, || async {
-            let answer = self.get(&format!("/orders/{id}")).await.ok()?;
-            (answer.status == 200).then(|| answer.json())
+    pub async fn wait_archived(&self, id: i64) -> Result<Value> {
+        wait_for("the order in the archive", WAIT_TIMEOUT, || async {
+            let response = self.get(&format!("/orders/{id}")).await.ok()?;
+            (response.status == 200).then(|| response.json())
         })
         .await
     }
 
     /// Waits until every order is decided and its message sent.
-    pub async fn settled(&self) -> Result<Vec<Order>> {
-        wait_until("all orders to be decided and their messages sent", SOON, || async {
+    pub async fn wait_settled(&self) -> Result<Vec<Order>> {
+        wait_until("all orders to be decided and their messages sent", WAIT_TIMEOUT, || async {
             let orders = self.all_orders().await.map_err(|error| error.to_string())?;
-            let done =
+            let is_settled =
                 |order: &Order| order.outcome() != Outcome::Undecided && order.status.as_ref().is_some_and(|s| s.is_notified());
-            match orders.iter().find(|order| !done(order)) {
+            match orders.iter().find(|order| !is_settled(order)) {
                 Some(order) => Err(format!("{}: {:?}", order.name_any(), order.status)),
                 None => Ok(orders),
             }
@@ -220,7 +220,7 @@ impl Shop {
 }
 
 /// Whether notify or the mail server was slow for this order, so that there were more writes and messages.
-pub fn was_told_slowly(order: &Order) -> bool {
+pub fn was_notified_slowly(order: &Order) -> bool {
     let mut history = order.status.iter().flat_map(|status| &status.history);
     history.any(|entry| SLOW_NOTIFY.contains(&&*format!("{} {}", entry.action, entry.reason)))
 }

@@ -29,18 +29,18 @@ pub struct Size {
 }
 
 impl Etcd {
-    pub fn of(cluster: &Cluster) -> Result<Self> {
+    pub fn new(cluster: &Cluster) -> Result<Self> {
         Ok(Etcd { url: cluster.etcd_url()?, http: reqwest::Client::builder().no_proxy().build()? })
     }
 
     /// The number of keys with this prefix.
-    pub async fn keys(&self, prefix: &str) -> Result<usize> {
+    pub async fn count_keys(&self, prefix: &str) -> Result<usize> {
         let range = self.range(prefix, json!({"count_only": true})).await?;
         Ok(count(&range))
     }
 
     /// The average size of a key and its value in bytes, over the first hundred keys with this prefix.
-    pub async fn bytes_a_key(&self, prefix: &str) -> Result<usize> {
+    pub async fn average_key_bytes(&self, prefix: &str) -> Result<usize> {
         let range = self.range(prefix, json!({"limit": 100})).await?;
         let keys = range["kvs"].as_array().map(Vec::as_slice).unwrap_or_default();
         // Four characters of Base64 are three bytes.
@@ -48,7 +48,7 @@ impl Etcd {
         Ok(keys.iter().map(|key| bytes(&key["key"]) + bytes(&key["value"])).sum::<usize>() / keys.len().max(1))
     }
 
-    pub async fn size(&self) -> Result<Size> {
+    pub async fn read_size(&self) -> Result<Size> {
         let text = self.http.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?;
         let bytes = |name: &str| -> Result<u64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{name} is no metric"))?;

@@ -5,7 +5,7 @@
 //! idle machine.
 
 mod etcd;
+mod failover;
+mod fairness;
 mod load;
-mod overtaking;
-mod passing_through;
-mod takeover;
+mod volume;

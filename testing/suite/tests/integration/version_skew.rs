@@ -13,7 +13,7 @@ use orders_shop::Interaction;
 use orders_testbed::{Cluster, Signal, wait_for};
 use serde_json::{Value, json};
 
-use crate::shop::{SOON, Shop, name, reasons};
+use crate::shop::{Shop, WAIT_TIMEOUT, name, reasons};
 
 const STYLES: [Interaction; 3] = [Interaction::Http, Interaction::NotifyBroker, Interaction::Broker];
 
@@ -33,12 +33,12 @@ async fn publish(shop: &Shop, subject: &'static str, event: String) -> Result<je
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_a_newer_version_refused_is_left_as_it_is_and_its_customer_hears_nothing() -> Result<()> {
+async fn an_order_that_a_newer_version_refused_is_not_changed_and_its_customer_is_not_notified() -> Result<()> {
     for style in STYLES {
-        let mut shop = Shop::open_as(style, &Cluster::control_plane().await?, |options| options).await?;
-        shop.customer("nina", json!(500)).await?;
-        let id = shop.order("nina", json!(100)).await?.id();
-        shop.settled().await?;
+        let mut shop = Shop::start_with_style(style, &Cluster::control_plane().await?, |options| options).await?;
+        shop.open_account("nina", json!(500)).await?;
+        let id = shop.place_order("nina", json!(100)).await?.id();
+        shop.wait_settled().await?;
         shop.stack.operators[0].kill()?;
         let time = "2026-01-01T00:00:00Z";
         let condition = |kind: &str| json!({"type": kind, "status": "False", "reason": "AccountFrozen", "message": "", "lastTransitionTime": time});
@@ -46,21 +46,21 @@ async fn an_order_that_a_newer_version_refused_is_left_as_it_is_and_its_customer
         let patched = shop.orders().patch_status(&name(id), &PatchParams::default(), &Patch::Merge(frozen)).await?;
         assert_eq!(patched.outcome(), Outcome::Unknown);
 
-        shop.stack.operators[0].start_again().await?;
+        shop.stack.operators[0].restart().await?;
         // When a later order is paid, the operator has seen the event.
-        assert_eq!(shop.order("nina", json!(1)).await?.status, 200, "{}", style.as_str());
+        assert_eq!(shop.place_order("nina", json!(1)).await?.status, 200, "{}", style.as_str());
         let shown = shop.get(&format!("/orders/{id}")).await?.json();
         assert_eq!((&shown["status"], &shown["reason"]), (&json!(2), &json!("AccountFrozen")), "{}", style.as_str());
         let order = shop.orders().get(&name(id)).await?;
         assert_eq!(reasons(&order), ["AccountFrozen", "AccountFrozen"], "{}", style.as_str());
         let mails = shop.inbox.messages_to("nina@example.com").await?;
         let uid = order.uid().context("a UID")?;
-        assert_eq!(mails.iter().filter(|mail| mail.message_id.starts_with(&uid)).count(), 1, "that it was paid, and no other");
+        assert_eq!(mails.iter().filter(|mail| mail.message_id.starts_with(&uid)).count(), 1, "only the message that it was paid");
         shop.send(shop.request(reqwest::Method::POST, &format!("/orders/{id}/retry"))).await?.assert_problem(409);
-        assert!(order.finalizers().is_empty(), "nothing of it is open: {:?}", order.finalizers());
-        // Deleted, it is gone at once, and the archive has it.
+        assert!(order.finalizers().is_empty(), "no finalizer is left: {:?}", order.finalizers());
+        // After its deletion, the order is in the archive.
         shop.orders().delete(&name(id), &DeleteParams::default()).await?;
-        wait_for("the order to be archived", SOON, || async {
+        wait_for("the order to be archived", WAIT_TIMEOUT, || async {
             shop.orders().get_opt(&name(id)).await.ok()?.is_none().then_some(())?;
             let archived = shop.get(&format!("/orders/{id}")).await.ok()?;
             (archived.status == 200 && archived.json()["reason"] == "AccountFrozen").then_some(())
@@ -71,43 +71,45 @@ async fn an_order_that_a_newer_version_refused_is_left_as_it_is_and_its_customer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_of_a_newer_billing_is_no_outcome_and_no_mail() -> Result<()> {
-    let mut shop = Shop::open_as(Interaction::Broker, &Cluster::control_plane().await?, |options| options).await?;
-    shop.customer("nils", json!(500)).await?;
-    assert_eq!(shop.order("nils", json!(1)).await?.status, 200);
-    shop.settled().await?;
+async fn an_unknown_outcome_of_a_newer_billing_decides_nothing_and_sends_no_mail() -> Result<()> {
+    let mut shop = Shop::start_with_style(Interaction::Broker, &Cluster::control_plane().await?, |options| options).await?;
+    shop.open_account("nils", json!(500)).await?;
+    assert_eq!(shop.place_order("nils", json!(1)).await?.status, 200);
+    shop.wait_settled().await?;
     shop.stack.billing.kill()?;
     let id = shop.send(shop.order_request("nils", json!(100)).header("prefer", "respond-async")).await?.id();
     let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;
     let data = json!({"key": uid, "login": "nils", "email": "nils@example.com", "amount": "100.00", "outcome": "AccountFrozen"});
     let jetstream = publish(&shop, PAYMENT_DECIDED, event("decided", &data)).await?;
     let dead = jetstream.get_stream(Stream::DeadLetters.name()).await?;
-    wait_for("the dead letter of notify", SOON, || async { (dead.get_info().await.ok()?.state.messages == 1).then_some(()) })
-        .await?;
+    wait_for("the dead letter of notify", WAIT_TIMEOUT, || async {
+        (dead.get_info().await.ok()?.state.messages == 1).then_some(())
+    })
+    .await?;
     let order = shop.wait_order(&name(id), "unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
     assert_eq!(order.outcome(), Outcome::Undecided);
 
-    shop.stack.billing.start_again().await?;
-    shop.settled().await?;
-    assert_eq!(shop.orders().get(&name(id)).await?.outcome(), Outcome::Paid, "asked again, under the same key");
+    shop.stack.billing.restart().await?;
+    shop.wait_settled().await?;
+    assert_eq!(shop.orders().get(&name(id)).await?.outcome(), Outcome::Paid, "requested again with the same key");
     assert_eq!(shop.inbox.messages_to("nils@example.com").await?.len(), 2, "one for each order");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_a_newer_notify_does_not_count_as_sent() -> Result<()> {
-    let shop = Shop::open_as(Interaction::NotifyBroker, &Cluster::control_plane().await?, |options| options).await?;
-    shop.customer("nele", json!(500)).await?;
-    assert_eq!(shop.order("nele", json!(1)).await?.status, 200);
-    shop.settled().await?;
+async fn an_unknown_state_of_a_newer_notify_does_not_count_as_sent() -> Result<()> {
+    let shop = Shop::start_with_style(Interaction::NotifyBroker, &Cluster::control_plane().await?, |options| options).await?;
+    shop.open_account("nele", json!(500)).await?;
+    assert_eq!(shop.place_order("nele", json!(1)).await?.status, 200);
+    shop.wait_settled().await?;
     shop.stack.notify.process.signal(Signal::STOP)?;
     let id = shop.send(shop.order_request("nele", json!(100)).header("prefer", "respond-async")).await?.id();
     let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;
     publish(&shop, NOTIFICATION_CHANGED, event("notification.changed", &json!({"key": uid, "state": "Bounced"}))).await?;
     let order = shop.wait_order(&name(id), "paid", |order| order.outcome() == Outcome::Paid).await?;
-    assert!(!order.status.is_some_and(|status| status.is_notification_final()), "it is tried again");
+    assert!(!order.status.is_some_and(|status| status.is_notification_final()), "the request is repeated");
     shop.stack.notify.process.signal(Signal::CONT)?;
-    shop.settled().await?;
+    shop.wait_settled().await?;
     assert_eq!(shop.inbox.messages_to("nele@example.com").await?.len(), 2);
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use crate::cache::Cache;
-use crate::command::{SHORT, on_path, run_within};
+use crate::command::{SHORT_TIMEOUT, on_path, run_within};
 use crate::images::{self, Options, TARGETS};
 
 /// The cluster on which the commands operate.
@@ -55,20 +55,20 @@ impl Target {
 
 const KIND_CLUSTER: &str = "orders";
 
-/// Starts kind's cluster, unless it runs already.
+/// Starts the kind cluster, unless it runs already.
 pub(crate) async fn up_kind(cache: &Cache) -> Result<PathBuf> {
-    need("kind", "https://kind.sigs.k8s.io")?;
-    need("docker", "https://docs.docker.com/engine/install")?;
-    need("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
+    require("kind", "https://kind.sigs.k8s.io")?;
+    require("docker", "https://docs.docker.com/engine/install")?;
+    require("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
     let directory = Target::Kind.directory(cache);
     fs::create_dir_all(&directory)?;
     let kubeconfig = directory.join("kubeconfig");
-    let clusters = run_within(SHORT, Command::new("kind").args(["get", "clusters"])).await?;
+    let clusters = run_within(SHORT_TIMEOUT, Command::new("kind").args(["get", "clusters"])).await?;
     let mut command = Command::new("kind");
     if clusters.lines().any(|name| name == KIND_CLUSTER) {
         command.args(["export", "kubeconfig"]);
     } else {
-        println!("creating kind's cluster {KIND_CLUSTER} (a minute or two)");
+        println!("creating the kind cluster {KIND_CLUSTER} (a minute or two)");
         command.args(["create", "cluster", "--wait", "3m"]);
     }
     command.args(["--name", KIND_CLUSTER, "--kubeconfig"]).arg(&kubeconfig);
@@ -76,13 +76,13 @@ pub(crate) async fn up_kind(cache: &Cache) -> Result<PathBuf> {
     Ok(kubeconfig)
 }
 
-/// Deletes kind's cluster.
+/// Deletes the kind cluster.
 pub(crate) async fn down_kind() -> Result<()> {
-    need("kind", "https://kind.sigs.k8s.io")?;
-    run_within(SHORT * 5, Command::new("kind").args(["delete", "cluster", "--name", KIND_CLUSTER])).await.map(drop)
+    require("kind", "https://kind.sigs.k8s.io")?;
+    run_within(SHORT_TIMEOUT * 5, Command::new("kind").args(["delete", "cluster", "--name", KIND_CLUSTER])).await.map(drop)
 }
 
-/// Builds the images with Docker and loads them into kind's cluster.
+/// Builds the images with Docker and loads them into the kind cluster.
 pub(crate) async fn load_kind(options: &Options) -> Result<()> {
     for (index, target) in options.targets.iter().enumerate() {
         let reference = images::reference(target, &options.tag);
@@ -92,32 +92,32 @@ pub(crate) async fn load_kind(options: &Options) -> Result<()> {
         run_within(Duration::from_secs(60 * 60), &mut build).await?;
         let mut load = Command::new("kind");
         load.args(["load", "docker-image", "--name", KIND_CLUSTER, &reference]);
-        run_within(SHORT * 5, &mut load).await?;
+        run_within(SHORT_TIMEOUT * 5, &mut load).await?;
     }
     Ok(())
 }
 
 /// Writes a kubeconfig with only the user's context, and checks that the cluster responds.
 pub(crate) async fn use_context(cache: &Cache, context: &str) -> Result<PathBuf> {
-    need("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
+    require("kubectl", "https://kubernetes.io/docs/tasks/tools")?;
     let directory = Target::Context(String::new()).directory(cache);
     fs::create_dir_all(&directory)?;
     let mut view = Command::new("kubectl");
     view.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]);
-    let text = run_within(SHORT, &mut view).await?;
+    let text = run_within(SHORT_TIMEOUT, &mut view).await?;
     let kubeconfig = directory.join("kubeconfig");
     write_secret(&kubeconfig, &text)?;
     let mut check = Command::new("kubectl");
     check.arg("--kubeconfig").arg(&kubeconfig).args(["--request-timeout=15s", "get", "--raw", "/readyz"]);
-    run_within(SHORT, &mut check).await.with_context(|| format!("the cluster of context {context} does not answer"))?;
+    run_within(SHORT_TIMEOUT, &mut check).await.with_context(|| format!("the cluster of context {context} does not respond"))?;
     Ok(kubeconfig)
 }
 
 /// The instructions for a user whose cluster pulls its images from a registry.
-pub(crate) fn images_of_context(tag: &str) -> String {
+pub(crate) fn image_instructions(tag: &str) -> String {
     let names: Vec<String> = TARGETS.iter().map(|target| format!("orders-{target}:{tag}")).collect();
     format!(
-        "KUBE_CONTEXT is set: the images are yours to build (docker build --target …) and push where that cluster finds them ({}); install the chart with --set image.registry=… --set image.tag=…",
+        "KUBE_CONTEXT is set: build the images with `docker build --target …` and push them to a registry of that cluster ({}); install the chart with --set image.registry=… --set image.tag=…",
         names.join(", ")
     )
 }
@@ -129,7 +129,7 @@ fn write_secret(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn need(program: &str, address: &str) -> Result<()> {
+fn require(program: &str, address: &str) -> Result<()> {
     if !on_path(program) {
         bail!("{program} is not on the PATH; install it ({address})");
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_context_of_ones_own_goes_before_the_kind_of_cluster() {
+    fn a_context_takes_precedence_over_the_kind_of_cluster() {
         let choose =
             |context: Option<&str>, cluster: Option<&str>| Target::choose(context.map(str::to_owned), cluster.map(str::to_owned));
         assert_eq!(choose(None, None).unwrap(), Target::Testbed);

@@ -8,7 +8,7 @@ use orders_shop::StackOptions;
 use orders_testbed::Cluster;
 use serde_json::json;
 
-use super::load::{audit, number, open};
+use super::load::{assert_audit_passes, read_number, start};
 
 /// The number of concurrent customers. Each places its next order after the response to the last one.
 const CLIENTS: usize = 128;
@@ -24,24 +24,24 @@ const ORDERS: usize = 3_000;
 const LONGEST_OVER_MEAN: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_passed_over_for_those_who_come_later() -> Result<()> {
-    let orders = number("ORDERS", ORDERS).min(ORDERS);
+async fn no_order_waits_much_longer_than_later_orders() -> Result<()> {
+    let orders = read_number("ORDERS", ORDERS).min(ORDERS);
     let cluster = Cluster::control_plane().await?;
     let shop =
-        open(&cluster, |options| StackOptions { env: vec![("operator", "CONCURRENCY", CONCURRENCY.to_owned())], ..options })
+        start(&cluster, |options| StackOptions { env: vec![("operator", "CONCURRENCY", CONCURRENCY.to_owned())], ..options })
             .await?;
-    shop.customer("many", json!(100_000)).await?;
+    shop.open_account("many", json!(100_000)).await?;
     let waits = stream::iter(0..orders).map(|_| async {
-        let asked = Instant::now();
-        let answer = shop.send(shop.order_request("many", json!(1)).header("prefer", "wait=60")).await?;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        anyhow::Ok(asked.elapsed())
+        let sent = Instant::now();
+        let response = shop.send(shop.order_request("many", json!(1)).header("prefer", "wait=60")).await?;
+        assert_eq!(response.status, 200, "{response:?}");
+        anyhow::Ok(sent.elapsed())
     });
     let waits: Vec<Duration> = waits.buffer_unordered(CLIENTS).try_collect().await?;
     let mean = waits.iter().sum::<Duration>() / u32::try_from(waits.len())?;
     let longest = waits.iter().max().copied().unwrap_or_default();
     println!("longest wait {longest:.2?}, mean {mean:.2?}");
     assert!(longest <= LONGEST_OVER_MEAN * mean, "an order waited {longest:?} where the mean is {mean:?}");
-    shop.settled().await?;
-    audit(&shop, &cluster, orders).await
+    shop.wait_settled().await?;
+    assert_audit_passes(&shop, &cluster, orders).await
 }

@@ -31,7 +31,7 @@ const EVENT_FIELDS: [&str; 11] = [
 /// The writes of one order, as text. The writes of another order differ only in their
 /// numbers, so they have exactly the same size.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub struct OrderTemplate {
     create: String,
     status: String,
     events: Vec<String>,
@@ -46,7 +46,7 @@ pub struct Sample {
 pub struct Numbers {
     /// The order's id. It has sixteen digits, as most ids that the api-server assigns.
     pub id: String,
-    /// The login of the account, which is as long as the sample's.
+    /// The login of the account, which is as long as the template's.
     pub login: String,
 }
 
@@ -64,12 +64,12 @@ impl Numbers {
     }
 }
 
-impl Sample {
+impl OrderTemplate {
     /// Reads an order that the services have finished, and its events.
     ///
     /// # Errors
     /// If the order does not exist, or is not finished.
-    pub async fn take(client: &Client, namespace: &str, name: &str) -> Result<Self> {
+    pub async fn read(client: &Client, namespace: &str, name: &str) -> Result<Self> {
         let order = Api::<Order>::namespaced(client.clone(), namespace).get(name).await?;
         let events: Value = client
             .request(Request::get(format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")).body(Vec::new())?)
@@ -79,11 +79,11 @@ impl Sample {
     }
 
     fn of(order: &Order, events: &[Value], namespace: &str) -> Result<Self> {
-        let status = order.status.as_ref().context("the sample order has no status")?;
+        let status = order.status.as_ref().context("the template order has no status")?;
         let name = order.metadata.name.as_deref().unwrap_or_default();
-        let uid = order.metadata.uid.clone().context("the sample order has no UID")?;
-        let id = order.spec.id.context("the sample order has no number")?.to_string();
-        ensure!(id.len() == 16, "the sample order's number {id} is not of sixteen digits");
+        let uid = order.metadata.uid.clone().context("the template order has no UID")?;
+        let id = order.spec.id.context("the template order has no number")?.to_string();
+        ensure!(id.len() == 16, "the template order's number {id} is not of sixteen digits");
         // This is the request of the api-server.
         let create = serde_json::to_string(&Order::new(name, order.spec.clone()))?;
         // This is the patch of the operator, which removes fields that the status does not have.
@@ -93,59 +93,59 @@ impl Sample {
         }
         let status = json!({"metadata": {"resourceVersion": VERSION}, "status": fields}).to_string();
         let own = events.iter().filter(|event| event["regarding"]["uid"] == *uid);
-        let events: Vec<String> = own.map(|event| written(event).to_string()).collect();
+        let events: Vec<String> = own.map(|event| operator_fields(event).to_string()).collect();
         let login = order.spec.login.clone();
-        Ok(Sample { create, status, events, namespace: namespace.to_owned(), id, uid, login })
+        Ok(OrderTemplate { create, status, events, namespace: namespace.to_owned(), id, uid, login })
     }
 
     /// The number of events of an order.
-    pub fn events(&self) -> usize {
+    pub fn event_count(&self) -> usize {
         self.events.len()
     }
 
     /// The body that creates an order.
-    pub fn create(&self, numbers: &Numbers) -> Vec<u8> {
-        self.numbered(&self.create, numbers).into_bytes()
+    pub fn create_body(&self, numbers: &Numbers) -> Vec<u8> {
+        self.insert_numbers(&self.create, numbers).into_bytes()
     }
 
     /// The status patch that finishes the order.
-    pub fn status(&self, numbers: &Numbers, uid: &str, version: &str) -> Vec<u8> {
-        self.numbered(&self.status, numbers).replace(VERSION, version).replace(&self.uid, uid).into_bytes()
+    pub fn status_patch(&self, numbers: &Numbers, uid: &str, version: &str) -> Vec<u8> {
+        self.insert_numbers(&self.status, numbers).replace(VERSION, version).replace(&self.uid, uid).into_bytes()
     }
 
     /// The bodies that create the order's events, in this namespace.
-    pub fn stories(&self, numbers: &Numbers, uid: &str, namespace: &str) -> Vec<Vec<u8>> {
+    pub fn events(&self, numbers: &Numbers, uid: &str, namespace: &str) -> Vec<Vec<u8>> {
         let start = |uid: &str| uid.split('-').next().unwrap_or_default().to_owned();
-        let place = |namespace: &str| format!(r#""namespace":"{namespace}""#);
-        let story = |text: &String| {
-            let text = self.numbered(text, numbers).replace(&place(&self.namespace), &place(namespace));
+        let namespace_field = |namespace: &str| format!(r#""namespace":"{namespace}""#);
+        let write_event = |text: &String| {
+            let text = self.insert_numbers(text, numbers).replace(&namespace_field(&self.namespace), &namespace_field(namespace));
             text.replace(&self.uid, UID).replace(&start(&self.uid), &start(uid)).replace(UID, uid).into_bytes()
         };
-        self.events.iter().map(story).collect()
+        self.events.iter().map(write_event).collect()
     }
 
-    fn numbered(&self, text: &str, numbers: &Numbers) -> String {
+    fn insert_numbers(&self, text: &str, numbers: &Numbers) -> String {
         text.replace(&self.id, &numbers.id).replace(&self.login, &numbers.login)
     }
 }
 
 /// The fields of an event that the operator wrote.
-fn written(event: &Value) -> Value {
-    let mut written = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event"});
+fn operator_fields(event: &Value) -> Value {
+    let mut fields = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event"});
     for field in EVENT_FIELDS {
         if let Some(value) = event.get(field) {
-            written[field] = value.clone();
+            fields[field] = value.clone();
         }
     }
-    written["metadata"] = json!({"name": event["metadata"]["name"], "namespace": event["metadata"]["namespace"]});
-    written
+    fields["metadata"] = json!({"name": event["metadata"]["name"], "namespace": event["metadata"]["namespace"]});
+    fields
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample() -> Sample {
+    fn template() -> OrderTemplate {
         let order = serde_json::from_value(json!({
             "apiVersion": "arch.homework/v1", "kind": "Order",
             "metadata": {"name": "order-1234567890123456", "uid": "0a1b2c3d-0000-4000-8000-000000000001", "resourceVersion": "7"},
@@ -159,22 +159,22 @@ mod tests {
             "regarding": {"name": "order-1234567890123456", "namespace": "shop", "uid": "0a1b2c3d-0000-4000-8000-000000000001"}
         });
         let other = json!({"regarding": {"uid": "x"}});
-        Sample::of(&order, &[event, other], "shop").unwrap()
+        OrderTemplate::of(&order, &[event, other], "shop").unwrap()
     }
 
     #[test]
-    fn another_order_is_written_as_the_sample_was_with_its_own_numbers() {
-        let (sample, uid) = (sample(), "ffffffff-0000-4000-8000-000000000002");
+    fn another_order_is_written_like_the_template_with_its_own_numbers() {
+        let (template, uid) = (template(), "ffffffff-0000-4000-8000-000000000002");
         let numbers = Numbers { id: "6543210987654321".into(), login: "customer-017".into() };
-        let create: Value = serde_json::from_slice(&sample.create(&numbers)).unwrap();
+        let create: Value = serde_json::from_slice(&template.create_body(&numbers)).unwrap();
         assert_eq!(create["metadata"]["name"], "order-6543210987654321");
         assert_eq!(create["spec"]["id"], 6_543_210_987_654_321_i64);
         assert_eq!(create["spec"]["email"], "customer-017@example.com");
-        let status: Value = serde_json::from_slice(&sample.status(&numbers, uid, "42")).unwrap();
+        let status: Value = serde_json::from_slice(&template.status_patch(&numbers, uid, "42")).unwrap();
         assert_eq!((&status["metadata"]["resourceVersion"], &status["status"]["charge"]["key"]), (&json!("42"), &json!(uid)));
         assert!(status["status"].get("retry").is_some_and(Value::is_null), "removed, as by the operator");
-        assert_eq!(sample.events(), 1);
-        let event: Value = serde_json::from_slice(&sample.stories(&numbers, uid, "raw")[0]).unwrap();
+        assert_eq!(template.event_count(), 1);
+        let event: Value = serde_json::from_slice(&template.events(&numbers, uid, "raw")[0]).unwrap();
         assert_eq!(event["metadata"], json!({"name": "order-6543210987654321.ffffffff.paid", "namespace": "raw"}));
         assert_eq!(event["regarding"], json!({"name": "order-6543210987654321", "namespace": "raw", "uid": uid}));
         assert!(event.get("deprecatedCount").is_none(), "the API server's own");

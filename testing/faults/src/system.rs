@@ -1,4 +1,4 @@
-//! The system under test, called a shop: real services, real servers, and a proxy on each channel between them.
+//! The system under test: real services, real servers, and a proxy on each channel between them.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,31 +13,31 @@ use kube::{Api, Client};
 use orders_contracts::topology::Stream;
 use orders_crds::Order;
 use orders_shop::{Audit, Database, Interaction, Stack, StackOptions};
-use orders_testbed::{Cluster, Inbox, Nats, PATIENCE, Postgres, wait_for};
+use orders_testbed::{Cluster, Inbox, Nats, Postgres, WAIT_TIMEOUT, wait_for};
 use tempfile::TempDir;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     actors::Actors,
-    effect::{Channel, Part},
+    effect::{Channel, Component},
+    fault_injector::FaultInjector,
     proxy::{
-        Door,
+        Interceptor,
         http::{self, Upstream},
         mail, nats, postgres,
     },
-    switchboard::Switchboard,
 };
 
-/// The number of operators in a shop, of which one is active at a time.
+/// The number of operators in a system, of which one is active at a time.
 const OPERATORS: usize = 2;
 
 /// The time limit for a database to recover, after which the audit fails.
-const AUDIT_LIMIT: Duration = PATIENCE;
+const AUDIT_TIMEOUT: Duration = WAIT_TIMEOUT;
 
 /// The exit code of `orders-audit` if a server does not respond.
-const COULD_NOT_BE_MADE: i32 = 2;
+const AUDIT_INCOMPLETE: i32 = 2;
 
-/// A kind of shop.
+/// The style of interaction and the database of a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The style of interaction.
@@ -64,10 +64,10 @@ pub enum Workload {
     Removal,
 }
 
-/// The settings of a shop.
+/// The settings of a system.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The kind of shop.
+    /// The style of interaction and the database.
     pub kind: Kind,
     /// The workload of its customers.
     pub workload: Workload,
@@ -77,10 +77,10 @@ pub struct Setup {
     pub data: Option<PathBuf>,
 }
 
-/// A running shop.
-pub struct Shop {
-    /// The switchboard, which records effects and assigns faults to them.
-    pub board: Arc<Switchboard>,
+/// A running system under test.
+pub struct System {
+    /// The fault injector, which records effects and assigns faults to them.
+    pub injector: Arc<FaultInjector>,
     /// The processes.
     pub actors: Arc<OnceLock<Actors>>,
     /// The mail server.
@@ -96,19 +96,19 @@ pub struct Shop {
     /// The namespace of the orders.
     pub namespace: String,
     // This field is dropped first, so that no component is restarted during shutdown.
-    _keeper: AbortOnDropHandle<()>,
+    _restarter: AbortOnDropHandle<()>,
     broker_admin: Option<(String, String)>,
     audit: Audit,
     // This field is dropped last, so that the directory is deleted after the processes that write to it have stopped.
     directory: TempDir,
 }
 
-impl Shop {
-    /// Starts a shop in a new namespace on the shared control plane.
+impl System {
+    /// Starts a system in a new namespace on the shared control plane.
     ///
     /// # Errors
     /// If a component does not become ready.
-    pub async fn open(setup: &Setup) -> Result<Self> {
+    pub async fn start(setup: &Setup) -> Result<Self> {
         let cluster = Cluster::control_plane().await?;
         let client = cluster.client().await?;
         let directory = tempfile::tempdir()?;
@@ -117,7 +117,7 @@ impl Shop {
             Database::Postgres => Some(Postgres::start(directory.path()).await?),
             Database::Sqlite => None,
         };
-        let proxies = Proxies { directory: directory.path(), client: &client, board: Arc::default(), actors: Arc::default() };
+        let proxies = Proxies { directory: directory.path(), client: &client, injector: Arc::default(), actors: Arc::default() };
         let (billing, notify, archive) = (Arc::default(), Arc::default(), Arc::default());
         let mut options = StackOptions { operators: OPERATORS, ..StackOptions::new(proxies.mail(&inbox).await?) };
         options.interaction = setup.kind.interaction;
@@ -128,37 +128,37 @@ impl Shop {
         options.nats = nats.as_ref().map(Nats::access);
         if let Some(nats) = &nats {
             options.env.extend([
-                ("operator-0", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Part::Operator(0), nats).await?),
-                ("operator-1", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Part::Operator(1), nats).await?),
-                ("notify", "NATS_URL", proxies.broker(Channel::NotifyToBroker, Part::Notify, nats).await?),
+                ("operator-0", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Component::Operator(0), nats).await?),
+                ("operator-1", "NATS_URL", proxies.broker(Channel::OperatorToBroker, Component::Operator(1), nats).await?),
+                ("notify", "NATS_URL", proxies.broker(Channel::NotifyToBroker, Component::Notify, nats).await?),
             ]);
         }
         if let (Some(nats), Interaction::Broker) = (&nats, setup.kind.interaction) {
-            options.env.push(("billing", "NATS_URL", proxies.broker(Channel::BillingToBroker, Part::Billing, nats).await?));
+            options.env.push(("billing", "NATS_URL", proxies.broker(Channel::BillingToBroker, Component::Billing, nats).await?));
         }
         if let Some(server) = &server {
             let (billing, notify) = (server.database("billing")?, server.database("notify")?);
             let archive = server.database("archive")?;
-            options.billing_database = Some(proxies.database(Channel::BillingToDatabase, Part::Billing, &billing).await?);
-            options.notify_database = Some(proxies.database(Channel::NotifyToDatabase, Part::Notify, &notify).await?);
-            options.archive_database = Some(proxies.database(Channel::ArchiveToDatabase, Part::Archive, &archive).await?);
+            options.billing_database = Some(proxies.database(Channel::BillingToDatabase, Component::Billing, &billing).await?);
+            options.notify_database = Some(proxies.database(Channel::NotifyToDatabase, Component::Notify, &notify).await?);
+            options.archive_database = Some(proxies.database(Channel::ArchiveToDatabase, Component::Archive, &archive).await?);
         } else if let Some(data) = &setup.data {
             options.billing_database = Some(format!("sqlite://{}/billing.db", data.display()));
             options.notify_database = Some(format!("sqlite://{}/notify.db", data.display()));
         }
         for (number, name) in ["operator-0", "operator-1"].into_iter().enumerate().take(OPERATORS) {
-            let by = Part::Operator(number);
+            let operator = Component::Operator(number);
             options.env.extend([
-                (name, "KUBECONFIG", proxies.kube(Channel::OperatorToKube, by).await?),
-                (name, "BILLING_URL", proxies.service(Channel::OperatorToBilling, by, &billing).await?),
-                (name, "NOTIFY_URL", proxies.service(Channel::OperatorToNotify, by, &notify).await?),
-                (name, "ARCHIVE_URL", proxies.service(Channel::OperatorToArchive, by, &archive).await?),
+                (name, "KUBECONFIG", proxies.kube(Channel::OperatorToKube, operator).await?),
+                (name, "BILLING_URL", proxies.service(Channel::OperatorToBilling, operator, &billing).await?),
+                (name, "NOTIFY_URL", proxies.service(Channel::OperatorToNotify, operator, &notify).await?),
+                (name, "ARCHIVE_URL", proxies.service(Channel::OperatorToArchive, operator, &archive).await?),
             ]);
         }
         options.env.extend([
-            ("api-server", "KUBECONFIG", proxies.kube(Channel::ApiServerToKube, Part::ApiServer).await?),
-            ("api-server", "BILLING_URL", proxies.service(Channel::ApiServerToBilling, Part::ApiServer, &billing).await?),
-            ("api-server", "ARCHIVE_URL", proxies.service(Channel::ApiServerToArchive, Part::ApiServer, &archive).await?),
+            ("api-server", "KUBECONFIG", proxies.kube(Channel::ApiServerToKube, Component::ApiServer).await?),
+            ("api-server", "BILLING_URL", proxies.service(Channel::ApiServerToBilling, Component::ApiServer, &billing).await?),
+            ("api-server", "ARCHIVE_URL", proxies.service(Channel::ApiServerToArchive, Component::ApiServer, &archive).await?),
         ]);
         if setup.workload == Workload::Removal {
             options.env.push(("operator", "TTL_SECONDS_AFTER_FINISHED", TTL_SECONDS.to_owned()));
@@ -176,14 +176,14 @@ impl Shop {
         let (url, audit) = (stack.api_server.url.clone(), stack.audit(&cluster));
         ensure!(proxies.actors.set(Actors::new(stack, server, client.clone())).is_ok(), "the actors are set once");
         let actors = proxies.actors.clone();
-        let keeper = tokio::spawn(async move {
+        let restarter = tokio::spawn(async move {
             if let Some(actors) = actors.get() {
                 actors.keep_running().await;
             }
         });
-        let shop = Shop {
-            _keeper: AbortOnDropHandle::new(keeper),
-            board: proxies.board.clone(),
+        let system = System {
+            _restarter: AbortOnDropHandle::new(restarter),
+            injector: proxies.injector.clone(),
             actors: proxies.actors.clone(),
             inbox,
             broker_admin: nats.as_ref().map(|nats| (nats.url(), nats.password("admin").to_owned())),
@@ -195,15 +195,15 @@ impl Shop {
             client,
             directory,
         };
-        Ok(shop)
+        Ok(system)
     }
 
     /// The processes.
     ///
     /// # Panics
-    /// Never, since a running shop has its processes.
+    /// Never, since a running system has its processes.
     pub fn actors(&self) -> &Actors {
-        self.actors.get().expect("an open shop has actors")
+        self.actors.get().expect("a running system has actors")
     }
 
     /// A JetStream context with administrator permissions; `None` if the style uses no broker.
@@ -220,10 +220,10 @@ impl Shop {
     ///
     /// # Errors
     /// If that takes longer than `limit`.
-    pub async fn delivered(&self, limit: Duration) -> Result<()> {
+    pub async fn wait_delivered(&self, limit: Duration) -> Result<()> {
         let Some(jetstream) = self.jetstream().await? else { return Ok(()) };
         wait_for("all messages to be acknowledged", limit, || async {
-            for stream in Stream::READ {
+            for stream in Stream::CONSUMED {
                 let Ok(stream) = jetstream.get_stream(stream.name()).await else { continue };
                 let consumers: Vec<_> = stream.consumers().try_collect().await.ok()?;
                 // The durable consumer of a style that is not in use has no client that acknowledges, and no messages.
@@ -241,76 +241,76 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Runs `orders-audit` over the complete history of this shop, as soon as all servers that it reads
+    /// Runs `orders-audit` over the complete history of this system, as soon as all servers that it reads
     /// respond again.
     ///
     /// # Errors
     /// If the audit finds a violation or cannot be completed. The error contains its report.
     pub async fn audit(&self) -> Result<()> {
-        let audit = || self.audit.run(&[], AUDIT_LIMIT);
-        let made = wait_for("an audit that can be made", AUDIT_LIMIT, || async {
-            audit().await.ok().filter(|audited| audited.exit_code != Some(COULD_NOT_BE_MADE))
+        let run_audit = || self.audit.run(&[], AUDIT_TIMEOUT);
+        let result = wait_for("a complete audit", AUDIT_TIMEOUT, || async {
+            run_audit().await.ok().filter(|result| result.exit_code != Some(AUDIT_INCOMPLETE))
         })
         .await;
-        match made {
-            Ok(audited) => ensure!(audited.exit_code == Some(0), "orders-audit: {}", audited.output),
-            Err(error) => bail!("{error}: {}", audit().await?.output),
+        match result {
+            Ok(result) => ensure!(result.exit_code == Some(0), "orders-audit: {}", result.output),
+            Err(error) => bail!("{error}: {}", run_audit().await?.output),
         }
         Ok(())
     }
 
-    /// Keeps the shop's files for inspection, and returns their directory.
+    /// Keeps the system's files for inspection, and returns their directory.
     pub fn keep(self) -> PathBuf {
         self.directory.keep()
     }
 }
 
-/// Creates the proxies of a shop.
+/// Creates the proxies of a system.
 struct Proxies<'a> {
     directory: &'a Path,
     client: &'a Client,
-    board: Arc<Switchboard>,
+    injector: Arc<FaultInjector>,
     actors: Arc<OnceLock<Actors>>,
 }
 
 impl Proxies<'_> {
-    fn door(&self, channel: Channel, by: Part) -> Door {
-        Door { channel, by, board: self.board.clone(), actors: self.actors.clone() }
+    fn interceptor(&self, channel: Channel, component: Component) -> Interceptor {
+        Interceptor { channel, component, injector: self.injector.clone(), actors: self.actors.clone() }
     }
 
     /// A kubeconfig that connects to the Kubernetes API through a proxy.
-    async fn kube(&self, channel: Channel, by: Part) -> Result<String> {
-        let port = http::serve(self.door(channel, by), Upstream::Kube(self.client.clone())).await?;
+    async fn kube(&self, channel: Channel, component: Component) -> Result<String> {
+        let port = http::serve(self.interceptor(channel, component), Upstream::Kube(self.client.clone())).await?;
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
             "clusters": [{"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
             "users": [{"name": "proxy", "user": {}}],
             "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
         });
-        let path = self.directory.join(format!("{by:?}.kubeconfig"));
+        let path = self.directory.join(format!("{component:?}.kubeconfig"));
         std::fs::write(&path, config.to_string())?;
         Ok(path.display().to_string())
     }
 
-    async fn service(&self, channel: Channel, by: Part, address: &Arc<OnceLock<String>>) -> Result<String> {
-        let port = http::serve(self.door(channel, by), Upstream::service(address.clone())).await?;
+    async fn service(&self, channel: Channel, component: Component, address: &Arc<OnceLock<String>>) -> Result<String> {
+        let port = http::serve(self.interceptor(channel, component), Upstream::service(address.clone())).await?;
         Ok(format!("http://127.0.0.1:{port}"))
     }
 
-    async fn database(&self, channel: Channel, by: Part, url: &str) -> Result<String> {
+    async fn database(&self, channel: Channel, component: Component, url: &str) -> Result<String> {
         let address = url.split(['@', '/']).nth(3).context("a database URL has an address")?;
-        let port = postgres::serve(self.door(channel, by), address.to_owned()).await?;
+        let port = postgres::serve(self.interceptor(channel, component), address.to_owned()).await?;
         Ok(url.replace(address, &format!("127.0.0.1:{port}")))
     }
 
-    async fn broker(&self, channel: Channel, by: Part, nats: &Nats) -> Result<String> {
+    async fn broker(&self, channel: Channel, component: Component, nats: &Nats) -> Result<String> {
         let address = nats.url().trim_start_matches("nats://").to_owned();
-        Ok(format!("nats://127.0.0.1:{}", nats::serve(self.door(channel, by), address).await?))
+        Ok(format!("nats://127.0.0.1:{}", nats::serve(self.interceptor(channel, component), address).await?))
     }
 
     async fn mail(&self, inbox: &Inbox) -> Result<String> {
         let address = inbox.smtp_url().trim_start_matches("smtp://").to_owned();
-        let port = mail::serve(self.door(Channel::NotifyToMail, Part::Notify), address).await?;
+        let port = mail::serve(self.interceptor(Channel::NotifyToMail, Component::Notify), address).await?;
         Ok(format!("smtp://127.0.0.1:{port}"))
     }
 }

@@ -1,4 +1,4 @@
-//! The switchboard: the proxies report each effect to it, and it returns the fault to inject.
+//! The fault injector: the proxies report each effect to it, and it returns the fault to inject.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +15,7 @@ use orders_testbed::wait_for;
 use tokio::sync::watch;
 
 use crate::{
-    effect::{Channel, Effect, Part},
+    effect::{Channel, Component, Effect},
     fault::Fault,
 };
 
@@ -30,109 +30,109 @@ pub enum Watches {
     Expired,
 }
 
-/// The state that all proxies share.
+/// The fault injector, which all proxies share.
 #[derive(Debug)]
-pub struct Switchboard {
+pub struct FaultInjector {
     state: Mutex<State>,
-    held: AtomicUsize,
-    misfires: AtomicUsize,
+    effects_in_progress: AtomicUsize,
+    failed_injections: AtomicUsize,
     watches: watch::Sender<Watches>,
 }
 
 #[derive(Debug)]
 struct State {
     counts: HashMap<(Channel, String), u32>,
-    armed: Vec<(Effect, Fault)>,
-    storm: Option<Storm>,
-    fired: usize,
-    last: Instant,
-    hold: Option<Channel>,
-    stale_list: Option<Bytes>,
+    planned: Vec<(Effect, Fault)>,
+    random_faults: Option<RandomFaults>,
+    injected: usize,
+    last_effect: Instant,
+    held_channel: Option<Channel>,
+    next_list: Option<Bytes>,
 }
 
 /// Random faults at one effect in `one_in`.
 #[derive(Debug)]
-struct Storm {
+struct RandomFaults {
     random: fastrand::Rng,
     one_in: u32,
 }
 
 /// A guard for an effect in progress. While it exists, the components are not idle.
 #[derive(Debug)]
-pub struct UnderWay<'a>(&'a Switchboard);
+pub struct EffectInProgress<'a>(&'a FaultInjector);
 
-impl Default for Switchboard {
+impl Default for FaultInjector {
     fn default() -> Self {
         let state = State {
             counts: HashMap::new(),
-            armed: Vec::new(),
-            storm: None,
-            fired: 0,
-            last: Instant::now(),
-            hold: None,
-            stale_list: None,
+            planned: Vec::new(),
+            random_faults: None,
+            injected: 0,
+            last_effect: Instant::now(),
+            held_channel: None,
+            next_list: None,
         };
-        Switchboard {
+        FaultInjector {
             state: Mutex::new(state),
-            held: AtomicUsize::new(0),
-            misfires: AtomicUsize::new(0),
+            effects_in_progress: AtomicUsize::new(0),
+            failed_injections: AtomicUsize::new(0),
             watches: watch::Sender::new(Watches::Open),
         }
     }
 }
 
-impl Switchboard {
+impl FaultInjector {
     /// Clears the recorded effects. From now on, injects these faults at these effects.
-    pub fn begin(&self, armed: Vec<(Effect, Fault)>) {
+    pub fn begin(&self, planned: Vec<(Effect, Fault)>) {
         let mut state = self.state();
         state.counts.clear();
-        state.fired = 0;
-        state.storm = None;
-        state.armed = armed;
-        self.misfires.store(0, Ordering::SeqCst);
+        state.injected = 0;
+        state.random_faults = None;
+        state.planned = planned;
+        self.failed_injections.store(0, Ordering::SeqCst);
     }
 
     /// Records that a fault could not be injected.
-    pub fn misfired(&self) {
-        self.misfires.fetch_add(1, Ordering::SeqCst);
+    pub fn record_failed_injection(&self) {
+        self.failed_injections.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Clears the recorded effects. From now on, injects a random fault at one effect in `one_in`, until [`Self::calm`].
-    pub fn storm(&self, seed: u64, one_in: u32) {
+    /// Clears the recorded effects. From now on, injects a random fault at one effect in `one_in`, until [`Self::stop_faults`].
+    pub fn inject_at_random(&self, seed: u64, one_in: u32) {
         self.begin(Vec::new());
-        self.state().storm = Some(Storm { random: fastrand::Rng::with_seed(seed), one_in });
+        self.state().random_faults = Some(RandomFaults { random: fastrand::Rng::with_seed(seed), one_in });
     }
 
     /// Stops the injection of faults.
-    pub fn calm(&self) {
+    pub fn stop_faults(&self) {
         let mut state = self.state();
-        state.storm = None;
-        state.armed.clear();
+        state.random_faults = None;
+        state.planned.clear();
     }
 
     /// Records an effect that is about to take place. Returns the fault to inject, if any, and a guard for the effect.
-    pub fn arrives(&self, channel: Channel, operation: &str, by: Part) -> (Option<Fault>, UnderWay<'_>) {
-        self.held.fetch_add(1, Ordering::SeqCst);
+    pub fn intercept(&self, channel: Channel, operation: &str, component: Component) -> (Option<Fault>, EffectInProgress<'_>) {
+        self.effects_in_progress.fetch_add(1, Ordering::SeqCst);
         let mut state = self.state();
-        state.last = Instant::now();
+        state.last_effect = Instant::now();
         let occurrence = state.counts.entry((channel, operation.to_owned())).or_default();
         *occurrence += 1;
         let effect = Effect { channel, operation: operation.to_owned(), occurrence: *occurrence };
-        let fault = match state.armed.iter().position(|(armed, _)| *armed == effect) {
-            Some(place) => Some(state.armed.swap_remove(place).1),
-            None => state.storm.as_mut().and_then(|storm| storm.fault(&effect)),
+        let fault = match state.planned.iter().position(|(planned, _)| *planned == effect) {
+            Some(index) => Some(state.planned.swap_remove(index).1),
+            None => state.random_faults.as_mut().and_then(|random_faults| random_faults.choose(&effect)),
         };
         if let Some(fault) = fault {
             if std::env::var_os("FAULTS_VERBOSE").is_some() {
-                eprintln!("{effect} by {by:?}: {fault}");
+                eprintln!("{effect} by {component:?}: {fault}");
             }
-            state.fired += 1;
+            state.injected += 1;
         }
-        (fault, UnderWay(self))
+        (fault, EffectInProgress(self))
     }
 
     /// All effects since [`Self::begin`], each as often as it occurred.
-    pub fn seen(&self) -> Vec<Effect> {
+    pub fn effects(&self) -> Vec<Effect> {
         let counts: BTreeMap<_, _> = self.state().counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
         let each = |((channel, operation), count): ((Channel, String), u32)| {
             (1..=count).map(move |occurrence| Effect { channel, operation: operation.clone(), occurrence })
@@ -141,38 +141,38 @@ impl Switchboard {
     }
 
     /// The number of faults that were injected since [`Self::begin`].
-    pub fn fired(&self) -> usize {
-        self.state().fired.saturating_sub(self.misfires.load(Ordering::SeqCst))
+    pub fn injected(&self) -> usize {
+        self.state().injected.saturating_sub(self.failed_injections.load(Ordering::SeqCst))
     }
 
     /// Waits for the injection of a fault. Returns whether a fault was injected within `limit`.
-    pub async fn fires(&self, limit: Duration) -> bool {
-        wait_for("a fault to happen", limit, || async { (self.fired() > 0).then_some(()) }).await.is_ok()
+    pub async fn wait_for_fault(&self, limit: Duration) -> bool {
+        wait_for("the injection of a fault", limit, || async { (self.injected() > 0).then_some(()) }).await.is_ok()
     }
 
-    /// Waits until no effect has occurred for `quiet` and no request is held back.
+    /// Waits until no effect has occurred for `idle_period` and none is in progress.
     ///
     /// # Errors
     /// If the components do not become idle within `limit`.
-    pub async fn rest(&self, quiet: Duration, limit: Duration) -> Result<()> {
+    pub async fn wait_idle(&self, idle_period: Duration, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
-            if self.held.load(Ordering::SeqCst) == 0 && self.state().last.elapsed() >= quiet {
+            if self.effects_in_progress.load(Ordering::SeqCst) == 0 && self.state().last_effect.elapsed() >= idle_period {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("the parts went on writing for {limit:?} after everything was done")
+        bail!("the components still wrote {limit:?} after all orders settled")
     }
 
     /// Holds back requests over a channel in its proxy. `None` releases them.
     pub fn hold(&self, channel: Option<Channel>) {
-        self.state().hold = channel;
+        self.state().held_channel = channel;
     }
 
     /// Waits while a channel is held back.
-    pub async fn pass(&self, channel: Channel) {
-        while self.state().hold == Some(channel) {
+    pub async fn wait_while_held(&self, channel: Channel) {
+        while self.state().held_channel == Some(channel) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -193,18 +193,18 @@ impl Switchboard {
     }
 
     /// Replaces the response to an operator's next list of orders.
-    pub fn answer_next_list_with(&self, list: Bytes) {
-        self.state().stale_list = Some(list);
+    pub fn replace_next_list(&self, list: Bytes) {
+        self.state().next_list = Some(list);
     }
 
     /// Whether an operator has listed the orders since the response was replaced.
     pub fn has_listed(&self) -> bool {
-        self.state().stale_list.is_none()
+        self.state().next_list.is_none()
     }
 
     /// The replacement for the response to an operator's list, if any.
-    pub fn stale_list(&self) -> Option<Bytes> {
-        self.state().stale_list.take()
+    pub fn take_next_list(&self) -> Option<Bytes> {
+        self.state().next_list.take()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -212,22 +212,22 @@ impl Switchboard {
     }
 }
 
-impl Storm {
-    fn fault(&mut self, effect: &Effect) -> Option<Fault> {
+impl RandomFaults {
+    fn choose(&mut self, effect: &Effect) -> Option<Fault> {
         if self.random.u32(0..self.one_in) != 0 {
             return None;
         }
-        // Slow faults are less frequent; otherwise a storm would mostly wait.
+        // Slow faults are less frequent; otherwise a scenario with random faults would mostly wait.
         let all: Vec<Fault> = Fault::of(effect).collect();
         let chosen = all[self.random.usize(0..all.len())];
         if chosen.is_slow() && self.random.u32(0..4) != 0 { None } else { Some(chosen) }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for EffectInProgress<'_> {
     fn drop(&mut self) {
-        self.0.state().last = Instant::now();
-        self.0.held.fetch_sub(1, Ordering::SeqCst);
+        self.0.state().last_effect = Instant::now();
+        self.0.effects_in_progress.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -236,17 +236,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_effect_that_comes_late_is_waited_for_and_one_that_never_comes_is_not() {
-        let board = Switchboard::default();
+    async fn wait_for_fault_waits_for_a_late_effect_until_the_limit() {
+        let injector = FaultInjector::default();
         let event = Effect { channel: Channel::OperatorToKube, operation: "POST events".to_owned(), occurrence: 1 };
-        board.begin(vec![(event, Fault::Answer(429))]);
-        assert!(!board.fires(Duration::from_millis(50)).await);
+        injector.begin(vec![(event, Fault::Answer(429))]);
+        assert!(!injector.wait_for_fault(Duration::from_millis(50)).await);
         let arrival = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            board.arrives(Channel::OperatorToKube, "POST events", Part::Operator(0)).0
+            injector.intercept(Channel::OperatorToKube, "POST events", Component::Operator(0)).0
         };
-        let (fires, fault) = tokio::join!(board.fires(Duration::from_secs(60)), arrival);
-        assert!(fires);
+        let (is_injected, fault) = tokio::join!(injector.wait_for_fault(Duration::from_secs(60)), arrival);
+        assert!(is_injected);
         assert_eq!(fault, Some(Fault::Answer(429)));
     }
 }

@@ -15,8 +15,8 @@ use crate::kube::{
 
 /// The next step of an order.
 pub fn next_step(order: &Order, now: Timestamp) -> Step {
-    let none = OrderStatus::default();
-    let status = order.status.as_ref().unwrap_or(&none);
+    let empty = OrderStatus::default();
+    let status = order.status.as_ref().unwrap_or(&empty);
     decide(status, &Intent::of(order.meta(), Some(&order.spec), status), now)
 }
 
@@ -24,13 +24,14 @@ pub fn next_step(order: &Order, now: Timestamp) -> Step {
 /// parsed always needs a pass.
 pub fn needs_pass(order: &OrderGuard, now: Timestamp) -> bool {
     let Ok(readable) = &order.0 else { return true };
-    let none = OrderStatus::default();
-    let status = readable.status.as_ref().unwrap_or(&none);
+    let empty = OrderStatus::default();
+    let status = readable.status.as_ref().unwrap_or(&empty);
     next_step(readable, now) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
 }
 
 /// Whether the order is finished, so that it can be archived and removed: it is decided, its charge
-/// is settled, its message was sent or given up, no request is pending, and it is not being deleted.
+/// is settled, its message was sent or its delivery stopped, no request is pending, and it is not
+/// being deleted.
 pub fn is_finished(order: &Order, now: Timestamp) -> bool {
     order.status.as_ref().is_some_and(|status| !status.is_charge_open())
         && next_step(order, now) == Step::Done
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_finished_once_it_is_decided_and_its_message_sent_or_given_up() {
+    fn an_order_is_finished_once_it_is_decided_and_its_message_is_final() {
         let is_finished = |order: &Order| is_finished(order, Timestamp::UNIX_EPOCH);
         assert!(is_finished(&order(Some(true), Some(Reason::Sent))));
         assert!(is_finished(&order(Some(false), Some(Reason::DeadLettered))));
@@ -66,6 +67,6 @@ mod tests {
         assert!(!is_finished(&Order::new("order-1", OrderSpec::default())));
         let mut cancelled = order(Some(true), Some(Reason::Sent));
         cancelled.spec.cancel_requested = Some(true);
-        assert!(!is_finished(&cancelled), "its money is to be given back");
+        assert!(!is_finished(&cancelled), "its charge is to be refunded");
     }
 }

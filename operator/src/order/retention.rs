@@ -19,31 +19,31 @@ use kube::{
 };
 use orders_crds::Order;
 
-use super::work::is_finished;
+use super::lifecycle::is_finished;
 use crate::{
     kube::{CALL_TIMEOUT, OrderGuard},
-    ports::http::archive::{Archive, BATCH, NotArchived},
+    ports::http::archive::{Archive, MAX_BATCH, NotArchived},
 };
 
 /// How often the orders are checked.
-const INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the archive must have stored an order before its resource is removed. The HTTP API reads
 /// the archive before it creates an order under a key, and may take this long until it has created
 /// the order. The resource must still exist at that time.
-const OVERLAP: Duration = Duration::from_secs(15);
+const MIN_ARCHIVED_TIME: Duration = Duration::from_secs(15);
 
 /// The maximum number of removals at the same time. It is large enough that on a busy API server as
 /// many orders are removed as are created.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENT_REMOVALS: usize = 32;
 
 /// The maximum number of orders removed in one check, so that new orders do not wait for the API
 /// server.
-const REMOVALS: usize = 500;
+const MAX_REMOVALS_PER_CHECK: usize = 500;
 
 /// Archives and removes finished orders.
 #[derive(Clone)]
-pub struct Removal {
+pub struct Retention {
     archive: Archive,
     client: Client,
     ttl: Option<Duration>,
@@ -62,16 +62,16 @@ struct Archived {
     refused: HashMap<String, String>,
 }
 
-impl Removal {
+impl Retention {
     /// Archives orders in this archive, and removes each order `ttl` after it is finished, unless the
     /// order has its own TTL. `None` means never.
     pub fn new(archive: Archive, client: Client, ttl: Option<Duration>) -> Self {
-        Removal { archive, client, ttl, deleted: Arc::default(), removing: Arc::default() }
+        Retention { archive, client, ttl, deleted: Arc::default(), removing: Arc::default() }
     }
 
-    /// Adds an order that is gone from Kubernetes to those that are archived next, if it was decided
-    /// and this operator did not remove it.
-    pub fn was_deleted(&self, order: &Order) {
+    /// Adds an order that was deleted from Kubernetes to those that are archived next, if it was
+    /// decided and this operator did not remove it.
+    pub fn archive_deleted(&self, order: &Order) {
         if self.removing().remove(&order.uid().unwrap_or_default()) {
             return;
         }
@@ -83,52 +83,53 @@ impl Removal {
     /// Archives and removes orders. Never returns.
     pub async fn run(&self, orders: Store<OrderGuard>) {
         let mut archived = Archived::default();
-        let mut tick = tokio::time::interval(INTERVAL);
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.look(&orders, &mut archived).await;
+            self.check(&orders, &mut archived).await;
         }
     }
 
-    async fn look(&self, orders: &Store<OrderGuard>, archived: &mut Archived) {
+    /// Archives the orders that the archive does not have yet, and removes the orders that are due.
+    async fn check(&self, orders: &Store<OrderGuard>, archived: &mut Archived) {
         let (live, now) = (orders.state(), Timestamp::now());
         metrics::gauge!("orders_live").set(live.len() as f64);
         let finished: Vec<&Order> =
             live.iter().filter_map(|order| order.0.as_ref().ok()).filter(|order| is_finished(order, now)).collect();
-        let uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
-        archived.versions.retain(|uid, _| uids.contains(&**uid));
-        archived.refused.retain(|uid, _| uids.contains(&**uid));
+        let finished_uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
+        archived.versions.retain(|uid, _| finished_uids.contains(&**uid));
+        archived.refused.retain(|uid, _| finished_uids.contains(&**uid));
 
         let new: Vec<&Order> =
-            finished.iter().copied().filter(|order| !archived.has(order) && !archived.refused(order)).collect();
-        let gone = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut backlog = new.len() + gone.len() + archived.refused.len();
-        for batch in new.chunks(BATCH) {
+            finished.iter().copied().filter(|order| !archived.contains(order) && !archived.is_refused(order)).collect();
+        let deleted = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut backlog = new.len() + deleted.len() + archived.refused.len();
+        for batch in new.chunks(MAX_BATCH) {
             backlog -= self.put(batch, archived).await;
         }
-        let gone_batch: Vec<&Order> = gone.iter().collect();
-        for batch in gone_batch.chunks(BATCH) {
+        let deleted: Vec<&Order> = deleted.iter().collect();
+        for batch in deleted.chunks(MAX_BATCH) {
             let stored = self.put(batch, archived).await;
             backlog -= stored;
             if stored < batch.len() {
-                let left = batch.iter().filter(|order| !archived.has(order) && !archived.refused(order));
-                self.deleted.lock().unwrap_or_else(PoisonError::into_inner).extend(left.map(|order| (*order).clone()));
+                let unstored = batch.iter().filter(|order| !archived.contains(order) && !archived.is_refused(order));
+                self.deleted.lock().unwrap_or_else(PoisonError::into_inner).extend(unstored.map(|order| (*order).clone()));
             }
         }
         metrics::gauge!("orders_archive_backlog").set(backlog as f64);
 
         // The calls to the archive may have taken long.
         let now = Timestamp::now();
-        let time_of = |order: &Order| {
-            let time = removal_time(order, self.ttl)?.max(archived.since(order)? + OVERLAP);
+        let due_time = |order: &Order| {
+            let time = removal_time(order, self.ttl)?.max(archived.archived_at(order)? + MIN_ARCHIVED_TIME);
             (time <= now).then_some(time)
         };
-        let mut due: Vec<_> = finished.iter().filter_map(|order| Some((time_of(order)?, *order))).collect();
+        let mut due: Vec<_> = finished.iter().filter_map(|order| Some((due_time(order)?, *order))).collect();
         // The order that is due for the longest time is removed first.
         due.sort_unstable_by_key(|(time, _)| *time);
-        let removals: Vec<_> = due.iter().take(REMOVALS).map(|(_, order)| self.remove(order)).collect();
-        stream::iter(removals).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+        let removals: Vec<_> = due.iter().take(MAX_REMOVALS_PER_CHECK).map(|(_, order)| self.remove(order)).collect();
+        stream::iter(removals).buffer_unordered(MAX_CONCURRENT_REMOVALS).for_each(|()| std::future::ready(())).await;
     }
 
     /// Archives a batch, and returns how many of its orders the archive has stored. If the archive
@@ -137,14 +138,14 @@ impl Removal {
     async fn put(&self, batch: &[&Order], archived: &mut Archived) -> usize {
         match self.archive.put(batch).await {
             Ok(()) => {
-                batch.iter().for_each(|order| archived.note(order));
+                batch.iter().for_each(|order| archived.record(order));
                 return batch.len();
             }
             Err(NotArchived::Unavailable(error)) => {
-                tracing::warn!(orders = batch.len(), error, "not archived; trying again");
+                tracing::warn!(orders = batch.len(), error, "not archived; retrying");
                 #[cfg(debug_assertions)]
                 if orders_service::seeded_bugs::is_on("removed-unarchived") {
-                    batch.iter().for_each(|order| archived.pretend(order));
+                    batch.iter().for_each(|order| archived.record_as_old(order));
                 }
                 return 0;
             }
@@ -154,13 +155,13 @@ impl Removal {
         for order in batch {
             match self.archive.put(&[order]).await {
                 Ok(()) => {
-                    archived.note(order);
+                    archived.record(order);
                     stored += 1;
                 }
                 Err(NotArchived::Unavailable(error)) => tracing::warn!(order = order.name_any(), error, "not archived"),
                 Err(NotArchived::Refused(error)) => {
-                    tracing::error!(order = order.name_any(), error, "the archive does not take this order: it stays");
-                    archived.refuse(order);
+                    tracing::error!(order = order.name_any(), error, "the archive refuses this order; it is not removed");
+                    archived.record_refused(order);
                 }
             }
         }
@@ -174,14 +175,15 @@ impl Removal {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace().unwrap_or_default());
         let uid = order.uid().unwrap_or_default();
         self.removing().insert(uid.clone());
-        let same = Preconditions { uid: order.uid(), resource_version: order.resource_version() };
-        let (name, params) = (order.name_any(), DeleteParams { preconditions: Some(same), ..DeleteParams::background() });
+        let preconditions = Preconditions { uid: order.uid(), resource_version: order.resource_version() };
+        let (name, params) =
+            (order.name_any(), DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() });
         match tokio::time::timeout(CALL_TIMEOUT, orders.delete(&name, &params)).await {
             Ok(Ok(_)) => return metrics::counter!("orders_removed_total").increment(1),
-            // The order has another version by now, or is gone.
+            // The order has another version by now, or no longer exists.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {}
-            Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; trying again"),
-            Err(_) => tracing::warn!(order = name, "not removed in time; trying again"),
+            Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; retrying"),
+            Err(_) => tracing::warn!(order = name, "not removed in time; retrying"),
         }
         self.removing().remove(&uid);
     }
@@ -192,42 +194,43 @@ impl Removal {
 }
 
 impl Archived {
-    fn since(&self, order: &Order) -> Option<Timestamp> {
-        let (uid, version) = version(order)?;
-        self.versions.get(uid).filter(|(archived, _)| archived == version).map(|(_, since)| *since)
+    /// When the archive stored this version of the order.
+    fn archived_at(&self, order: &Order) -> Option<Timestamp> {
+        let (uid, version) = uid_and_version(order)?;
+        self.versions.get(uid).filter(|(archived, _)| archived == version).map(|(_, time)| *time)
     }
 
-    fn has(&self, order: &Order) -> bool {
-        self.since(order).is_some()
+    fn contains(&self, order: &Order) -> bool {
+        self.archived_at(order).is_some()
     }
 
-    fn refused(&self, order: &Order) -> bool {
-        version(order).is_some_and(|(uid, version)| self.refused.get(uid).is_some_and(|refused| refused == version))
+    fn is_refused(&self, order: &Order) -> bool {
+        uid_and_version(order).is_some_and(|(uid, version)| self.refused.get(uid).is_some_and(|refused| refused == version))
     }
 
-    fn refuse(&mut self, order: &Order) {
-        if let Some((uid, version)) = version(order) {
+    fn record_refused(&mut self, order: &Order) {
+        if let Some((uid, version)) = uid_and_version(order) {
             self.refused.insert(uid.to_owned(), version.to_owned());
         }
     }
 
     /// Records the order as archived long ago.
     #[cfg(debug_assertions)]
-    fn pretend(&mut self, order: &Order) {
-        if let Some((uid, version)) = version(order) {
+    fn record_as_old(&mut self, order: &Order) {
+        if let Some((uid, version)) = uid_and_version(order) {
             self.versions.insert(uid.to_owned(), (version.to_owned(), Timestamp::UNIX_EPOCH));
         }
     }
 
-    fn note(&mut self, order: &Order) {
-        if let Some((uid, version)) = version(order) {
+    fn record(&mut self, order: &Order) {
+        if let Some((uid, version)) = uid_and_version(order) {
             self.versions.insert(uid.to_owned(), (version.to_owned(), Timestamp::now()));
         }
     }
 }
 
 /// The order's UID and resource version. Kubernetes assigns both to each resource.
-fn version(order: &Order) -> Option<(&str, &str)> {
+fn uid_and_version(order: &Order) -> Option<(&str, &str)> {
     order.metadata.uid.as_deref().zip(order.metadata.resource_version.as_deref())
 }
 
@@ -235,8 +238,8 @@ fn version(order: &Order) -> Option<(&str, &str)> {
 fn removal_time(order: &Order, ttl: Option<Duration>) -> Option<Timestamp> {
     let status = order.status.as_ref()?;
     let finished = status.conditions.iter().map(|condition| condition.last_transition_time.0).max()?;
-    let own = order.spec.ttl_seconds_after_finished.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-    finished.checked_add(own.or(ttl)?).ok()
+    let own_ttl = order.spec.ttl_seconds_after_finished.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    finished.checked_add(own_ttl.or(ttl)?).ok()
 }
 
 #[cfg(test)]
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_s_own_time_comes_before_the_operator_s() {
+    fn the_ttl_of_an_order_overrides_the_operators_ttl() {
         let mut order = order(Some(true), Some(Reason::Sent));
         let at = |second| Some(Timestamp::from_second(second).unwrap());
         assert_eq!(removal_time(&order, None), None);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{raw, shop::Shop};
 
 /// The balance, the orders, the messages and the mails of the only customer.
-async fn state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
+async fn read_state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
     let (orders, messages) = (shop.all_orders().await?.len(), shop.messages("ida").await?.len());
     Ok((shop.balance("ida").await?, orders, messages, shop.inbox.messages().await?.len()))
 }
@@ -32,16 +32,16 @@ fn calls(shop: &Shop) -> [(&'static str, Method, String, Value); 5] {
 
 impl Shop {
     fn call(&self, method: &Method, url: &str, body: &Value) -> RequestBuilder {
-        self.http.request(method.clone(), url).header("idempotency-key", "of-a-stranger").json(body)
+        self.http.request(method.clone(), url).header("idempotency-key", "unauthorized").json(body)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("ida", json!(500)).await?;
-    let before = state(&shop).await?;
-    let token = token(&shop, "orders-operator", "orders-billing").await?;
+async fn clients_of_the_public_api_can_neither_withdraw_nor_notify() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("ida", json!(500)).await?;
+    let before = read_state(&shop).await?;
+    let token = request_token(&shop, "orders-operator", "orders-billing").await?;
     let withdrawal = json!({"login": "ida", "balance": 100});
     let message = json!({"login": "ida", "email": "ida@example.com", "text": "Hello"});
     for (path, body) in [
@@ -55,13 +55,13 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
         ("/notify", &message),
         ("/notify/", &message),
     ] {
-        let request = || shop.request(Method::POST, path).header("idempotency-key", "of-a-stranger").json(body);
+        let request = || shop.request(Method::POST, path).header("idempotency-key", "unauthorized").json(body);
         for request in [request(), request().bearer_auth(&token)] {
-            let answer = shop.send(request).await?;
-            assert!([401, 403, 404, 405].contains(&answer.status), "{path}: {answer:?}");
-            answer.assert_problem(answer.status);
+            let response = shop.send(request).await?;
+            assert!([401, 403, 404, 405].contains(&response.status), "{path}: {response:?}");
+            response.assert_problem(response.status);
         }
-        assert_eq!(state(&shop).await?, before, "{path}");
+        assert_eq!(read_state(&shop).await?, before, "{path}");
     }
     // No client library would send this request.
     let body = withdrawal.to_string();
@@ -72,12 +72,12 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
         "http://orders-billing/billing/withdraw",
     ] {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: of-a-stranger\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: unauthorized\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = raw::send(&shop.stack.api_server.url, request.as_bytes()).await?;
-        assert_eq!(answer.status, 404, "{path}: {answer:?}");
-        assert_eq!(state(&shop).await?, before, "{path}");
+        let response = raw::send(&shop.stack.api_server.url, request.as_bytes()).await?;
+        assert_eq!(response.status, 404, "{path}: {response:?}");
+        assert_eq!(read_state(&shop).await?, before, "{path}");
     }
     // The public API does not forward the token of its client to a service.
     let refill = shop.request(Method::POST, "/billing/refill").bearer_auth("garbage").json(&withdrawal);
@@ -86,13 +86,13 @@ async fn nobody_withdraws_or_notifies_through_the_public_api() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Result<()> {
-    let shop = Shop::open().await?;
-    shop.customer("ida", json!(500)).await?;
-    let before = state(&shop).await?;
+async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("ida", json!(500)).await?;
+    let before = read_state(&shop).await?;
 
     // Without a valid token the response is 401, whatever else is wrong with the call.
-    let good = token(&shop, "orders-operator", "orders-billing").await?;
+    let good = request_token(&shop, "orders-operator", "orders-billing").await?;
     let (head, signature) = good.rsplit_once('.').expect("a JWT");
     let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
     let headers = [
@@ -117,16 +117,16 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
                 shop.call(&method, &url, &json!({"login": 7})),
                 shop.http.request(method.clone(), &url).body("x"),
             ] {
-                let answer = shop.send(with_header(request)).await?;
-                assert_eq!(answer.status, 401, "{case}: {answer:?}");
-                answer.assert_problem(401);
+                let response = shop.send(with_header(request)).await?;
+                assert_eq!(response.status, 401, "{case}: {response:?}");
+                response.assert_problem(401);
             }
         }
-        assert_eq!(state(&shop).await?, before, "{call}");
+        assert_eq!(read_state(&shop).await?, before, "{call}");
     }
 
     // (account, audience, the calls for which it is a wrong account rather than a wrong token)
-    for (account, audience, known_to) in [
+    for (account, audience, forbidden_calls) in [
         ("orders-operator", "orders-billing", ["refill", "register"].as_slice()),
         ("orders-operator", "orders-notify", &[]),
         ("orders-operator", "https://kubernetes.default.svc.cluster.local", &[]),
@@ -136,7 +136,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
         ("default", "orders-notify", &["notify"]),
         ("default", "somebody-else", &[]),
     ] {
-        let token = token(&shop, account, audience).await?;
+        let token = request_token(&shop, account, audience).await?;
         for (call, method, url, body) in calls(&shop) {
             let allowed = [
                 ("orders-operator", "orders-billing", "open"),
@@ -148,12 +148,12 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
             if allowed.contains(&(account, audience, call)) {
                 continue;
             }
-            let expected = if known_to.contains(&call) { 403 } else { 401 };
+            let expected = if forbidden_calls.contains(&call) { 403 } else { 401 };
             // The call is made twice, since the second result comes from the cache.
             for _ in 0..2 {
-                let answer = shop.send(shop.call(&method, &url, &body).bearer_auth(&token)).await?;
-                assert_eq!(answer.status, expected, "{call} by {account} for {audience}: {answer:?}");
-                answer.assert_problem(expected);
+                let response = shop.send(shop.call(&method, &url, &body).bearer_auth(&token)).await?;
+                assert_eq!(response.status, expected, "{call} by {account} for {audience}: {response:?}");
+                response.assert_problem(expected);
             }
         }
     }
@@ -165,7 +165,7 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
     let (_, method, url, body) = &calls(&shop)[0];
     shop.send(shop.call(method, url, body).bearer_auth(&elsewhere)).await?.assert_problem(403);
 
-    assert_eq!(state(&shop).await?, before);
+    assert_eq!(read_state(&shop).await?, before);
     for nobody in ["eve", "zoe"] {
         shop.get(&format!("/billing/account/{nobody}")).await?.assert_problem(404);
     }
@@ -177,8 +177,9 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
             "notify" => ("orders-operator", "orders-notify"),
             _ => ("orders-api-server", "orders-billing"),
         };
-        let answer = shop.send(shop.call(&method, &url, &body).bearer_auth(token(&shop, account, audience).await?)).await?;
-        assert_eq!(answer.status, 200, "{call}: {answer:?}");
+        let response =
+            shop.send(shop.call(&method, &url, &body).bearer_auth(request_token(&shop, account, audience).await?)).await?;
+        assert_eq!(response.status, 200, "{call}: {response:?}");
     }
     assert_eq!(shop.messages("ida").await?.len(), before.2 + 1);
     assert_eq!(shop.balance("ida").await?, "500.0", "100 withdrawn, 100 refilled");
@@ -187,8 +188,8 @@ async fn billing_and_notify_obey_only_the_account_that_each_call_is_for() -> Res
 }
 
 /// Requests a token of an account in the shop's namespace, as the kubelet would.
-async fn token(shop: &Shop, account: &str, audience: &str) -> Result<String> {
-    let file = shop.directory.path().join("asked-for.token");
+async fn request_token(shop: &Shop, account: &str, audience: &str) -> Result<String> {
+    let file = shop.directory.path().join("requested.token");
     service_account_token(&shop.client, &shop.stack.namespace, account, audience, &file).await?;
     Ok(std::fs::read_to_string(&file)?)
 }

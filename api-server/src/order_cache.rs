@@ -1,4 +1,5 @@
-//! Waits for the outcomes of orders. All requests share one watch of all orders.
+//! A cache of the live orders, which one watch keeps current, and subscriptions to the states of
+//! orders. All requests share it.
 
 use std::{
     collections::HashMap,
@@ -17,22 +18,22 @@ use tokio::{sync::watch, time::Instant};
 use crate::listing::{Cursor, Filter, Index};
 
 /// After this time without an event, a waiter reads the order itself: a watch can go silent.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The time limit of such a read.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The known state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The order was not seen yet, or is not decided.
+pub enum OrderState {
+    /// The watch has not shown the order yet, or the order is not decided.
     Undecided,
     /// The order is decided.
     Decided {
         /// The outcome, which is known: neither [`Outcome::Undecided`] nor [`Outcome::Unknown`].
         outcome: Outcome,
         /// Whether the message was sent, or can never be sent.
-        message_done: bool,
+        is_message_done: bool,
         /// The number of the attempt to charge that was decided.
         attempt: i32,
         /// How often the message was sent again on request.
@@ -42,39 +43,45 @@ pub enum State {
     Deleted,
 }
 
-impl State {
+impl OrderState {
     /// Returns the state in an order's status.
     pub fn of(order: &Order) -> Self {
-        match &order.status {
-            Some(status) if !matches!(status.outcome(), Outcome::Undecided | Outcome::Unknown) => State::Decided {
-                outcome: status.outcome(),
-                message_done: status.is_notification_final(),
+        let Some(status) = &order.status else { return OrderState::Undecided };
+        match status.outcome() {
+            Outcome::Undecided | Outcome::Unknown => OrderState::Undecided,
+            outcome @ (Outcome::Paid | Outcome::Refused(_)) => OrderState::Decided {
+                outcome,
+                is_message_done: status.is_notification_final(),
                 attempt: status.attempt(),
                 resends: status.resends.unwrap_or(0),
             },
-            _ => State::Undecided,
         }
     }
 }
 
-/// The orders as the watch last showed them, and the subscriptions by order.
+/// The orders as the watch last showed them, and the waiters for changes of each order.
 #[derive(Clone)]
-pub struct Outcomes {
+pub struct OrderCache {
     api: Api<Order>,
     namespace: String,
     store: reflector::Store<Order>,
     index: Arc<RwLock<Index>>,
-    waiters: Arc<Mutex<HashMap<String, watch::Sender<State>>>>,
+    waiters: Arc<Mutex<HashMap<String, watch::Sender<OrderState>>>>,
 }
 
-impl Outcomes {
-    /// Starts the watch. Whenever the watch breaks, it is restarted and then shows what changed in
-    /// between.
-    pub fn watch(api: Api<Order>, namespace: &str) -> Self {
+impl OrderCache {
+    /// Starts the watch that keeps the cache current. A watch that fails is restarted, and then
+    /// shows the changes that it missed.
+    pub fn start(api: Api<Order>, namespace: &str) -> Self {
         let (store, writer) = reflector::store();
-        let outcomes =
-            Outcomes { api: api.clone(), namespace: namespace.to_owned(), store, index: Arc::default(), waiters: Arc::default() };
-        let told = outcomes.clone();
+        let cache = OrderCache {
+            api: api.clone(),
+            namespace: namespace.to_owned(),
+            store,
+            index: Arc::default(),
+            waiters: Arc::default(),
+        };
+        let updated = cache.clone();
         tokio::spawn(async move {
             let events = watcher(api, watcher::Config::default())
                 .default_backoff()
@@ -88,57 +95,57 @@ impl Outcomes {
                     Ok(watcher::Event::Init) => listed = Index::default(),
                     Ok(watcher::Event::InitApply(order)) => {
                         listed.insert(&order);
-                        told.tell(&order.name_any(), State::of(&order));
+                        updated.publish(&order.name_any(), OrderState::of(&order));
                     }
-                    Ok(watcher::Event::InitDone) => *told.write_index() = std::mem::take(&mut listed),
+                    Ok(watcher::Event::InitDone) => *updated.write_index() = std::mem::take(&mut listed),
                     Ok(watcher::Event::Apply(order)) => {
-                        told.write_index().insert(&order);
-                        told.tell(&order.name_any(), State::of(&order));
+                        updated.write_index().insert(&order);
+                        updated.publish(&order.name_any(), OrderState::of(&order));
                     }
                     Ok(watcher::Event::Delete(order)) => {
-                        told.write_index().remove(&order.name_any());
-                        told.tell(&order.name_any(), State::Deleted);
+                        updated.write_index().remove(&order.name_any());
+                        updated.publish(&order.name_any(), OrderState::Deleted);
                     }
-                    Err(error) => tracing::warn!(%error, "the watch of orders broke; making it anew"),
+                    Err(error) => tracing::warn!(%error, "the watch of orders failed; restarting it"),
                 }
             }
             tracing::error!("the watch of orders ended");
         });
-        outcomes
+        cache
     }
 
     /// Checks that the watch has shown all orders once.
     ///
     /// # Errors
     /// A description, if it has not.
-    pub async fn ready(&self) -> Result<(), String> {
+    pub async fn check_ready(&self) -> Result<(), String> {
         match tokio::time::timeout(Duration::from_millis(500), self.store.wait_until_ready()).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err("the orders have not been listed yet; is the API server reachable and the CRD installed?".to_owned()),
+            _ => Err("the orders have not been listed yet; is the Kubernetes API reachable and the CRD installed?".to_owned()),
         }
     }
 
     /// The number of live orders.
-    pub fn live(&self) -> usize {
+    pub fn live_count(&self) -> usize {
         self.store.len()
     }
 
     /// Returns the order with this name, if the watch has shown it.
-    pub fn seen(&self, name: &str) -> Option<Arc<Order>> {
+    pub fn get(&self, name: &str) -> Option<Arc<Order>> {
         self.store.get(&reflector::ObjectRef::new(name).within(&self.namespace))
     }
 
     /// Returns up to `limit` live orders that pass the filter, after this cursor, newest first.
     pub fn page(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Vec<Arc<Order>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let orders = index.after(after, filter).filter_map(|name| self.seen(name));
+        let orders = index.after(after, filter).filter_map(|name| self.get(name));
         // The index may lag behind the store by one change.
         orders.filter(|order| filter.passes(order)).take(limit).collect()
     }
 
     /// Whether the order at this cursor is live.
-    pub fn is_live(&self, place: &Cursor) -> bool {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).has(place)
+    pub fn is_live(&self, cursor: &Cursor) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).contains(cursor)
     }
 
     fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
@@ -149,21 +156,23 @@ impl Outcomes {
     /// outcome is missed.
     pub fn subscribe(&self, name: &str) -> Subscription {
         let mut waiters = self.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let sender = waiters.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(State::Undecided));
-        Subscription { news: sender.subscribe(), name: name.to_owned(), outcomes: self.clone() }
+        let sender = waiters.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(OrderState::Undecided));
+        Subscription { states: sender.subscribe(), name: name.to_owned(), cache: self.clone() }
     }
 
-    fn tell(&self, name: &str, state: State) {
+    fn publish(&self, name: &str, state: OrderState) {
         let waiters = self.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(sender) = waiters.get(name) {
             sender.send_replace(state);
         }
     }
 
-    async fn look(&self, name: &str) -> Option<State> {
-        match tokio::time::timeout(LOOK_TIMEOUT, self.api.get_opt(name)).await {
-            Ok(Ok(Some(order))) => Some(State::of(&order)),
-            Ok(Ok(None)) => Some(State::Deleted),
+    /// Reads the current state of an order from the Kubernetes API. Returns `None` if the API does
+    /// not respond.
+    async fn read_state(&self, name: &str) -> Option<OrderState> {
+        match tokio::time::timeout(READ_TIMEOUT, self.api.get_opt(name)).await {
+            Ok(Ok(Some(order))) => Some(OrderState::of(&order)),
+            Ok(Ok(None)) => Some(OrderState::Deleted),
             _ => None,
         }
     }
@@ -171,61 +180,65 @@ impl Outcomes {
 
 /// A subscription to the states of one order. It ends when it is dropped.
 pub struct Subscription {
-    news: watch::Receiver<State>,
+    states: watch::Receiver<OrderState>,
     name: String,
-    outcomes: Outcomes,
+    cache: OrderCache,
 }
 
 impl Subscription {
-    /// Publishes a state that was not learned from the watch.
-    pub fn learned(&self, state: State) {
-        if state != State::Undecided {
-            self.outcomes.tell(&self.name, state);
+    /// Publishes a state that was read in another way than by the watch.
+    pub fn publish(&self, state: OrderState) {
+        if state != OrderState::Undecided {
+            self.cache.publish(&self.name, state);
         }
     }
 
     /// Waits for the outcome until `deadline`. Once the outcome is known, waits up to `mail_wait`
     /// longer for the message, but never past the deadline.
-    pub async fn wait(self, deadline: Instant, mail_wait: Duration) -> State {
+    pub async fn wait(self, deadline: Instant, mail_wait: Duration) -> OrderState {
         self.wait_for(|_| true, deadline, mail_wait).await
     }
 
-    /// Like [`Self::wait`], but only a decided state for which `is_it` returns true ends the wait.
-    pub async fn wait_for(mut self, is_it: impl Fn(State) -> bool, deadline: Instant, mail_wait: Duration) -> State {
+    /// Like [`Self::wait`], but only a decided state for which `is_accepted` returns true ends the
+    /// wait.
+    pub async fn wait_for(
+        mut self,
+        is_accepted: impl Fn(OrderState) -> bool,
+        deadline: Instant,
+        mail_wait: Duration,
+    ) -> OrderState {
         let mut decided_at = None;
         loop {
-            let state = *self.news.borrow_and_update();
+            let state = *self.states.borrow_and_update();
             let until = match state {
-                State::Undecided => deadline,
-                State::Deleted => return state,
-                State::Decided { .. } if !is_it(state) => deadline,
-                State::Decided { message_done: true, .. } => return state,
-                State::Decided { .. } => deadline.min(*decided_at.get_or_insert_with(Instant::now) + mail_wait),
+                OrderState::Undecided => deadline,
+                OrderState::Deleted => return state,
+                OrderState::Decided { .. } if !is_accepted(state) => deadline,
+                OrderState::Decided { is_message_done: true, .. } => return state,
+                OrderState::Decided { .. } => deadline.min(*decided_at.get_or_insert_with(Instant::now) + mail_wait),
             };
             if Instant::now() >= until {
                 return state;
             }
-            let look_at = until.min(Instant::now() + LOOK_INTERVAL);
-            if tokio::time::timeout_at(look_at, self.news.changed()).await.is_err()
-                && let Some(state) = self.outcomes.look(&self.name).await
+            let poll_at = until.min(Instant::now() + POLL_INTERVAL);
+            if tokio::time::timeout_at(poll_at, self.states.changed()).await.is_err()
+                && let Some(state) = self.cache.read_state(&self.name).await
             {
-                self.learned(state);
+                self.publish(state);
             }
         }
     }
-}
 
-impl Subscription {
-    /// Waits until the watch shows a change of the order, but no longer than `patience`: a watch
-    /// can go silent.
-    pub async fn changed(&mut self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, self.news.changed()).await;
+    /// Waits until the watch shows a change of the order, at most for `timeout`: a watch can go
+    /// silent.
+    pub async fn changed(&mut self, timeout: Duration) {
+        let _ = tokio::time::timeout(timeout, self.states.changed()).await;
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut waiters = self.outcomes.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut waiters = self.cache.waiters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // The receiver of this subscription still counts.
         if waiters.get(&self.name).is_some_and(|sender| sender.receiver_count() <= 1) {
             waiters.remove(&self.name);
