@@ -12,4 +12,5 @@ pub mod order_cache;
 pub mod order_id;
 pub mod orders;
 pub mod prefer;
+pub mod proxy;
 pub mod routes;

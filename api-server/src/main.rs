@@ -9,7 +9,8 @@ use orders_api_server::{
     customers::Customers,
     orders::Orders,
     prefer::MAX_WAIT,
-    routes::{self, AppState, MAX_STREAMS, Service},
+    proxy::Service,
+    routes::{self, AppState, MAX_STREAMS},
 };
 use orders_service::{admin, server, shutdown::Shutdown, token_file::TokenFile};
 use tokio::sync::Semaphore;

@@ -9,8 +9,8 @@ use orders_service::{Json, Problem};
 use tokio::time::Instant;
 
 use super::{
-    AppState,
     orders::{OrderView, read_id},
+    state::AppState,
 };
 use crate::{
     changes::{ChangeResult, TargetState},

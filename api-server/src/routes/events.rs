@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    AppState,
     orders::{OrderView, read_id},
+    state::AppState,
 };
 use crate::{order_cache::Subscription, order_id::OrderId};
 

@@ -4,9 +4,8 @@ mod changes;
 mod events;
 mod orders;
 mod proxy;
+mod state;
 mod users;
-
-use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,37 +13,13 @@ use axum::{
     response::Redirect,
     routing::{get, post},
 };
-use orders_service::{problem_examples, shutdown::Shutdown};
-use tokio::sync::Semaphore;
+use orders_service::problem_examples;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use events::MAX_STREAMS;
-pub use proxy::Service;
-
-use crate::{customers::Customers, orders::Orders};
-
-/// The state that the routes share.
-#[derive(Clone)]
-pub struct AppState {
-    /// The orders.
-    pub orders: Orders,
-    /// The customers.
-    pub customers: Customers,
-    /// The billing service.
-    pub billing: Service,
-    /// The notify service.
-    pub notify: Service,
-    /// How long to wait for an outcome if the client does not set a wait.
-    pub wait: Duration,
-    /// How long to wait for the message once the outcome is known.
-    pub mail_wait: Duration,
-    /// One permit for each client that follows an order.
-    pub streams: Arc<Semaphore>,
-    /// Notifies the streams that they must end.
-    pub shutdown: Shutdown,
-}
+pub use state::AppState;
 
 #[derive(OpenApi)]
 #[openapi(

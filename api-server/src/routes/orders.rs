@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
+use super::state::AppState;
 use crate::{
     listing::{Cursor, Filter},
     order_cache::OrderState,

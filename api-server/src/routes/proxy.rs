@@ -1,88 +1,22 @@
 //! `/billing` and `/notify`: calls that are proxied to the services. No other calls are proxied:
 //! the calls between services cannot be made through this API.
 
-use std::time::Duration;
-
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Path, RawQuery, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::HeaderMap,
     response::Response,
 };
 use orders_contracts::{
-    IDEMPOTENCY_KEY,
     billing::{Account, Refill},
     notify::LogEntry,
 };
 use orders_crds::Login;
-use orders_service::{Problem, http_client::Peer, problem::CONTENT_TYPE, token_file::TokenFile};
+use orders_service::{Problem, problem::CONTENT_TYPE};
 use reqwest::Method;
 
-use super::AppState;
-
-/// The time limit of a call to a service.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The maximum size of a response, in bytes. A thousand messages of the maximum length fit in.
-const MAX_RESPONSE: usize = 16 * 1024 * 1024;
-
-/// The headers that are passed from the client's request to the service, and back with the
-/// response.
-const REQUEST_HEADERS: [&str; 2] = ["content-type", IDEMPOTENCY_KEY];
-const RESPONSE_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
-
-/// A service whose calls are proxied.
-#[derive(Clone)]
-pub struct Service {
-    name: &'static str,
-    peer: Peer,
-}
-
-struct Call<'a> {
-    method: Method,
-    path: String,
-    headers: &'a HeaderMap,
-    body: Bytes,
-}
-
-impl Service {
-    /// Creates a proxy for the service with this name at this URL. Each call carries the token, if
-    /// there is one.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be created.
-    pub fn new(name: &'static str, url: &str, token: Option<TokenFile>) -> Result<Self, reqwest::Error> {
-        Ok(Service { name, peer: Peer::new(url, token, TIMEOUT, MAX_RESPONSE)? })
-    }
-
-    async fn forward(&self, call: Call<'_>) -> Result<Response, Problem> {
-        let mut request = self.peer.request(call.method, &call.path).body(call.body);
-        for name in REQUEST_HEADERS {
-            for value in call.headers.get_all(name) {
-                request = request.header(name, value);
-            }
-        }
-        let (status, headers, body) = self.peer.exchange(request).await.map_err(|error| {
-            tracing::warn!(service = self.name, %error, "the service does not respond");
-            Problem::unavailable(format!(
-                "the {} service does not respond; it is unknown whether the call had its effect. Repeat it with the same Idempotency-Key, or check the effect first",
-                self.name
-            ))
-        })?;
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            // The service refuses this process, not the client.
-            tracing::error!(service = self.name, %status, "the service refuses the token of the api-server");
-            return Err(Problem::unavailable(format!("the {} service cannot be used now; see the log", self.name)));
-        }
-        let mut response = Response::builder().status(status);
-        for name in RESPONSE_HEADERS {
-            if let Some(value) = headers.get(&name) {
-                response = response.header(name, value);
-            }
-        }
-        response.body(Body::from(body)).map_err(|error| Problem::internal(&error))
-    }
-}
+use super::state::AppState;
+use crate::proxy::Call;
 
 /// Open an account.
 ///

@@ -11,7 +11,7 @@ use orders_service::{IdempotencyKey, Json, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AppState, proxy::read_login};
+use super::{proxy::read_login, state::AppState};
 use crate::{customers::has_account, prefer::Prefer};
 
 /// A request to create a customer.

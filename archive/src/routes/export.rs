@@ -6,7 +6,10 @@ use orders_service::{Json, Problem, problem::ServiceCallProblems};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Archive, Reader, Resource};
+use super::{
+    resource::Resource,
+    state::{Archive, Reader},
+};
 use crate::{entry::is_valid_column_value, store::Archived};
 
 /// The maximum number of rows on a page.

@@ -10,7 +10,10 @@ use orders_service::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Archive, Reader, Resource};
+use super::{
+    resource::Resource,
+    state::{Archive, Reader},
+};
 use crate::{
     entry::is_valid_column_value,
     listing::{Cursor, DEFAULT_LIMIT, Listing, MAX_LIMIT},

@@ -5,7 +5,10 @@ use orders_contracts::archive::{ArchivedCount, ArchivedOrder};
 use orders_service::{Json, JsonList, Problem, problem::ServiceCallProblems};
 use serde_json::Value;
 
-use super::{Archive, Reader, Resource, Writer};
+use super::{
+    resource::Resource,
+    state::{Archive, Reader, Writer},
+};
 use crate::entry::{Entry, InvalidResource};
 
 /// The maximum number of orders in a batch.

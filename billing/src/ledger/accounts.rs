@@ -3,7 +3,7 @@
 use orders_crds::Money;
 use sqlx::{Any, Executor};
 
-use super::Ledger;
+use super::database::Ledger;
 use crate::error::LedgerError;
 
 /// An existing account.

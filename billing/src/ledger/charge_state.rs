@@ -3,7 +3,7 @@
 use orders_crds::Money;
 use sqlx::{Any, Executor, Row, any::AnyRow};
 
-use super::{Ledger, Outcome};
+use super::{database::Ledger, movement::Outcome};
 use crate::error::LedgerError;
 
 /// The current state of a charge.

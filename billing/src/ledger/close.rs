@@ -3,8 +3,9 @@
 use orders_crds::Money;
 
 use super::{
-    Kind, Ledger, Movement, Outcome, RecordedMovement,
     accounts::select_balance,
+    database::Ledger,
+    movement::{Kind, Movement, Outcome, RecordedMovement},
     outbox::{self, Recipient},
     record::{find_recorded, insert_transaction},
 };

@@ -4,7 +4,7 @@ use orders_contracts::billing::{ExportedAccount, ExportedPosting, ExportedTransa
 use orders_crds::Money;
 use sqlx::{Row, any::AnyRow};
 
-use super::Ledger;
+use super::database::Ledger;
 use crate::error::LedgerError;
 
 impl Ledger {

@@ -19,7 +19,7 @@ use orders_service::{
 };
 use serde::Serialize;
 
-use super::Movement;
+use super::movement::Movement;
 
 /// Records a batch of movements. The statement makes either all movements of an account or none, so
 /// that their order does not matter: even the charges alone must not overdraw the account, and the

@@ -4,7 +4,10 @@
 use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Kind, Ledger, Movement, Outcome, RecordedMovement, Refund};
+use super::{
+    database::Ledger,
+    movement::{Kind, Movement, Outcome, RecordedMovement, Refund},
+};
 use crate::error::LedgerError;
 
 /// The recipient of a published outcome.

@@ -5,8 +5,9 @@ use orders_crds::Money;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
 use super::{
-    Ledger, Movement, Outcome, RecordedMovement,
     accounts::select_balance,
+    database::Ledger,
+    movement::{Movement, Outcome, RecordedMovement},
     outbox::{self, Recipient},
 };
 use crate::error::LedgerError;

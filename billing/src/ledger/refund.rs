@@ -3,26 +3,13 @@
 use orders_crds::Money;
 
 use super::{
-    Kind, Ledger, Movement, Outcome, RecordedMovement,
     charge_state::select_charge,
+    database::Ledger,
+    movement::{Kind, Movement, Outcome, RecordedMovement, Refund},
     outbox::{self, Recipient},
     record::{find_recorded, insert_transaction, update_balance},
 };
 use crate::error::LedgerError;
-
-/// A request to refund a charge, in part or in full.
-#[derive(Clone, Debug)]
-pub struct Refund<'a> {
-    /// The idempotency key: a repeated request with the same key has no further effect.
-    pub key: &'a str,
-    /// The key of the charge.
-    pub charge_key: &'a str,
-    /// The customer who was charged.
-    pub login: &'a str,
-    /// The amount; greater than zero. Together with earlier refunds, it is at most the amount of
-    /// the charge.
-    pub amount: Money,
-}
 
 impl Ledger {
     /// Refunds a charge, once for each key of a refund.

@@ -10,7 +10,10 @@ use orders_crds::{Login, Money};
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 use serde::Deserialize;
 
-use super::{ApiServer, Billing, Operator, parse_login, require_positive, respond};
+use super::{
+    state::{ApiServer, Billing, Operator},
+    values::{parse_login, require_positive, respond},
+};
 use crate::{
     error::LedgerError,
     ledger::{Kind, Movement, OpenedAccount, Outcome},

@@ -11,7 +11,10 @@ use orders_contracts::{
 };
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 
-use super::{Billing, Operator, require_positive, respond};
+use super::{
+    state::{Billing, Operator},
+    values::{require_positive, respond},
+};
 use crate::ledger::{self, Kind, Movement, Outcome, RecordedMovement};
 
 /// Converts the ledger's outcome of a charge to the outcome that the API returns.

@@ -6,7 +6,7 @@ use orders_service::{Json, Problem, problem::ServiceCallProblems};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Auditor, Billing};
+use super::state::{Auditor, Billing};
 
 /// The maximum number of rows on a page.
 const PAGE_SIZE: i64 = 1000;

@@ -1,46 +1,17 @@
-//! Billing's HTTP API: the router, the OpenAPI document and the authentication of callers.
+//! Billing's HTTP API: the router and the OpenAPI document.
 
 mod accounts;
 mod charges;
 mod export;
+mod state;
+mod values;
 
-use std::sync::Arc;
-
-use axum::{
-    Router,
-    extract::FromRequestParts,
-    http::{HeaderValue, request::Parts},
-    response::{IntoResponse, Response},
-};
-use orders_crds::{Login, Money};
-use orders_service::{Json, Problem, auth::Authenticator, problem_examples};
-use serde::Serialize;
+use axum::Router;
+use orders_service::problem_examples;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::ledger::Ledger;
-
-/// The state that the handlers share.
-#[derive(Clone)]
-pub struct Billing {
-    /// The ledger.
-    pub ledger: Ledger,
-    /// The authenticator of callers.
-    pub authenticator: Authenticator,
-    /// The service accounts that may call the routes.
-    pub callers: Arc<Callers>,
-}
-
-/// The service accounts that may make calls which change or reveal data.
-#[derive(Debug)]
-pub struct Callers {
-    /// The operator's account. It may open accounts, and charge, close and refund.
-    pub operator: String,
-    /// The api-server's account. It may register and refill accounts.
-    pub api_server: String,
-    /// The audit's account. It may read the whole ledger.
-    pub audit: Option<String>,
-}
+pub use state::{Billing, Callers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -83,56 +54,4 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Returns the router of this API.
 pub fn router(billing: Billing) -> Router {
     documented().split_for_parts().0.with_state(billing)
-}
-
-/// An extractor that accepts only the operator. It is the first parameter of a handler, so that the
-/// service reads nothing else of an unauthorized request.
-struct Operator;
-
-/// An extractor that accepts only the api-server.
-struct ApiServer;
-
-/// An extractor that accepts only the operator and the audit.
-struct Auditor;
-
-impl FromRequestParts<Billing> for Operator {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
-        billing.authenticator.require(&parts.headers, &[&billing.callers.operator]).await.map(|()| Operator)
-    }
-}
-
-impl FromRequestParts<Billing> for ApiServer {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
-        billing.authenticator.require(&parts.headers, &[&billing.callers.api_server]).await.map(|()| ApiServer)
-    }
-}
-
-impl FromRequestParts<Billing> for Auditor {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
-        let Callers { operator, audit, .. } = &*billing.callers;
-        billing.authenticator.require(&parts.headers, &[operator, audit.as_deref().unwrap_or(operator)]).await.map(|()| Auditor)
-    }
-}
-
-fn parse_login(login: String) -> Result<Login, Problem> {
-    Login::try_from(login).map_err(|error| Problem::invalid("login", format!("login: {error}")))
-}
-
-fn require_positive(amount: Money) -> Result<Money, Problem> {
-    amount.require_positive().map_err(|error| Problem::invalid("balance", format!("balance: {error}")))
-}
-
-/// Builds a response. The response to a repeated call has the header `Idempotent-Replayed: true`.
-fn respond<T: Serialize>(body: T, repeated: bool) -> Response {
-    let mut response = Json(body).into_response();
-    if repeated {
-        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    }
-    response
 }

@@ -1,6 +1,7 @@
 //! Scenarios with faults that do not belong to a single effect: changes that the operator does not see or
 //! sees too late, and servers that run out of a resource.
 
+mod assert;
 mod broker;
 mod life;
 mod servers;
@@ -9,7 +10,7 @@ mod views;
 
 use std::fmt;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::ValueEnum;
 use futures::{StreamExt, stream};
 use orders_shop::{Database, Interaction};
@@ -148,11 +149,5 @@ pub async fn run_all(interaction: Interaction, seed: u64, jobs: usize, summary: 
     while let Some((scenario, verdict)) = results.next().await {
         summary.add_scenario(&scenario.to_string(), interaction, seed, &verdict?);
     }
-    Ok(())
-}
-
-/// Fails if two values differ. The error contains both.
-fn ensure_equal<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected: T) -> Result<()> {
-    ensure!(actual == expected, "{what}: {actual:?} instead of {expected:?}");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The workloads: fixed sequences of customers' requests, and their final states.
 
+mod final_state;
 mod removal;
 
 use anyhow::{Context, Result, bail};
@@ -9,8 +10,10 @@ use kube::{
 };
 use orders_crds::{ConditionType, Order, OrderSpec, Outcome, Reason, conditions};
 use orders_testbed::{Message, wait_for};
-use serde_json::Value;
 
+use final_state::{get_json, texts};
+
+pub use self::final_state::FinalState;
 pub use crate::system::Workload;
 use crate::{
     customer,
@@ -53,25 +56,6 @@ impl Workload {
 
 fn is_removal(effect: &Effect) -> bool {
     effect.operation == "DELETE orders"
-}
-
-/// The final state, in a form that does not depend on the time of the run and its names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FinalState {
-    /// One line for each order, in the order in which they were placed.
-    pub orders: Vec<String>,
-    /// The customer's balance.
-    pub balance: String,
-    /// The texts of the customer's messages and whether each was sent.
-    pub messages: Vec<(String, bool)>,
-    /// The orders' UIDs, which are their mails' Message-IDs.
-    pub uids: Vec<String>,
-    /// How often each order's mail arrived, set by [`count_mails`]. More than one mail is not an error in itself.
-    pub mails: Vec<usize>,
-    /// Mails to the customer under any other Message-ID.
-    pub stray_mails: usize,
-    /// The last HTTP status of the public API for each order: 200, 400, 404, or 202 if the outcome took too long.
-    pub statuses: Vec<u16>,
 }
 
 /// The amounts of a customer's orders: affordable, too expensive, of an unknown customer, and affordable without waiting.
@@ -144,27 +128,11 @@ pub async fn count_mails(system: &System, login: &str, final_state: &mut FinalSt
     Ok(())
 }
 
-fn texts(messages: &Value) -> impl Iterator<Item = (String, bool)> {
-    let messages = messages.as_array().into_iter().flatten();
-    messages.map(|m| (m["text"].as_str().unwrap_or_default().to_owned(), m["is_sended"] == true))
-}
-
 /// All orders of the login, and of the unknown customer that belongs to it.
 async fn orders_of(system: &System, login: &str) -> Result<Vec<Order>> {
     let mut orders = system.orders().list(&ListParams::default()).await?.items;
     orders.retain(|order| order.spec.email == format!("{login}@example.com"));
     Ok(orders)
-}
-
-async fn get_json(system: &System, path: &str) -> Result<Value> {
-    wait_for(&format!("a response to GET {path}"), SETTLE_TIMEOUT, || async {
-        let response = system.http.get(format!("{}{path}", system.url)).send().await.ok()?;
-        if !response.status().is_success() {
-            return None;
-        }
-        response.json().await.ok()
-    })
-    .await
 }
 
 /// Waits until no work is left for an order.

@@ -9,7 +9,7 @@ use orders_crds::Outcome;
 use orders_service::broker::streams::stream_config;
 use orders_testbed::wait_for;
 
-use super::ensure_equal;
+use super::assert::ensure_equal;
 use crate::{
     customer,
     retry::SETTLE_TIMEOUT,

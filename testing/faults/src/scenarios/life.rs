@@ -9,7 +9,7 @@ use orders_crds::{Order, OrderSpec};
 use orders_testbed::wait_for;
 use serde_json::Value;
 
-use super::ensure_equal;
+use super::assert::ensure_equal;
 use crate::{
     customer,
     effect::{Channel, Component},

@@ -11,7 +11,7 @@ use orders_crds::Outcome;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 
-use super::ensure_equal;
+use super::assert::ensure_equal;
 use crate::{customer, effect::Channel, retry::retry_until_definite, system::System, workload::wait_settled};
 
 const LOGIN: &str = "waiter";

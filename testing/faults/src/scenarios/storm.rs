@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use orders_crds::{Order, Outcome, Refusal};
 
-use super::ensure_equal;
+use super::assert::ensure_equal;
 use crate::{
     customer,
     retry::{SETTLE_TIMEOUT, retry_until_definite},

@@ -12,7 +12,7 @@ use orders_crds::{Order, OrderSpec, Outcome, Reason};
 use orders_testbed::wait_for;
 use serde_json::json;
 
-use super::ensure_equal;
+use super::assert::ensure_equal;
 use crate::{
     customer,
     effect::{Channel, Component},

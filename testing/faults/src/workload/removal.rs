@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use orders_testbed::wait_for;
 use serde_json::Value;
 
-use super::{FinalState, get_json, texts};
+use super::final_state::{FinalState, get_json, texts};
 use crate::retry::SETTLE_TIMEOUT;
 use crate::{customer, system::System};
 
