@@ -10,9 +10,6 @@ use sqlx::{
     migrate::Migrator,
 };
 
-/// How long a request waits for a connection before it is answered 503.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// A connection that was idle for longer than this is tested before it is used.
 const MAX_UNTESTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -45,14 +42,53 @@ pub struct Migrations {
     pub postgres: &'static Migrator,
 }
 
+/// How long a request waits for the database before it is answered 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a free connection.
+    pub acquire: Duration,
+    /// For a lock, on PostgreSQL.
+    pub lock: Duration,
+    /// For a statement, including its locks. On SQLite: for the write lock, of which there is one.
+    pub statement: Duration,
+}
+
+impl Timeouts {
+    /// The same limit for each wait.
+    pub const fn uniform(limit: Duration) -> Self {
+        Timeouts { acquire: limit, lock: limit, statement: limit }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Timeouts { acquire: seconds(3), lock: seconds(3), statement: seconds(5) }
+    }
+}
+
 impl Database {
-    /// Opens the database and migrates its schema. Creates a SQLite file if it does not exist.
+    /// Opens the database with the default [`Timeouts`] and migrates its schema. Creates a SQLite file if it does not exist.
     /// Migrations take a lock, so that replicas may start at the same time.
     ///
     /// # Errors
     /// If the URL has another scheme, the database cannot be reached, or a migration fails. The
     /// message never shows the URL, which may contain a password.
     pub async fn open(url: &str, max_connections: u32, migrations: Migrations) -> anyhow::Result<Self> {
+        Self::open_with_timeouts(url, max_connections, migrations, Timeouts::default()).await
+    }
+
+    /// Opens the database like [`Database::open`], with other timeouts: a test whose subject is not
+    /// a timeout must not depend on the speed of the machine.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn open_with_timeouts(
+        url: &str,
+        max_connections: u32,
+        migrations: Migrations,
+        timeouts: Timeouts,
+    ) -> anyhow::Result<Self> {
         sqlx::any::install_default_drivers();
         let kind = parse_kind(url)?;
         let url = match kind {
@@ -64,7 +100,7 @@ impl Database {
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(timeouts.acquire)
             // A test before each use would add a round trip to each request. A recently used
             // connection works, or the request fails and the client repeats it, as with any
             // connection that breaks.
@@ -80,8 +116,8 @@ impl Database {
             })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    for pragma in settings(kind) {
-                        sqlx::query(*pragma).execute(&mut *connection).await?;
+                    for setting in settings(kind, timeouts) {
+                        sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
                     }
                     Ok(())
                 })
@@ -149,17 +185,25 @@ fn create_if_missing(url: &str) -> String {
 }
 
 /// The settings of each new connection.
-const fn settings(kind: Kind) -> &'static [&'static str] {
+fn settings(kind: Kind, timeouts: Timeouts) -> Vec<String> {
+    let (lock, statement) = (timeouts.lock.as_millis(), timeouts.statement.as_millis());
     match kind {
         // FULL: a committed transaction survives a power failure. WAL alone syncs only at
         // checkpoints.
-        Kind::Sqlite => {
-            &["PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
-        }
+        Kind::Sqlite => vec![
+            format!("PRAGMA busy_timeout = {statement}"),
+            "PRAGMA journal_mode = WAL".to_owned(),
+            "PRAGMA synchronous = FULL".to_owned(),
+            "PRAGMA foreign_keys = ON".to_owned(),
+        ],
         // Statements look rows up by key, and the rows are nearly always in memory. The default
         // page cost is for spinning disks: a statement that is first planned while its table is
         // small scans the whole table, and continues to do so as the table grows.
-        Kind::Postgres => &["SET statement_timeout = '5s'", "SET lock_timeout = '3s'", "SET random_page_cost = 1.1"],
+        Kind::Postgres => vec![
+            format!("SET statement_timeout = {statement}"),
+            format!("SET lock_timeout = {lock}"),
+            "SET random_page_cost = 1.1".to_owned(),
+        ],
     }
 }
 

@@ -15,7 +15,12 @@ use orders_archive::{
     routes::{self, Archive, Callers, MAX_BODY},
     store::{MIGRATIONS, Store},
 };
-use orders_service::{auth::Authenticator, database::Database, server};
+use orders_service::{
+    auth::Authenticator,
+    database::{Database, Timeouts},
+    server,
+};
+use orders_testbed::WAIT_TIMEOUT;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -53,7 +58,7 @@ impl TestServer {
         let directory = tempfile::tempdir()?;
         let url = format!("sqlite://{}", directory.path().join("archive.db").display());
         let archive = Archive {
-            store: Store::new(Database::open(&url, 4, MIGRATIONS).await?),
+            store: Store::new(Database::open_with_timeouts(&url, 4, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?),
             authenticator: Authenticator::new(kubernetes_client(), "orders-archive".to_owned()),
             callers: Arc::new(Callers {
                 operator: OPERATOR.to_owned(),
@@ -61,7 +66,7 @@ impl TestServer {
                 audit: Some(AUDIT.to_owned()),
             }),
         };
-        let limits = server::Limits { timeout: orders_testbed::WAIT_TIMEOUT, concurrency: 16 };
+        let limits = server::Limits { timeout: WAIT_TIMEOUT, concurrency: 16 };
         let router = server::with_bounds_and_body(routes::router(archive), limits, MAX_BODY);
         Ok(TestServer { router, _directory: directory })
     }

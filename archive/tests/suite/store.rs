@@ -12,8 +12,8 @@ use orders_archive::{
     store::{Archived, EXPORT_BYTES, MIGRATIONS, NEWEST_OF_NAME, Store, listing_sql},
 };
 use orders_crds::Login;
-use orders_service::database::{Database, Kind};
-use orders_testbed::Postgres;
+use orders_service::database::{Database, Kind, Timeouts};
+use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::json;
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyArguments, query::Query};
@@ -155,7 +155,10 @@ async fn uids_are_sorted_by_their_bytes_in_a_database_with_a_linguistic_collatio
     postgres.query("CREATE DATABASE linguistic TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")?;
     let url = postgres.url();
     let (server, _) = url.rsplit_once('/').expect("a URL");
-    assert_exported_in_byte_order(Database::open(&format!("{server}/linguistic"), 10, MIGRATIONS).await?).await
+    assert_exported_in_byte_order(
+        Database::open_with_timeouts(&format!("{server}/linguistic"), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?,
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use orders_archive::{
     error::ArchiveError,
     store::{MIGRATIONS, Store},
 };
-use orders_service::database::{self, Database};
+use orders_service::database::{self, Database, Timeouts};
 use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use serde_json::{Value, json};
 
@@ -21,9 +21,9 @@ where
 {
     let directory = tempfile::tempdir()?;
     let sqlite = format!("sqlite://{}", directory.path().join("archive.db").display());
-    test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
+    test(Database::open_with_timeouts(&sqlite, 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await?;
     let postgres = Postgres::start(directory.path()).await?;
-    test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+    test(Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await
 }
 
 /// Retries a call while the database is unavailable, as every caller does.

@@ -8,15 +8,15 @@ use orders_billing::{
     ledger::{Kind, Ledger, MIGRATIONS, Movement, Outcome},
 };
 use orders_crds::Money;
-use orders_service::database::Database;
-use orders_testbed::Postgres;
+use orders_service::database::{Database, Timeouts};
+use orders_testbed::{Postgres, WAIT_TIMEOUT};
 
 fn movement<'a>(kind: Kind, key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
     Movement { kind, key, login, amount: Money::from_minor(minor), charge_key: None }
 }
 
 async fn ledger_with(accounts: &[&str], balance: i64, postgres: &Postgres) -> Result<(Ledger, Database)> {
-    let database = Database::open(&postgres.url(), 10, MIGRATIONS).await?;
+    let database = Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?;
     let ledger = Ledger::new(database.clone());
     for login in accounts {
         ledger.register(login, None).await?;

@@ -14,7 +14,7 @@ use orders_billing::{
     ledger::{ChargeState, Kind, Ledger, MIGRATIONS, Movement, OpenedAccount, Outcome, RecordedMovement, Refund},
 };
 use orders_crds::Money;
-use orders_service::database::{self, Database};
+use orders_service::database::{self, Database, Timeouts};
 use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -26,9 +26,9 @@ where
 {
     let directory = tempfile::tempdir()?;
     let sqlite = format!("sqlite://{}", directory.path().join("billing.db").display());
-    test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
+    test(Database::open_with_timeouts(&sqlite, 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await?;
     let postgres = Postgres::start(directory.path()).await?;
-    test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+    test(Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await
 }
 
 fn charge<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {

@@ -12,7 +12,7 @@ use orders_notify::{
     message::{NewMessage, State},
 };
 use orders_service::{
-    database::{Database, Kind},
+    database::{Database, Kind, Timeouts},
     shutdown::Shutdown,
 };
 use orders_testbed::{Inbox, Postgres, WAIT_TIMEOUT, wait_for};
@@ -28,9 +28,9 @@ where
 {
     let directory = tempfile::tempdir()?;
     let sqlite = format!("sqlite://{}", directory.path().join("notify.db").display());
-    test(Database::open(&sqlite, 10, MIGRATIONS).await?).await?;
+    test(Database::open_with_timeouts(&sqlite, 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await?;
     let postgres = Postgres::start(directory.path()).await?;
-    test(Database::open(&postgres.url(), 10, MIGRATIONS).await?).await
+    test(Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await
 }
 
 async fn with_log_on_both_databases<F, Fut>(test: F) -> Result<()>
@@ -166,7 +166,15 @@ async fn a_message_is_given_up_after_the_last_attempt_and_resent_once_on_request
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_cancelled_halfway_does_not_affect_the_next_one() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let log = Log::new(Database::open(&format!("sqlite://{}/n.db", directory.path().display()), 2, MIGRATIONS).await?);
+    let log = Log::new(
+        Database::open_with_timeouts(
+            &format!("sqlite://{}/n.db", directory.path().display()),
+            2,
+            MIGRATIONS,
+            Timeouts::uniform(WAIT_TIMEOUT),
+        )
+        .await?,
+    );
     let inbox = Inbox::start(directory.path()).await?;
     let mailer = Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?;
     let mut messages = Vec::new();
@@ -290,7 +298,7 @@ async fn concurrent_messages_share_transactions() -> Result<()> {
     const MESSAGES: i64 = 320;
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
-    let log = Log::new(Database::open(&postgres.url(), 10, MIGRATIONS).await?);
+    let log = Log::new(Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?);
     let new: Vec<NewMessage> = (0..MESSAGES).map(|number| message(&number.to_string())).collect();
     let before = postgres.written_transactions()?;
     let stored = try_join_all(new.iter().map(|new| log.store(new, LEASE))).await?;
@@ -305,7 +313,7 @@ async fn messages_are_found_by_index_even_if_the_table_was_empty_when_the_statem
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
     // There is one connection, because each connection has its own plans and counters.
-    let database = Database::open(&postgres.url(), 1, MIGRATIONS).await?;
+    let database = Database::open_with_timeouts(&postgres.url(), 1, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?;
     let log = Log::new(database.clone());
     for round in 0..20 {
         let new: Vec<NewMessage> = (0..16).map(|number| message(&format!("{round}-{number}"))).collect();
@@ -325,7 +333,7 @@ async fn the_lease_of_a_message_begins_when_the_message_is_stored_and_not_when_i
     let lease = Duration::from_secs(1);
     let directory = tempfile::tempdir()?;
     let postgres = Postgres::start(directory.path()).await?;
-    let database = Database::open(&postgres.url(), 3, MIGRATIONS).await?;
+    let database = Database::open_with_timeouts(&postgres.url(), 3, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?;
     let log = Log::new(database.clone());
     let mut lock_holder = database.pool.begin().await?;
     sqlx::query("LOCK TABLE messages").execute(&mut *lock_holder).await?;
