@@ -20,7 +20,7 @@ group() {
   [ -z "$only" ] || [ "$only" = "$name" ] || return 0
   printf '\n== mutants of %s\n' "$name"
   cargo mutants --package "$package" "${files[@]}" --output "$cache/mutants/$name" --colors never --minimum-test-timeout 120 \
-    --timeout-multiplier 10 -- "$@" || failed=1
+    --timeout-multiplier 4 -- "$@" || failed=1
   local out=$cache/mutants/$name/mutants.out
   rows+=("$(printf '%-14s %6d %6d %8d %9d %8d' "$name" "$(cat "$out"/{caught,missed,timeout}.txt | wc -l)" "$(wc -l < "$out/caught.txt")" \
     "$(wc -l < "$out/timeout.txt")" "$(wc -l < "$out/unviable.txt")" "$(wc -l < "$out/missed.txt")")")

@@ -40,9 +40,10 @@ pub fn is_finished(order: &Order, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use orders_crds::{ConditionType, OrderSpec, Reason, conditions};
+    use orders_crds::{ConditionType, OrderSpec, Reason, conditions, order::FINALIZER};
 
     use super::*;
+    use crate::kube::order_guard::InvalidObject;
 
     fn order(succeeded: Option<bool>, notified: Option<Reason>) -> Order {
         let mut status = OrderStatus::default();
@@ -68,5 +69,17 @@ mod tests {
         let mut cancelled = order(Some(true), Some(Reason::Sent));
         cancelled.spec.cancel_requested = Some(true);
         assert!(!is_finished(&cancelled), "its charge is to be refunded");
+    }
+
+    #[test]
+    fn an_order_needs_a_pass_while_a_step_is_left_or_its_finalizer_is_to_change() {
+        let needs_pass = |order: &Order| needs_pass(&OrderGuard(Ok(order.clone())), Timestamp::UNIX_EPOCH);
+        let mut finished = order(Some(true), Some(Reason::Sent));
+        assert!(!needs_pass(&finished));
+        assert!(needs_pass(&order(Some(true), None)) && needs_pass(&Order::new("order-1", OrderSpec::default())));
+        finished.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        assert!(needs_pass(&finished), "its finalizer is to be removed");
+        let unreadable = OrderGuard(Err(InvalidObject { metadata: finished.metadata }));
+        assert!(super::needs_pass(&unreadable, Timestamp::UNIX_EPOCH));
     }
 }
