@@ -104,11 +104,11 @@ impl Filter {
     }
 }
 
-/// The reason of the order's outcome, or `Processing` if there is none yet.
+/// The reason of the order's outcome, or `Pending` if there is none yet.
 pub fn reason(order: &Order) -> String {
     let conditions = order.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
     let succeeded = conditions::find(conditions, ConditionType::Succeeded);
-    succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned()
+    succeeded.map_or(Reason::Pending.as_str(), |condition| &condition.reason).to_owned()
 }
 
 impl Live {
@@ -278,14 +278,14 @@ mod tests {
         let of_anna = |reason| Filter { login: login("anna"), ..by_state(reason) };
         index.insert(&order("a", "anna", 1));
         index.insert(&order("b", "bert", 2));
-        assert_eq!(names(&index, None, &by_state(Reason::Processing)), ["b", "a"]);
+        assert_eq!(names(&index, None, &by_state(Reason::Pending)), ["b", "a"]);
         for reason in [Reason::Paid, Reason::Refunded] {
             index.insert(&decided(order("a", "anna", 1), reason));
             assert_eq!(names(&index, None, &by_state(reason)), ["a"]);
             assert_eq!(names(&index, None, &of_anna(reason)), ["a"]);
         }
-        assert_eq!(names(&index, None, &by_state(Reason::Processing)), ["b"]);
-        for empty in [of_anna(Reason::Processing), by_state(Reason::Paid), of_anna(Reason::Paid)] {
+        assert_eq!(names(&index, None, &by_state(Reason::Pending)), ["b"]);
+        for empty in [of_anna(Reason::Pending), by_state(Reason::Paid), of_anna(Reason::Paid)] {
             assert_eq!(index.after(None, &empty).count(), 0, "{empty:?}");
         }
         assert_eq!(names(&index, None, &Filter::default()), ["b", "a"], "once");

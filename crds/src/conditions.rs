@@ -13,6 +13,9 @@ pub enum ConditionType {
     /// The outcome of an `Order`: Unknown while the order is processed, then True (paid) or False
     /// (refused or refunded).
     Succeeded,
+    /// Whether the outcome of an `Order` is known: Unknown before the operator handles the order,
+    /// False while it is processed, then True, whatever the outcome is.
+    Decided,
     /// Whether the customer's account was charged.
     Paid,
     /// Whether the mail server accepted the customer's message.
@@ -25,6 +28,9 @@ pub enum ConditionType {
 /// as the reason of Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 pub enum Reason {
+    /// `Succeeded=Unknown`, `Decided=Unknown`: the operator has not handled the order yet. Kubernetes
+    /// sets this default when it stores the order.
+    Pending,
     /// `Succeeded=Unknown`: the order is being processed.
     Processing,
     /// `Succeeded=True`, `Paid=True`: the account was charged.
@@ -94,7 +100,7 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
 }
 
 /// Sets a condition. A `status` of `None` means Unknown. The transition time is kept
-/// unless the status changes.
+/// unless the status changes. The default condition ([`Reason::Pending`]) has no time to keep.
 pub fn set(
     conditions: &mut Vec<Condition>,
     kind: ConditionType,
@@ -107,7 +113,9 @@ pub fn set(
     let previous = find(conditions, kind);
     let status = status_str(status);
     let last_transition_time = match previous {
-        Some(previous) if previous.status == status => previous.last_transition_time.clone(),
+        Some(previous) if previous.status == status && previous.reason != Reason::Pending.as_str() => {
+            previous.last_transition_time.clone()
+        }
         _ => Time(now),
     };
     let condition = Condition {
@@ -148,6 +156,14 @@ mod tests {
     }
 
     #[test]
+    fn the_default_condition_has_no_transition_time_to_keep() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, ConditionType::Succeeded, None, Reason::Pending, String::new(), None, Timestamp::UNIX_EPOCH);
+        set(&mut conditions, ConditionType::Succeeded, None, Reason::Processing, String::new(), Some(1), at(5));
+        assert_eq!(conditions[0].last_transition_time.0, at(5));
+    }
+
+    #[test]
     fn a_condition_has_all_values_that_were_set() {
         let mut conditions = Vec::new();
         for (status, text) in [(Some(true), "True"), (Some(false), "False"), (None, "Unknown")] {
@@ -163,8 +179,9 @@ mod tests {
 
     #[test]
     fn types_and_reasons_are_displayed_as_they_are_stored() {
-        let types = [ConditionType::Succeeded, ConditionType::Paid, ConditionType::Notified, ConditionType::AccountOpened];
-        assert_eq!(types.map(|kind| kind.to_string()), ["Succeeded", "Paid", "Notified", "AccountOpened"]);
+        use ConditionType::{AccountOpened, Decided, Notified, Paid, Succeeded};
+        let types = [Succeeded, Decided, Paid, Notified, AccountOpened];
+        assert_eq!(types.map(|kind| kind.to_string()), ["Succeeded", "Decided", "Paid", "Notified", "AccountOpened"]);
         for reason in Reason::iter() {
             assert_eq!((reason.to_string(), reason.as_str()), (format!("{reason:?}"), &*format!("{reason:?}")));
         }

@@ -35,7 +35,7 @@ use crate::{
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
-        description = "Processing, Paid, RefundPending, or why the order was refused"
+        description = "Pending, Processing, Paid, RefundPending, or why the order was refused"
     ),
     printcolumn(
         name = "Balance",
@@ -139,6 +139,7 @@ pub const FINALIZER: &str = "arch.homework/charge-unknown";
 /// The observed state of the order. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = pending_status()))]
 pub struct OrderStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +147,7 @@ pub struct OrderStatus {
 
     /// Succeeded is the outcome: Unknown while the order is processed, then True (paid) or False
     /// (refused or refunded). After that it changes only if the order is cancelled or retried.
+    /// Decided is True once the outcome is known, so that a client can wait for either outcome.
     /// Paid shows whether the account was charged. Notified shows whether the mail server accepted
     /// the message to the customer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -186,6 +188,21 @@ pub struct OrderStatus {
     /// The step that failed and the time of its next attempt. Absent while no step fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+}
+
+/// The status of an order that the operator has not handled yet. It is the default in the CRD, as in
+/// the Gateway API: tools such as kstatus take an object without conditions for complete.
+fn pending_status() -> serde_json::Value {
+    let pending = |kind: ConditionType| {
+        serde_json::json!({
+            "type": kind.as_str(),
+            "status": conditions::status_str(None),
+            "reason": Reason::Pending.as_str(),
+            "message": "The operator has not handled the order yet.",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        })
+    };
+    serde_json::json!({ "conditions": [pending(ConditionType::Succeeded), pending(ConditionType::Decided)] })
 }
 
 /// A charge that billing recorded.
@@ -268,6 +285,12 @@ impl OrderStatus {
     /// refunded, and a refused order may be charged again.
     pub fn outcome(&self) -> Outcome {
         Outcome::of(&self.conditions)
+    }
+
+    /// Whether the operator has not handled the order yet.
+    pub fn is_pending(&self) -> bool {
+        conditions::find(&self.conditions, ConditionType::Succeeded)
+            .is_none_or(|condition| condition.reason == Reason::Pending.as_str())
     }
 
     /// Whether the mail server accepted the customer's message.
@@ -353,6 +376,16 @@ pub fn message_key(charge_key: &str, outcome: Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_is_pending_until_the_operator_handles_it() {
+        let mut status: OrderStatus = serde_json::from_value(pending_status()).unwrap();
+        assert!(status.is_pending() && OrderStatus::default().is_pending());
+        assert_eq!(status.outcome(), Outcome::Undecided);
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        conditions::set(&mut status.conditions, ConditionType::Succeeded, None, Reason::Processing, String::new(), None, now);
+        assert!(!status.is_pending());
+    }
 
     fn status(conditions: &[(ConditionType, Option<bool>, Reason)]) -> OrderStatus {
         let mut status = OrderStatus::default();

@@ -58,7 +58,8 @@ impl Refusal {
             Reason::DeadlineExceeded => Some(Refusal::DeadlineExceeded),
             Reason::Refunded => Some(Refusal::Refunded),
             Reason::InvalidOrder => Some(Refusal::InvalidOrder),
-            Reason::Processing
+            Reason::Pending
+            | Reason::Processing
             | Reason::Paid
             | Reason::RefundPending
             | Reason::PaymentUnknown

@@ -187,7 +187,7 @@ pub(super) struct OrderView {
     amount: Money,
     /// 1: paid. 0: refused. 2: not decided yet.
     status: u8,
-    /// Reason for the status: `Processing`, `Paid`, `InsufficientFunds`, `AccountNotFound` …
+    /// Reason for the status: `Pending`, `Processing`, `Paid`, `InsufficientFunds`, `AccountNotFound` …
     reason: String,
     /// The reason in words.
     message: String,
@@ -243,8 +243,8 @@ impl From<&Order> for OrderView {
                 Outcome::Refused(_) => 0,
                 Outcome::Undecided | Outcome::Unknown => 2,
             },
-            reason: succeeded.map_or(Reason::Processing.as_str(), |condition| &condition.reason).to_owned(),
-            message: succeeded.map_or("Waiting for the payment.", |condition| &condition.message).to_owned(),
+            reason: succeeded.map_or(Reason::Pending.as_str(), |condition| &condition.reason).to_owned(),
+            message: succeeded.map_or("The operator has not handled the order yet.", |condition| &condition.message).to_owned(),
             balance: status.balance.map(Balance),
             refunded: status.refunded.map(Balance),
             cancel_requested: order.spec.cancel_requested.unwrap_or_default(),

@@ -33,7 +33,7 @@ pub fn has_finalizer(order: &OrderGuard) -> bool {
 /// is being deleted and its customer is still to be notified. Kubernetes does not allow a finalizer
 /// to be added to an order that is being deleted.
 pub fn needs_finalizer(order: &OrderGuard, status: &OrderStatus) -> bool {
-    let is_charge_open = !status.conditions.is_empty() && status.is_charge_open();
+    let is_charge_open = !status.is_pending() && status.is_charge_open();
     match order.meta().deletion_timestamp {
         None => is_charge_open,
         Some(_) => has_finalizer(order) && (is_charge_open || status.is_message_open()),

@@ -7,6 +7,7 @@ use orders_crds::{Order, OrderStatus};
 use super::{
     decide::{Step, decide},
     intent::Intent,
+    status::is_generation_observed,
 };
 use crate::kube::{
     OrderGuard,
@@ -26,14 +27,19 @@ pub fn needs_pass(order: &OrderGuard, now: Timestamp) -> bool {
     let Ok(readable) = &order.0 else { return true };
     let empty = OrderStatus::default();
     let status = readable.status.as_ref().unwrap_or(&empty);
-    next_step(readable, now) != Step::Done || has_finalizer(order) != needs_finalizer(order, status)
+    next_step(readable, now) != Step::Done
+        || has_finalizer(order) != needs_finalizer(order, status)
+        || !is_generation_observed(status, readable.metadata.generation)
 }
 
 /// Whether the order is finished, so that it can be archived and removed: it is decided, its charge
-/// is settled, its message was sent or its delivery stopped, no request is pending, and it is not
-/// being deleted.
+/// is settled, its message was sent or its delivery stopped, no request is pending, its status
+/// describes the current spec, and it is not being deleted.
 pub fn is_finished(order: &Order, now: Timestamp) -> bool {
-    order.status.as_ref().is_some_and(|status| !status.is_charge_open())
+    order
+        .status
+        .as_ref()
+        .is_some_and(|status| !status.is_charge_open() && is_generation_observed(status, order.metadata.generation))
         && next_step(order, now) == Step::Done
         && order.meta().deletion_timestamp.is_none()
 }
@@ -69,6 +75,17 @@ mod tests {
         let mut cancelled = order(Some(true), Some(Reason::Sent));
         cancelled.spec.cancel_requested = Some(true);
         assert!(!is_finished(&cancelled), "its charge is to be refunded");
+    }
+
+    #[test]
+    fn a_change_of_the_spec_needs_a_pass_before_the_order_is_archived() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut order = order(Some(true), Some(Reason::Sent));
+        assert!(!needs_pass(&OrderGuard(Ok(order.clone())), now) && is_finished(&order, now));
+        order.metadata.generation = Some(2);
+        assert!(needs_pass(&OrderGuard(Ok(order.clone())), now) && !is_finished(&order, now));
+        order.status.as_mut().unwrap().observed_generation = Some(2);
+        assert!(!needs_pass(&OrderGuard(Ok(order.clone())), now) && is_finished(&order, now));
     }
 
     #[test]

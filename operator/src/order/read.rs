@@ -32,7 +32,7 @@ pub struct ParsedOrder {
 /// [`KubeError`], if the order has to be read again.
 pub async fn read(order: &OrderGuard, client: &Client) -> Result<Option<ParsedOrder>, KubeError> {
     if let Ok(order) = &order.0
-        && (order.status.is_some() || is_fresh(order))
+        && (order.status.as_ref().is_some_and(|status| !status.is_pending()) || is_fresh(order))
     {
         return Ok(Some(ParsedOrder { spec: Ok(order.spec.clone()), status: order.status.clone().unwrap_or_default() }));
     }

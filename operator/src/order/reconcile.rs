@@ -81,6 +81,7 @@ async fn decide_and_execute(order: &OrderGuard, parsed: ParsedOrder, intent: &In
             None
         }
     };
+    after.observe_generation();
     Pass { purchase, before, after, next }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use orders_crds::{Charge, ConditionType, HistoryEntry, Money, OrderStatus, Reason, Refusal, Retry, RetryStep, conditions};
+use orders_crds::{
+    Charge, ConditionType, HistoryEntry, Money, OrderStatus, Outcome, Reason, Refusal, Retry, RetryStep, conditions,
+};
 
 use crate::{
     kube::events::OrderEvent,
@@ -225,8 +227,22 @@ impl StatusBuilder {
     fn set(&mut self, kind: ConditionType, status: Option<bool>, reason: Reason, message: &str, now: Timestamp) -> bool {
         let before = conditions::find(&self.status.conditions, kind).map(|condition| condition.reason.clone());
         conditions::set(&mut self.status.conditions, kind, status, reason, message.to_owned(), self.generation, now);
+        if kind == ConditionType::Succeeded {
+            let is_decided = Some(self.status.outcome() != Outcome::Undecided);
+            let kind = ConditionType::Decided;
+            conditions::set(&mut self.status.conditions, kind, is_decided, reason, message.to_owned(), self.generation, now);
+        }
         self.status.observed_generation = self.generation;
         before.as_deref() != Some(reason.as_str())
+    }
+
+    /// Records that the status describes the current generation of the spec, also if the change of
+    /// the spec required no step. `kubectl wait` compares the generation with that of the condition.
+    pub fn observe_generation(&mut self) {
+        if !is_generation_observed(&self.status, self.generation) {
+            self.status.observed_generation = self.generation;
+            self.status.conditions.iter_mut().for_each(|condition| condition.observed_generation = self.generation);
+        }
     }
 
     /// Makes the step that failed due now, because its reply arrived late.
@@ -246,6 +262,12 @@ impl StatusBuilder {
             last_error: error.chars().take(MAX_ERROR).collect(),
         });
     }
+}
+
+/// Whether the status describes this generation of the spec. The status of a newer version stays as
+/// it is.
+pub fn is_generation_observed(status: &OrderStatus, generation: Option<i64>) -> bool {
+    generation.is_none() || status.observed_generation == generation || status.outcome() == Outcome::Unknown
 }
 
 /// Explains why a charge was refused.
@@ -273,7 +295,7 @@ fn backoff(failures: i32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use orders_crds::{OrderSpec, Outcome};
+    use orders_crds::OrderSpec;
 
     use super::*;
 
@@ -306,6 +328,34 @@ mod tests {
         order.record_charge(&purchase(), Ok(Payment::Charged { balance: Money::ZERO }), at(9));
         assert_eq!(order.status.outcome(), Outcome::Paid);
         assert_eq!(order.status.retry, None, "a retry shows only while something fails");
+    }
+
+    #[test]
+    fn a_change_of_the_spec_that_needs_no_step_is_observed_by_all_conditions() {
+        let mut order = charged();
+        let before = order.status.clone();
+        order.observe_generation();
+        assert_eq!(order.status, before);
+
+        let mut changed = StatusBuilder::new(before.clone(), Some(2));
+        assert!(!is_generation_observed(&changed.status, Some(2)));
+        changed.observe_generation();
+        assert!(is_generation_observed(&changed.status, Some(2)) && changed.events.is_empty());
+        assert!(changed.status.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+        let times = |status: &OrderStatus| status.conditions.iter().map(|c| c.last_transition_time.clone()).collect::<Vec<_>>();
+        assert_eq!(times(&changed.status), times(&before));
+    }
+
+    #[test]
+    fn the_status_of_a_newer_version_stays_as_it_is() {
+        let mut status = charged().status;
+        for condition in &mut status.conditions {
+            (condition.status, condition.reason) = ("False".to_owned(), "ReasonOfANewerVersion".to_owned());
+        }
+        let mut order = StatusBuilder::new(status.clone(), Some(2));
+        order.observe_generation();
+        assert_eq!(order.status, status);
+        assert!(is_generation_observed(&status, Some(2)), "no pass is due");
     }
 
     #[test]
@@ -374,6 +424,7 @@ mod tests {
             lines(&order),
             "Paid=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
              Succeeded=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
+             Decided=True Paid generation 1 since 1: Charged 10.00 to a; the balance is now 90.00.\n\
              Notified=True Sent generation 1 since 2: The mail server accepted the message to a@b.cd.\n\
              charge 10.00 under uid\n\
              balance 90.00\n\
@@ -406,6 +457,7 @@ mod tests {
         for line in [
             format!("Paid=False Refunded generation 1 since 5: {message}"),
             format!("Succeeded=False Refunded generation 1 since 5: {message}"),
+            format!("Decided=True Refunded generation 1 since 1: {message}"),
             "balance 100.00".to_owned(),
             "refunded 10.00".to_owned(),
             "charge 10.00 under uid".to_owned(),
@@ -475,6 +527,7 @@ mod tests {
                 format!(
                     "Paid=False {reason} generation 1 since 1: {message}\n\
                      Succeeded=False {reason} generation 1 since 1: {message}\n\
+                     Decided=True {reason} generation 1 since 1: {message}\n\
                      {balance}\
                      history 1: {action} {reason}: {message}\n\
                      event Warning {reason} {action} 1: {message}\n\
@@ -496,6 +549,7 @@ mod tests {
             format!(
                 "Paid=Unknown PaymentUnknown generation 1 since 1: {message}\n\
                  Succeeded=Unknown Processing generation 1 since 1: Waiting for the payment.\n\
+                 Decided=False Processing generation 1 since 1: Waiting for the payment.\n\
                  Cancellation failed 2 times, next at 3: reset\n\
                  history 1: Cancel PaymentUnknown: {message} Nothing is charged twice. reset\n\
                  event Warning PaymentUnknown Cancel 1: {message} Nothing is charged twice. reset\n\
@@ -521,6 +575,7 @@ mod tests {
         for line in [
             "Paid=Unknown Processing generation 1 since 3: Retrying the charge as requested: attempt 2.",
             "Succeeded=Unknown Processing generation 1 since 3: Retrying the charge as requested: attempt 2.",
+            "Decided=False Processing generation 1 since 3: Retrying the charge as requested: attempt 2.",
             "attempt 2",
             "history 3: Retry Processing: Retrying the charge as requested: attempt 2.",
             "event Normal Processing Retry 2: Retrying the charge as requested: attempt 2.",
@@ -611,6 +666,7 @@ mod tests {
             format!(
                 "Paid=False InvalidOrder generation 1 since 2: {message}\n\
                  Succeeded=False InvalidOrder generation 1 since 2: {message}\n\
+                 Decided=True InvalidOrder generation 1 since 2: {message}\n\
                  history 2: Read InvalidOrder: {message}\n\
                  event Warning InvalidOrder Read 1: {message}\n\
                  observed generation Some(1)"

@@ -207,7 +207,7 @@ async fn a_client_that_does_not_wait_finds_the_outcome_at_the_location() -> Resu
     let id = response.id();
     response.assert(202, &format!(r#"{{"id":{id},"status":2}}"#));
     assert!(start.elapsed() >= Duration::from_secs(1), "waited {:?}", start.elapsed());
-    assert_eq!(shop.get(&format!("/orders/{id}")).await?.json()["reason"], "Processing");
+    assert_eq!(shop.get(&format!("/orders/{id}")).await?.json()["reason"], "Pending");
     shop.stack.operators[0].restart().await?;
     let again = shop.send(order(&shop, json!(96), "wait=30").header(KEY, "patience")).await?;
     again.assert(200, &format!(r#"{{"id":{id},"status":1}}"#));

@@ -64,6 +64,49 @@ async fn an_order_without_failures_costs_one_create_one_status_write_and_two_eve
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_pending_then_decided_and_each_change_of_its_spec_is_observed() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("olga", json!(500)).await?;
+    for operator in &shop.stack.operators {
+        operator.kill()?;
+    }
+    let response = shop.send(shop.order_request("olga", json!(100)).header("prefer", "respond-async")).await?;
+    let name = name(response.id());
+    let states = |order: &Order| -> Vec<String> {
+        let conditions = order.status.iter().flat_map(|status| &status.conditions);
+        conditions.map(|condition| format!("{}={} {}", condition.type_, condition.status, condition.reason)).collect()
+    };
+    assert_eq!(states(&shop.orders().get(&name).await?), ["Succeeded=Unknown Pending", "Decided=Unknown Pending"]);
+    assert_eq!(shop.get(&format!("/orders/{}", response.id())).await?.json()["reason"], "Pending");
+
+    for operator in &mut shop.stack.operators {
+        operator.restart().await?;
+    }
+    let is_sent = |order: &Order| order.status.as_ref().is_some_and(|status| status.is_notified());
+    let paid = shop.wait_order(&name, "paid", is_sent).await?;
+    assert_eq!(states(&paid), ["Succeeded=True Paid", "Decided=True Paid", "Paid=True Paid", "Notified=True Sent"]);
+    let transitions = paid.status.iter().flat_map(|status| &status.conditions);
+    assert!(
+        transitions
+            .map(|condition| condition.last_transition_time.0)
+            .all(|time| Some(time) >= paid.creation_timestamp().map(|t| t.0))
+    );
+
+    // `kubectl wait`, Flux and Helm compare the generation with that of the status and of the condition.
+    let patch = Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": 31_536_000}}));
+    shop.orders().patch(&name, &PatchParams::default(), &patch).await?;
+    let observed = |order: &Order| {
+        let status = order.status.clone().unwrap_or_default();
+        let generations = status.conditions.iter().map(|condition| condition.observed_generation);
+        generations.chain([status.observed_generation]).all(|observed| observed == order.metadata.generation)
+    };
+    let changed = shop.wait_order(&name, "observed", observed).await?;
+    assert_eq!((changed.metadata.generation, states(&changed)), (Some(2), states(&paid)));
+    assert_eq!(shop.balance("olga").await?, "400.0", "charged once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_object_that_cannot_be_parsed_does_not_stop_the_others() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::private(directory.path()).await?;
