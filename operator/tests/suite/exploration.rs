@@ -20,7 +20,7 @@ use orders_operator::{
     ports::{Delivery, Payment, Purchase, UnknownResult},
 };
 
-/// What billing has recorded under the key of a charge.
+/// The record of billing under the key of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Charge {
     Missing,
@@ -29,7 +29,7 @@ enum Charge {
     Refused(Refusal),
 }
 
-/// What notify has recorded under the key of a message.
+/// The record of notify under the key of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Message {
     Missing,
@@ -39,7 +39,7 @@ enum Message {
     DeadLettered,
 }
 
-/// What happens to a call.
+/// The result of a call.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     /// It takes effect, and the reply arrives.
