@@ -116,7 +116,7 @@ test-sweep: build ## Inject every fault at every effect in each style (about 75 
 	@$(FAULTS) full $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION))
 
 # The services are release builds: otherwise their missing optimization would dominate the results.
-test-scale: build ## Process 20,000 orders, and replace leaders under load; needs an idle machine; ORDERS=2000 for a short run
+test-scale: build ## Process 20,000 orders, and replace leaders under load; ORDERS=2000 for a short run
 	@$(TESTBED) up control-plane
 	@$(BUILD) --release $(addprefix --bin=orders-,$(SERVICES))
 	@PROGRAMS=$(CARGO_TARGET_DIR)/release $(TEST) --test integration -- --test-threads=1 --nocapture scale::

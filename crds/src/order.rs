@@ -305,9 +305,9 @@ impl OrderStatus {
 
     /// Whether the customer's message was given up. It is sent again only on request.
     pub fn is_undeliverable(&self) -> bool {
-        let given_up = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
+        let undeliverable = [Reason::Undeliverable.as_str(), Reason::DeadLettered.as_str()];
         conditions::find(&self.conditions, ConditionType::Notified)
-            .is_some_and(|condition| given_up.contains(&condition.reason.as_str()))
+            .is_some_and(|condition| undeliverable.contains(&condition.reason.as_str()))
     }
 
     /// Whether billing may hold a charge that the status does not show, or owes a refund. An
