@@ -7,12 +7,18 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::Client;
-use kube_lease_manager::{LeaseCreateMode, LeaseManagerBuilder};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerBuilder};
 use orders_service::shutdown::Shutdown;
+use tokio::{sync::watch::Receiver, task::JoinHandle};
 
 /// How long the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a replica that waits for the Lease checks whether its holder released it. This is the
+/// default of client-go.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// The Lease of the election, and the identity of this replica.
 #[derive(Clone, Debug)]
@@ -27,6 +33,68 @@ pub struct Election {
     pub lease_seconds: u64,
 }
 
+impl Election {
+    /// The task that acquires and renews the Lease, and whether this replica is the leader.
+    async fn acquire(&self, client: &Client) -> anyhow::Result<Renewal> {
+        let manager = LeaseManagerBuilder::new(client.clone(), &self.lease)
+            .with_namespace(&self.namespace)
+            .with_identity(&self.identity)
+            .with_create_mode(LeaseCreateMode::AutoCreate)
+            .with_duration(self.lease_seconds)
+            .with_grace(self.lease_seconds / 3)
+            .build()
+            .await
+            .with_context(|| format!("Lease {}/{}", self.namespace, self.lease))?;
+        let (is_leader, task) = manager.watch().await;
+        Ok(Renewal { is_leader, task })
+    }
+
+    /// Calls [`Self::acquire`] until it succeeds.
+    async fn acquire_again(&self, client: &Client) -> Renewal {
+        loop {
+            match self.acquire(client).await {
+                Ok(renewal) => return renewal,
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the Lease cannot be read; retrying"),
+            }
+            tokio::time::sleep(RETRY_PERIOD).await;
+        }
+    }
+
+    /// Waits until the Lease has no holder.
+    async fn released(&self, client: &Client, period: Duration) {
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        loop {
+            tokio::time::sleep(period).await;
+            if let Ok(lease) = leases.get(&self.lease).await
+                && lease.spec.and_then(|spec| spec.holder_identity).is_none_or(|holder| holder.is_empty())
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// The task that acquires and renews the Lease.
+struct Renewal {
+    is_leader: Receiver<bool>,
+    task: JoinHandle<kube_lease_manager::Result<LeaseManager>>,
+}
+
+impl Renewal {
+    async fn wait_for(&mut self, is_leader: bool) -> anyhow::Result<()> {
+        let changed = self.is_leader.wait_for(|current| *current == is_leader).await;
+        changed.map(drop).context("the task that renews the Lease ended")
+    }
+
+    /// Ends the task, which releases the Lease if this replica holds it.
+    async fn release(self) {
+        drop(self.is_leader);
+        if tokio::time::timeout(RELEASE_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("the Lease was not released in time; it expires");
+        }
+    }
+}
+
 /// Runs `work` while this replica is the leader, until shutdown. `work` is dropped when the Lease is
 /// lost, and started anew when the Lease is acquired again. At the end the Lease is released, so
 /// that another replica takes over at once.
@@ -39,41 +107,40 @@ pub async fn run_while_leader(
     shutdown: Shutdown,
     work: impl AsyncFn(),
 ) -> anyhow::Result<()> {
-    let manager = LeaseManagerBuilder::new(client, &election.lease)
-        .with_namespace(&election.namespace)
-        .with_identity(&election.identity)
-        .with_create_mode(LeaseCreateMode::AutoCreate)
-        .with_duration(election.lease_seconds)
-        .with_grace(election.lease_seconds / 3)
-        .build()
-        .await
-        .with_context(|| format!("Lease {}/{}", election.namespace, election.lease))?;
-    let (mut is_leader, renewal) = manager.watch().await;
+    let mut renewal = election.acquire(&client).await?;
     metrics::gauge!("orders_leading").set(0.0);
     let stop = shutdown.clone().requested();
     tokio::pin!(stop);
+    let mut retry_period = RETRY_PERIOD;
     loop {
         tokio::select! {
             () = &mut stop => break,
-            acquired = is_leader.wait_for(|is_leader| *is_leader) => {
-                acquired.context("the task that renews the Lease ended")?;
+            acquired = renewal.wait_for(true) => acquired?,
+            // The renewal would wait until the time at which the Lease would have expired. If the API
+            // server is slow, the next one gets more time to acquire the Lease.
+            () = election.released(&client, retry_period) => {
+                renewal.release().await;
+                renewal = tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    renewal = election.acquire_again(&client) => renewal,
+                };
+                retry_period = (retry_period * 2).min(Duration::from_secs(election.lease_seconds).max(RETRY_PERIOD));
+                continue;
             }
         }
+        retry_period = RETRY_PERIOD;
         tracing::info!(identity = election.identity, "acquired the Lease; this replica is the leader");
         metrics::gauge!("orders_leading").set(1.0);
         tokio::select! {
             // After a shutdown this returns once the passes in progress are finished.
             () = work() => break,
-            lost = is_leader.wait_for(|is_leader| !is_leader) => {
-                lost.context("the task that renews the Lease ended")?;
+            lost = renewal.wait_for(false) => {
+                lost?;
                 tracing::warn!("lost the Lease; another replica is the leader");
                 metrics::gauge!("orders_leading").set(0.0);
             }
         }
     }
-    drop(is_leader);
-    if tokio::time::timeout(RELEASE_TIMEOUT, renewal).await.is_err() {
-        tracing::warn!("the Lease was not released in time; it expires");
-    }
+    renewal.release().await;
     Ok(())
 }

@@ -1,13 +1,16 @@
 //! The smoke test of a running installation, for `helm test`. It makes a customer's calls: one
 //! order that can be paid, and one that cannot.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use orders_service::http_client;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+
+/// How long an order may be undecided.
+const MAX_WAIT: Duration = Duration::from_secs(120);
 
 /// Places one order that can be paid and one that cannot, and checks balance and messages.
 #[derive(Parser)]
@@ -25,9 +28,22 @@ struct ApiClient {
 
 impl ApiClient {
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
+        self.call_with_key(method, path, body.as_ref(), None).await
+    }
+
+    async fn call_with_key(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<String>,
+    ) -> anyhow::Result<(u16, Value)> {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(body) = body {
-            request = request.json(&body);
+            request = request.json(body);
         }
         let response = request.send().await.with_context(|| format!("{method} {path}"))?;
         let status = response.status().as_u16();
@@ -36,9 +52,20 @@ impl ApiClient {
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
+    /// Places an order, and repeats the request under its key until the order is decided. Right after
+    /// an upgrade or a crash, the operators may still be electing a leader.
     async fn place_order(&self, login: &str, amount: i64) -> anyhow::Result<(u16, Value)> {
         let order = json!({ "login": login, "e_mail": "smoke@example.com", "id_cart": 0, "amount": amount });
-        self.call(Method::POST, "/orders/", Some(order)).await
+        let start = Instant::now();
+        loop {
+            let key = Some(format!("{login}-{amount}"));
+            let (status, body) = self.call_with_key(Method::POST, "/orders/", Some(&order), key).await?;
+            let is_decided = ![202, 503, 504].contains(&status);
+            if is_decided || start.elapsed() > MAX_WAIT {
+                return Ok((status, body));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 }
 

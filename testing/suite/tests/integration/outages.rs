@@ -180,6 +180,25 @@ async fn a_second_operator_takes_over_after_a_shutdown_and_after_a_crash() -> Re
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_lease_is_acquired_long_before_it_would_expire() -> Result<()> {
+    let shop = Shop::start_with(&Cluster::control_plane().await?, |mut options| {
+        options.operators = 2;
+        options.env.push(("operator", "LEASE_SECONDS", "600".to_owned()));
+        options
+    })
+    .await?;
+    shop.open_account("gina", json!(1000)).await?;
+    assert_eq!(shop.place_order("gina", json!(10)).await?.status, 200);
+    let stopped = shop.stack.operators[leader(&shop).await?].process.terminate(WAIT_TIMEOUT).await?;
+    assert!(stopped.success(), "{stopped}");
+    wait_for("the other operator to decide an order", WAIT_TIMEOUT, || async {
+        let request = shop.order_request("gina", json!(10)).header("idempotency-key", "after");
+        (shop.send(request).await.ok()?.status == 200).then_some(())
+    })
+    .await
+}
+
 /// The index of the operator that holds the Lease.
 async fn leader(shop: &Shop) -> Result<usize> {
     use k8s_openapi::api::coordination::v1::Lease;
