@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jiff::{SignedDuration, Timestamp};
 use orders_contracts::{billing::ExportedTransaction as Transaction, notify::ExportedMessage as Message};
 use orders_crds::{Money, Outcome};
 use serde::Serialize;
@@ -25,8 +26,15 @@ pub enum Rule {
     PaidOrderHasOneCharge,
     /// A refused order has no charge that is not fully refunded.
     RefusedOrderHasNoCharge,
-    /// A charge that is not fully refunded belongs to an order.
+    /// A charge that is not fully refunded belongs to an order. An authorized charge may be without an
+    /// order for [`MAX_UNSETTLED`], until it is captured or voided.
     ChargeHasOrder,
+    /// Each capture and each void is of a charge of the same amount, and no charge has more than one
+    /// of them.
+    ChargeIsSettledOnce,
+    /// The charge of a paid order that is only in the archive is captured, within
+    /// [`MAX_UNSETTLED`].
+    ArchivedChargeIsCaptured,
     /// The refunds of a charge never exceed its amount.
     RefundWithinCharge,
     /// An order whose message was sent has exactly one message in the log.
@@ -44,11 +52,17 @@ impl Rule {
             Rule::PaidOrderHasOneCharge => "each paid order has exactly one charge of its amount",
             Rule::RefusedOrderHasNoCharge => "each charge of a refused order is fully refunded",
             Rule::ChargeHasOrder => "each charge belongs to an order",
+            Rule::ChargeIsSettledOnce => "each authorized charge is captured or voided, once",
+            Rule::ArchivedChargeIsCaptured => "each charge of an archived order is captured",
             Rule::RefundWithinCharge => "no charge is refunded beyond its amount",
             Rule::OrderHasOneMessage => "each notified order has exactly one message",
         }
     }
 }
+
+/// How long a charge may be authorized after its order is archived or gone. The operator settles such
+/// a charge within two minutes, unless a service is unavailable.
+pub const MAX_UNSETTLED: SignedDuration = SignedDuration::from_mins(10);
 
 /// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,6 +101,17 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
     }
     for order in &snapshot.orders {
         check_order(order, &index, &mut report);
+        let authorized = index.charges_of_order(&order.uid).find(|charge| index.is_authorized(charge));
+        if let Some(charge) = authorized.filter(|charge| is_overdue(charge, snapshot))
+            && order.is_archived
+            && order.outcome == Outcome::Paid
+        {
+            let detail = format!("charge {} of {}: {} is not captured", charge.key, charge.login, charge.amount);
+            report(Rule::ArchivedChargeIsCaptured, Some(order), detail);
+        }
+    }
+    for (key, settlements) in &index.settlements_by_charge {
+        check_settlements(key, settlements, &index, &mut report);
     }
     for (key, charges) in &index.charges_by_key {
         for charge in charges.iter().filter(|charge| charge.outcome == "done") {
@@ -98,7 +123,8 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
                     format!("charge {key} of {}: the amount is {}, but {refunded} was refunded", charge.login, charge.amount),
                 );
             }
-            if !snapshot.all_uids.contains(uid_of(key)) && refunded < charge.amount {
+            let is_being_settled = index.is_authorized(charge) && !is_overdue(charge, snapshot);
+            if !snapshot.all_uids.contains(uid_of(key)) && refunded < charge.amount && !is_being_settled {
                 report(
                     Rule::ChargeHasOrder,
                     None,
@@ -113,6 +139,30 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
     violations
 }
 
+/// Whether the charge should have been captured or voided before the audit began to read.
+fn is_overdue(charge: &Transaction, snapshot: &Snapshot) -> bool {
+    Timestamp::from_microsecond(charge.created_at).is_ok_and(|created| created + MAX_UNSETTLED < snapshot.time)
+}
+
+/// Checks the captures and voids of the charge with this key.
+fn check_settlements(
+    key: &str,
+    settlements: &[&Transaction],
+    index: &Index<'_>,
+    report: &mut impl FnMut(Rule, Option<&OrderFacts>, String),
+) {
+    let charges = index.charges_by_key.get(key).map(Vec::as_slice).unwrap_or_default();
+    let is_settled_once = match (charges, settlements) {
+        ([charge], [settlement]) => charge.outcome == "done" && charge.amount == settlement.amount,
+        _ => false,
+    };
+    if !is_settled_once {
+        let kinds: Vec<&str> = settlements.iter().map(|settlement| &*settlement.kind).collect();
+        let detail = format!("charge {key}: {} charges, settled by {}", charges.len(), kinds.join(" and "));
+        report(Rule::ChargeIsSettledOnce, None, detail);
+    }
+}
+
 fn check_postings(transaction: &Transaction, report: &mut impl FnMut(Rule, Option<&OrderFacts>, String)) {
     let sum: i64 = transaction.postings.iter().map(|posting| posting.amount.minor()).sum();
     let label = || format!("transaction {} ({} {} of {})", transaction.id, transaction.kind, transaction.key, transaction.login);
@@ -120,7 +170,11 @@ fn check_postings(transaction: &Transaction, report: &mut impl FnMut(Rule, Optio
         report(Rule::PostingsSumToZero, None, format!("{}: its postings sum to {}", label(), Money::from_minor(sum)));
     }
     let customer = format!("customer:{}", transaction.login);
-    let change = if transaction.kind == "charge" { -transaction.amount.minor() } else { transaction.amount.minor() };
+    let change = match &*transaction.kind {
+        "charge" => -transaction.amount.minor(),
+        "capture" => 0,
+        _ => transaction.amount.minor(),
+    };
     let of_customer: i64 =
         transaction.postings.iter().filter(|posting| posting.account == customer).map(|posting| posting.amount.minor()).sum();
     let expected = if transaction.outcome == "done" { (2, change) } else { (0, 0) };
@@ -210,6 +264,7 @@ struct Index<'a> {
     charges_by_key: HashMap<&'a str, Vec<&'a Transaction>>,
     charges_by_order: HashMap<&'a str, Vec<&'a Transaction>>,
     refunded_by_charge: HashMap<&'a str, i64>,
+    settlements_by_charge: HashMap<&'a str, Vec<&'a Transaction>>,
     messages_by_key: HashMap<&'a str, Vec<&'a Message>>,
 }
 
@@ -219,6 +274,7 @@ impl<'a> Index<'a> {
             charges_by_key: HashMap::new(),
             charges_by_order: HashMap::new(),
             refunded_by_charge: HashMap::new(),
+            settlements_by_charge: HashMap::new(),
             messages_by_key: HashMap::new(),
         };
         for transaction in &snapshot.transactions {
@@ -227,10 +283,13 @@ impl<'a> Index<'a> {
                     index.charges_by_key.entry(&transaction.key).or_default().push(transaction);
                     index.charges_by_order.entry(uid_of(&transaction.key)).or_default().push(transaction);
                 }
-                ("refund", Some(charge)) if transaction.outcome == "done" => {
+                ("refund" | "void", Some(charge)) if transaction.outcome == "done" => {
                     *index.refunded_by_charge.entry(charge).or_default() += transaction.amount.minor()
                 }
                 _ => {}
+            }
+            if let ("capture" | "void", Some(charge)) = (&*transaction.kind, &transaction.charge_key) {
+                index.settlements_by_charge.entry(charge).or_default().push(transaction);
             }
         }
         for message in &snapshot.messages {
@@ -242,6 +301,13 @@ impl<'a> Index<'a> {
     /// Returns all attempts to charge the order with this UID.
     fn charges_of_order(&self, uid: &str) -> impl Iterator<Item = &'a Transaction> {
         self.charges_by_order.get(uid).into_iter().flatten().copied()
+    }
+
+    /// Whether the charge is neither captured nor voided. A charge whose money went to `revenue` was
+    /// captured when it was made.
+    fn is_authorized(&self, charge: &Transaction) -> bool {
+        let is_authorization = charge.postings.iter().any(|posting| posting.account == "authorized");
+        is_authorization && !self.settlements_by_charge.contains_key(&*charge.key)
     }
 
     fn refunded(&self, key: &str) -> Money {
@@ -268,11 +334,16 @@ mod tests {
 
     fn transaction(id: i64, kind: &str, key: &str, amount: &str, outcome: &str) -> Transaction {
         let (amount, customer) = (money(amount), "customer:anna".to_owned());
-        let change = if kind == "charge" { Money::from_minor(-amount.minor()) } else { amount };
-        let offsetting_account = if kind == "refill" { "cash" } else { "revenue" };
+        let (from, to) = match kind {
+            "refill" => ("cash", &*customer),
+            "charge" => (&*customer, "authorized"),
+            "capture" => ("authorized", "revenue"),
+            "void" => ("authorized", &*customer),
+            _ => ("revenue", &*customer),
+        };
         let postings = vec![
-            Posting { account: customer, amount: change },
-            Posting { account: offsetting_account.to_owned(), amount: Money::from_minor(-change.minor()) },
+            Posting { account: from.to_owned(), amount: Money::from_minor(-amount.minor()) },
+            Posting { account: to.to_owned(), amount },
         ];
         Transaction {
             id,
@@ -282,6 +353,7 @@ mod tests {
             login: "anna".to_owned(),
             amount,
             outcome: outcome.to_owned(),
+            created_at: 0,
             postings: if outcome == "done" { postings } else { Vec::new() },
         }
     }
@@ -298,6 +370,7 @@ mod tests {
             message_key: message_key(uid, outcome),
             cancel_requested: false,
             retry_requested: false,
+            is_archived: false,
         }
     }
 
@@ -322,6 +395,7 @@ mod tests {
             undecided,
         ];
         Snapshot {
+            time: Timestamp::UNIX_EPOCH + MAX_UNSETTLED,
             all_uids: orders.iter().map(|order| order.uid.clone()).collect(),
             orders,
             transactions: vec![
@@ -329,11 +403,16 @@ mod tests {
                 transaction(2, "charge", "paid", "100.00", "done"),
                 transaction(3, "charge", "refused", "1000.00", "insufficient_funds"),
                 transaction(4, "charge", "undecided", "1.00", "done"),
+                settlement("capture", "paid", "100.00"),
             ],
             accounts: vec![Account { login: "anna".to_owned(), balance: money("799.00"), posted: money("799.00") }],
             summary: Summary { transactions: 4, postings: 6, sum: Money::ZERO },
             messages: vec![message(1, "paid"), message(2, "refused")],
         }
+    }
+
+    fn settlement(kind: &str, charge_key: &str, amount: &str) -> Transaction {
+        Transaction { charge_key: Some(charge_key.to_owned()), ..transaction(8, kind, charge_key, amount, "done") }
     }
 
     fn violated_rules(damage: impl FnOnce(&mut Snapshot)) -> Vec<Rule> {
@@ -354,7 +433,7 @@ mod tests {
         use Rule::*;
         assert_eq!(violated_rules(|s| s.summary.sum = money("0.01")), [PostingsSumToZero]);
         assert_eq!(
-            violated_rules(|s| s.transactions[0].postings[0].amount = money("901")),
+            violated_rules(|s| s.transactions[0].postings[1].amount = money("901")),
             [PostingsSumToZero, PostingsMatchTransaction]
         );
         assert_eq!(violated_rules(|s| s.transactions[1].postings.clear()), [PostingsMatchTransaction]);
@@ -364,17 +443,17 @@ mod tests {
         );
         assert_eq!(violated_rules(|s| s.accounts[0].balance = money("800")), [BalanceIsSumOfPostings]);
         assert_eq!(violated_rules(|s| s.accounts[0].balance = money("-1")), [BalanceIsSumOfPostings, NoNegativeBalance]);
-        assert_eq!(violated_rules(|s| drop(s.transactions.remove(1))), [PaidOrderHasOneCharge]);
+        assert_eq!(violated_rules(|s| drop(s.transactions.remove(1))), [PaidOrderHasOneCharge, ChargeIsSettledOnce]);
         assert_eq!(
             violated_rules(|s| s.transactions.push(transaction(9, "charge", "paid", "100.00", "done"))),
-            [PaidOrderHasOneCharge]
+            [PaidOrderHasOneCharge, ChargeIsSettledOnce]
         );
         assert_eq!(violated_rules(|s| s.orders[0].amount = Some(money("99"))), [PaidOrderHasOneCharge]);
         assert_eq!(
             violated_rules(|s| s.transactions[2] = transaction(3, "charge", "refused", "1000.00", "done")),
             [RefusedOrderHasNoCharge]
         );
-        assert_eq!(violated_rules(|s| s.transactions.push(transaction(9, "charge", "nobody", "5.00", "done"))), [ChargeHasOrder]);
+        assert_eq!(violated_rules(|s| s.transactions.push(captured("nobody", "5.00"))), [ChargeHasOrder]);
         assert_eq!(violated_rules(|s| drop(s.messages.remove(0))), [OrderHasOneMessage]);
         assert_eq!(violated_rules(|s| s.messages.push(message(9, "refused"))), [OrderHasOneMessage]);
         assert_eq!(violated_rules(|s| s.messages[1].entry.is_sended = false), [OrderHasOneMessage]);
@@ -382,6 +461,64 @@ mod tests {
         let mut snapshot = consistent_snapshot();
         snapshot.transactions.remove(1);
         assert_eq!(check(&snapshot)[0].order.as_deref(), Some("shop/paid"));
+    }
+
+    /// A charge that was captured at once.
+    fn captured(key: &str, amount: &str) -> Transaction {
+        let mut charge = transaction(9, "charge", key, amount, "done");
+        charge.postings[1].account = "revenue".to_owned();
+        charge
+    }
+
+    #[test]
+    fn a_charge_without_an_order_counts_once_it_is_captured_or_overdue() {
+        let charge = || transaction(9, "charge", "nobody", "5.00", "done");
+        assert_eq!(violated_rules(|s| s.transactions.push(charge())), []);
+        let overdue = violated_rules(|s| {
+            s.transactions.push(charge());
+            s.time += SignedDuration::from_micros(1);
+        });
+        assert_eq!(overdue, [Rule::ChargeHasOrder]);
+        let capture = settlement("capture", "nobody", "5.00");
+        assert_eq!(violated_rules(|s| s.transactions.extend([charge(), capture])), [Rule::ChargeHasOrder]);
+        let void = settlement("void", "nobody", "5.00");
+        let voided = violated_rules(|s| {
+            s.transactions.extend([charge(), void]);
+            s.time += SignedDuration::from_hours(1);
+        });
+        assert_eq!(voided, []);
+    }
+
+    #[test]
+    fn a_charge_is_captured_or_voided_once_and_as_a_whole() {
+        for settlement in [
+            settlement("void", "paid", "100.00"),
+            settlement("capture", "paid", "100.00"),
+            settlement("capture", "undecided", "0.99"),
+            settlement("capture", "refused", "1000.00"),
+            settlement("capture", "unknown", "1.00"),
+        ] {
+            let is_void = settlement.kind == "void";
+            let rules = violated_rules(|s| s.transactions.push(settlement.clone()));
+            assert!(rules.contains(&Rule::ChargeIsSettledOnce), "{settlement:?}");
+            assert_eq!(rules.contains(&Rule::PaidOrderHasOneCharge), is_void, "{settlement:?}");
+        }
+    }
+
+    #[test]
+    fn the_charge_of_an_archived_paid_order_is_captured_in_time() {
+        let archived = |outcome, is_archived, micros| {
+            violated_rules(|s| {
+                s.transactions.pop();
+                s.orders[0] = OrderFacts { outcome, is_archived, is_notified: false, ..s.orders[0].clone() };
+                s.orders.truncate(1);
+                s.time += SignedDuration::from_micros(micros);
+            })
+        };
+        assert_eq!(archived(Outcome::Paid, true, 1), [Rule::ArchivedChargeIsCaptured]);
+        assert_eq!(archived(Outcome::Paid, true, 0), []);
+        assert_eq!(archived(Outcome::Paid, false, 1), []);
+        assert_eq!(archived(Outcome::Undecided, true, 1), []);
     }
 
     fn refund(charge_key: &str, amount: &str, outcome: &str) -> Transaction {
@@ -415,13 +552,14 @@ mod tests {
         let uncharged = violated_rules(|s| {
             s.orders[0].cancel_requested = true;
             s.transactions.remove(1);
+            s.transactions.pop();
         });
         assert_eq!(uncharged, [Rule::PaidOrderHasOneCharge], "a refund needs a charge");
     }
 
     #[test]
     fn a_charge_without_an_order_counts_until_it_is_fully_refunded() {
-        let charge = || transaction(5, "charge", "nobody", "5.00", "done");
+        let charge = || captured("nobody", "5.00");
         assert_eq!(violated_rules(|s| s.transactions.extend([charge(), refund("nobody", "5.00", "done")])), []);
         assert_eq!(
             violated_rules(|s| s.transactions.extend([charge(), refund("nobody", "4.99", "done")])),

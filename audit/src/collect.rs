@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use orders_contracts::{
     billing::{ExportedAccount, ExportedTransaction, Summary},
@@ -45,6 +46,8 @@ pub struct OrderFacts {
     pub cancel_requested: bool,
     /// Whether another attempt was requested. In this case, the order may have been charged since.
     pub retry_requested: bool,
+    /// Whether the order is only in the archive.
+    pub is_archived: bool,
 }
 
 /// The data that the audit compares.
@@ -55,6 +58,8 @@ pub struct OrderFacts {
 /// record. `all_uids` also contains the orders that were placed during the reads.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// When the audit began to read.
+    pub time: Timestamp,
     /// The orders as the audit read them first, except those that changed during the reads.
     pub orders: Vec<OrderFacts>,
     /// The UIDs of all orders, live or archived, including those that were placed during the reads.
@@ -97,11 +102,12 @@ pub async fn snapshot(
     };
     // List the live orders before the archived orders: an order that is archived in between is
     // found in the archive.
+    let time = Timestamp::now();
     let mut first = list_orders(&orders).await?;
     let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
     let is_in_namespace = |order: &&ArchivedRow| namespace.is_none_or(|namespace| order.namespace == namespace);
     let archived = read_archived(archive).await?;
-    let archived: Vec<OrderFacts> = archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource)).collect();
+    let archived: Vec<OrderFacts> = archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource, true)).collect();
     first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
     let transactions = billing.pages("/billing/ledger/transactions", |last: &ExportedTransaction| last.id.to_string()).await?;
     let accounts = billing.pages("/billing/ledger/accounts", |last: &ExportedAccount| last.login.clone()).await?;
@@ -114,7 +120,7 @@ pub async fn snapshot(
     // Leave out the orders that changed during the reads. The next audit checks them.
     let second: HashMap<&str, &OrderFacts> = second.iter().map(|order| (&*order.uid, order)).collect();
     first.retain(|order| second.get(&*order.uid).is_none_or(|second| *second == order));
-    Ok(Snapshot { orders: first, all_uids, transactions, accounts, summary, messages })
+    Ok(Snapshot { time, orders: first, all_uids, transactions, accounts, summary, messages })
 }
 
 /// A row of the archive's export.
@@ -137,7 +143,7 @@ async fn list_orders(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
     let mut page = ListParams::default().limit(ORDERS_PAGE);
     loop {
         let listed = orders.list(&page).await.context("the Orders cannot be listed")?;
-        all.extend(listed.items.iter().map(order_facts));
+        all.extend(listed.items.iter().map(|order| order_facts(order, false)));
         tracing::debug!(orders = all.len(), "read");
         match listed.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),
@@ -146,7 +152,7 @@ async fn list_orders(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
     }
 }
 
-fn order_facts(order: &Order) -> OrderFacts {
+fn order_facts(order: &Order, is_archived: bool) -> OrderFacts {
     let status = order.status.clone().unwrap_or_default();
     let uid = order.uid().unwrap_or_default();
     OrderFacts {
@@ -163,6 +169,7 @@ fn order_facts(order: &Order) -> OrderFacts {
             .is_some_and(|requested| *requested != status.attempt().to_string()),
         outcome: status.outcome(),
         is_notified: status.is_notified(),
+        is_archived,
     }
 }
 

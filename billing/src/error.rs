@@ -23,6 +23,12 @@ pub enum LedgerError {
     /// An earlier request used the same key with another login, amount or charge.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// Another charge is authorized for the same reference.
+    #[error("an earlier charge of this reference is neither captured nor voided yet; repeat the call later")]
+    ReferenceInUse,
+    /// The charge was captured, refused or closed, so it cannot be voided.
+    #[error("this charge is not authorized: it was captured, refused or closed")]
+    NotAuthorized,
     /// The login has no charge with this key.
     #[error("there is no charge with this key")]
     ChargeNotFound,
@@ -47,6 +53,12 @@ impl From<LedgerError> for Problem {
             }
             LedgerError::BalanceLimit => Problem::invalid("balance", detail),
             LedgerError::ChargeNotFound => Problem { field: Some("charge".to_owned()), ..Problem::not_found(detail) },
+            LedgerError::ReferenceInUse => {
+                Problem { field: Some("authorization.reference".to_owned()), ..Problem::new(StatusCode::CONFLICT, detail) }
+            }
+            LedgerError::NotAuthorized => {
+                Problem { field: Some("charge".to_owned()), ..Problem::new(StatusCode::CONFLICT, detail) }
+            }
             LedgerError::NotCharged => Problem { field: Some("charge".to_owned()), ..Problem::new(StatusCode::CONFLICT, detail) },
             LedgerError::RefundTooLarge => Problem::invalid("balance", detail),
             LedgerError::KeyReused => Problem::invalid("Idempotency-Key", detail),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use orders_contracts::{
+    billing::NewAuthorization,
     events::{CloseRequested, Decided, PaymentRequested, RefundRequested, Refunded},
     topology::{self, CLOSE_REQUESTED, PAYMENT_DECIDED, PAYMENT_REFUNDED, REFUND_REQUESTED},
 };
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{
     error::LedgerError,
-    ledger::{Kind, Ledger, Movement, OutboxEntry, RecordedMovement, Refund},
+    ledger::{self, Kind, Ledger, Movement, OutboxEntry, RecordedMovement, Refund},
 };
 
 /// The maximum number of outcomes that are published at the same time.
@@ -54,7 +55,16 @@ pub async fn listen(broker: Broker, ledger: Ledger, shutdown: Shutdown) {
 /// Charges the account and adds the outcome to the outbox, in one database transaction.
 async fn charge(ledger: &Ledger, request: PaymentRequested) -> Result<(), HandlerError> {
     let amount = require_positive(request.amount)?;
-    let movement = Movement { kind: Kind::Charge, key: &request.key, login: request.login.as_ref(), amount, charge_key: None };
+    let authorization = request.authorization.as_ref();
+    let metadata = authorization.map(NewAuthorization::validate).transpose().map_err(HandlerError::Reject)?;
+    let movement = Movement {
+        kind: Kind::Charge,
+        key: &request.key,
+        login: request.login.as_ref(),
+        amount,
+        charge_key: None,
+        authorization: ledger::NewAuthorization::new(authorization, metadata.as_deref()),
+    };
     to_handler_result(ledger.record_with_outbox(&movement, request.email.as_ref()).await)
 }
 
@@ -79,6 +89,8 @@ fn to_handler_result(recorded: Result<RecordedMovement, LedgerError>) -> Result<
     match recorded {
         Ok(_) => Ok(()),
         Err(LedgerError::Database(error)) => Err(HandlerError::Retry(format!("database: {error}"))),
+        // The operator repeats the request if the earlier charge is not settled by the last delivery.
+        Err(error @ LedgerError::ReferenceInUse) => Err(HandlerError::Retry(error.to_string())),
         Err(error) => Err(HandlerError::Reject(error.to_string())),
     }
 }
@@ -110,7 +122,7 @@ async fn publish_entry(broker: &Broker, ledger: &Ledger, entry: &OutboxEntry) ->
     let id = format!("{}-{}", entry.key, entry.id);
     let published: Result<(), PublishError> = match entry.kind {
         Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded_event(entry)?).await,
-        Kind::Charge | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided_event(entry)?).await,
+        Kind::Charge | Kind::Capture | Kind::Void | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided_event(entry)?).await,
     };
     published.map_err(|error| error.to_string())?;
     ledger.remove_from_outbox(entry.id).await.map_err(|error| error.to_string())

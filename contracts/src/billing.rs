@@ -1,6 +1,7 @@
 //! The requests and responses of billing's HTTP API.
 
 use orders_crds::{Login, Money, Outcome, money::json_number};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,6 +19,131 @@ pub struct Withdrawal {
     #[serde(with = "json_number")]
     #[schema(value_type = f64, example = 100)]
     pub balance: Money,
+    /// What the charge is authorized for. The charge is then to be captured or voided. Without this
+    /// field, the charge is captured at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<NewAuthorization>,
+}
+
+/// The maximum length of an authorization's reference, in characters: a namespace, a slash and a
+/// name in Kubernetes.
+pub const MAX_REFERENCE: usize = 317;
+
+/// The maximum size of an authorization's metadata, in bytes of JSON.
+pub const MAX_METADATA: usize = 4096;
+
+/// What a charge is authorized for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAuthorization {
+    /// The name of what is charged: namespace and name of the order. Of several charges with one
+    /// reference, only one is authorized at a time.
+    #[schemars(length(min = 1, max = MAX_REFERENCE))]
+    #[schema(min_length = 1, max_length = 317, example = "shop/order-14")]
+    pub reference: String,
+    /// What the caller needs to settle the charge: the order without its status. Billing stores it
+    /// until the charge is captured or voided, and does not interpret it. At most 4096 bytes.
+    #[schema(value_type = Object)]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+impl NewAuthorization {
+    /// Checks the sizes of the reference and the metadata, and returns the metadata as JSON.
+    ///
+    /// # Errors
+    /// A description of the field that is empty or too large.
+    pub fn validate(&self) -> Result<String, String> {
+        if !(1..=MAX_REFERENCE).contains(&self.reference.len()) || !self.reference.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!("authorization.reference: 1 to {MAX_REFERENCE} visible ASCII characters"));
+        }
+        let metadata = serde_json::to_string(&self.metadata).map_err(|error| format!("authorization.metadata: {error}"))?;
+        // PostgreSQL stores no zero bytes, and JSON escapes them.
+        if metadata.len() > MAX_METADATA {
+            return Err(format!("authorization.metadata: at most {MAX_METADATA} bytes"));
+        }
+        Ok(metadata)
+    }
+}
+
+/// An authorized charge that is neither captured nor voided yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Authorization {
+    /// Number of the charge's transaction.
+    pub id: i64,
+    /// The charge's key.
+    pub key: String,
+    /// The account.
+    pub login: String,
+    /// The amount that was charged.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    pub amount: Money,
+    /// The balance right after the charge.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    pub balance: Money,
+    /// When the charge was made, in microseconds since 1970-01-01 UTC.
+    pub created_at: i64,
+    /// The name of what was charged.
+    pub reference: String,
+    /// The metadata of the request.
+    #[schema(value_type = Object)]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The phase of a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum ChargePhase {
+    /// The charge was made, and is to be captured or voided.
+    Authorized,
+    /// The charge is final. It can only be refunded.
+    Captured,
+    /// The charge was given back as a whole.
+    Voided,
+    /// Any value that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The maximum number of charges in one request to capture them.
+pub const MAX_CAPTURES: usize = 1000;
+
+/// Request of `POST /billing/charges/capture`: the charges to capture.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// The keys of the charges, at most 1000.
+    #[schema(max_items = 1000)]
+    pub keys: Vec<String>,
+}
+
+/// Response to `POST /billing/charges/capture`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CapturedCount {
+    /// The number of charges that this call captured. The others were captured or voided before,
+    /// or were refused.
+    pub captured: usize,
+}
+
+/// Response to `POST /billing/charges/{key}/void`: a charge that was given back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Void {
+    /// The account.
+    pub login: String,
+    /// The balance right after the void.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    pub balance: Money,
+    /// The charge's key.
+    pub key: String,
+    /// The amount that was given back.
+    #[serde(with = "json_number")]
+    #[schema(value_type = f64)]
+    pub amount: Money,
+    /// Whether the charge was voided before this call.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub repeated: bool,
 }
 
 /// The outcome of a charge. A refusal is also answered with status 200.
@@ -63,7 +189,11 @@ pub struct ChargeState {
     #[serde(with = "outcome")]
     #[schema(value_type = outcome::ChargeOutcome)]
     pub outcome: Outcome,
-    /// The amount that was refunded.
+    /// The phase of the charge. Absent if it was refused or closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ChargePhase>,
+    /// The amount that was given back: the sum of the refunds, or the whole amount of a voided
+    /// charge.
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub refunded: Money,
@@ -152,11 +282,11 @@ pub struct Refill {
 pub struct ExportedTransaction {
     /// Number of the transaction, in the order of recording.
     pub id: i64,
-    /// `refill`, `charge` or `refund`.
+    /// `refill`, `charge`, `capture`, `void` or `refund`.
     pub kind: String,
     /// Key of the transaction.
     pub key: String,
-    /// For a refund, the key of the charge.
+    /// For a capture, a void or a refund, the key of the charge.
     pub charge_key: Option<String>,
     /// Login of the customer.
     pub login: String,
@@ -166,6 +296,10 @@ pub struct ExportedTransaction {
     pub amount: Money,
     /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit` or `closed`.
     pub outcome: String,
+    /// When the transaction was recorded, in microseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub created_at: i64,
     /// The postings.
     pub postings: Vec<ExportedPosting>,
 }
@@ -173,7 +307,7 @@ pub struct ExportedTransaction {
 /// One leg of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExportedPosting {
-    /// `customer:LOGIN`, `cash` or `revenue`.
+    /// `customer:LOGIN`, `cash`, `authorized` or `revenue`.
     pub account: String,
     /// The amount by which the balance of the account changed.
     #[serde(with = "json_number")]

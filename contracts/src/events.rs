@@ -11,7 +11,7 @@ use orders_crds::{EMail, Login, Money, Outcome};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{outcome, topology::Service};
+use crate::{billing::NewAuthorization, outcome, topology::Service};
 
 /// The data of a CloudEvent.
 pub trait Event: Serialize + DeserializeOwned + JsonSchema {
@@ -37,6 +37,9 @@ pub struct PaymentRequested {
     /// The amount to charge: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
+    /// What the charge is authorized for. Without this field, the charge is captured at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<NewAuthorization>,
 }
 
 /// The operator requests that a charge be closed, so that it can no longer be made. Billing replies

@@ -10,7 +10,7 @@ use orders_operator::{
     leader::{self, Election},
     order::{context::Context, deleted_orders::DeletedOrders, retention::Retention, watch_echo::WatchEcho},
     ports::{
-        http::{accounts::Accounts, archive::Archive},
+        http::{accounts::Accounts, archive::Archive, authorizations::Authorizations},
         interaction::Clients,
     },
     tasks::Tasks,
@@ -30,19 +30,18 @@ async fn main() -> anyhow::Result<()> {
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(debug_assertions)]
     let billing = Arc::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
-    let retention = match &config.archive_url {
-        Some(url) => {
-            let archive = Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?;
-            let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
-            Some(Retention::new(archive, client.clone(), ttl))
-        }
+    let archive = match &config.archive_url {
+        Some(url) => Some(Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?),
         None => None,
     };
+    let authorizations = Authorizations::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
+    let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
+    let retention = Retention::new(archive, authorizations, client.clone(), ttl);
     let events = Publisher::new(client.clone(), identity.clone());
     let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
-        deleted_orders: DeletedOrders::new(billing.clone(), notify.clone(), retention.clone()),
+        deleted_orders: DeletedOrders::new(billing.clone(), notify.clone(), Some(retention.clone())),
         billing,
         notify,
         events,

@@ -81,7 +81,9 @@ impl Billing for SeededBilling {
                 Ok(Payment::Refused { refusal: Refusal::InsufficientFunds, balance: Some(Money::ZERO) })
             }
             Err(_) if seeded_bugs::is_on("new-key-per-retry") => {
-                let repeat = Purchase { key: seeded_bugs::unique_key(&purchase.key), ..purchase.clone() };
+                let key = seeded_bugs::unique_key(&purchase.key);
+                // The ledger would refuse a second authorization of the order.
+                let repeat = Purchase { key, authorization: None, ..purchase.clone() };
                 self.billing.charge(&repeat).await
             }
             reply => reply,

@@ -15,8 +15,8 @@ use crate::{
 pub struct Tasks {
     /// The dependencies of a pass over an order.
     pub context: Arc<Context>,
-    /// Archives and removes finished orders, if there is an archive.
-    pub retention: Option<Retention>,
+    /// Archives, captures and removes finished orders.
+    pub retention: Retention,
     /// Reconciles the customers.
     pub customers: Arc<Customers>,
     /// Receives the replies of billing and notify. `None` in the style without a broker.
@@ -37,19 +37,13 @@ impl Tasks {
         };
         let passes = controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
         // The other tasks end with the passes, not before.
-        let retention = async {
-            match &self.retention {
-                Some(retention) => retention.run(store).await,
-                None => pending().await,
-            }
-        };
         let customers = async {
             customer::controller::run(self.customers.clone(), self.namespace.as_deref(), shutdown.clone()).await;
             pending().await
         };
         tokio::select! {
             () = passes => {}
-            () = retention => {}
+            () = self.retention.run(store) => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}
             () = shutdown.clone().grace_elapsed() => {

@@ -1,5 +1,6 @@
 //! Looks up the current state of a charge.
 
+use orders_contracts::billing::ChargePhase;
 use orders_crds::Money;
 use sqlx::{Any, Executor, Row, any::AnyRow};
 
@@ -18,7 +19,10 @@ pub struct ChargeState {
     /// The balance right after the charge, or at the time of the refusal. `None` if there is no
     /// account.
     pub balance: Option<Money>,
-    /// The sum of the refunds of the charge.
+    /// The phase of the charge; `None` if it was refused or closed.
+    pub phase: Option<ChargePhase>,
+    /// The amount that was given back to the customer: the sum of the refunds, or the whole amount
+    /// of a voided charge.
     pub refunded: Money,
 }
 
@@ -32,7 +36,7 @@ impl Ledger {
     }
 }
 
-/// Selects the charge with this key, and the sum of its refunds.
+/// Selects the charge with this key, its phase and the sum of its refunds.
 pub(super) async fn select_charge(
     database: impl Executor<'_, Database = Any>,
     key: &str,
@@ -40,17 +44,27 @@ pub(super) async fn select_charge(
     let row: Option<AnyRow> = sqlx::query(
         "SELECT login, amount, outcome, balance, (
              SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM transactions
-             WHERE charge_key = $1 AND kind = 'refund' AND outcome = 'done')
+             WHERE charge_key = $1 AND kind IN ('refund', 'void') AND outcome = 'done'),
+             (SELECT COUNT(*) FROM authorizations WHERE charge_key = $1),
+             (SELECT COUNT(*) FROM transactions WHERE kind = 'void' AND key = $1)
          FROM transactions WHERE kind = 'charge' AND key = $1",
     )
     .bind(key)
     .fetch_optional(database)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let outcome = Outcome::parse(&row.try_get::<String, _>(2)?)?;
+    let (authorizations, voids): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+    let phase = match (authorizations, voids) {
+        (0, 0) => ChargePhase::Captured,
+        (0, _) => ChargePhase::Voided,
+        _ => ChargePhase::Authorized,
+    };
     Ok(Some(ChargeState {
         login: row.try_get(0)?,
         amount: Money::from_minor(row.try_get(1)?),
-        outcome: Outcome::parse(&row.try_get::<String, _>(2)?)?,
+        outcome,
+        phase: (outcome == Outcome::Done).then_some(phase),
         balance: row.try_get::<Option<i64>, _>(3)?.map(Money::from_minor),
         refunded: Money::from_minor(row.try_get(4)?),
     }))

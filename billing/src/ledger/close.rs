@@ -30,7 +30,7 @@ impl Ledger {
         amount: Money,
         recipient: Recipient<'_>,
     ) -> Result<RecordedMovement, LedgerError> {
-        let charge = Movement { kind: Kind::Charge, key, login, amount, charge_key: None };
+        let charge = Movement { kind: Kind::Charge, key, login, amount, charge_key: None, authorization: None };
         loop {
             let mut transaction = self.database.begin_write().await?;
             let recorded = match find_recorded(&mut transaction, &charge).await? {

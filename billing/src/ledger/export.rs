@@ -15,7 +15,7 @@ impl Ledger {
     /// [`LedgerError::Database`].
     pub async fn transactions(&self, after: i64, limit: i64) -> Result<Vec<ExportedTransaction>, LedgerError> {
         let rows: Vec<AnyRow> = sqlx::query(
-            "SELECT t.id, t.kind, t.key, t.charge_key, t.login, t.amount, t.outcome, p.account, p.amount
+            "SELECT t.id, t.kind, t.key, t.charge_key, t.login, t.amount, t.outcome, p.account, p.amount, t.created_at
              FROM (SELECT * FROM transactions WHERE id > $1 ORDER BY id LIMIT $2) t
              LEFT JOIN postings p ON p.transaction_id = t.id ORDER BY t.id, p.account",
         )
@@ -35,6 +35,7 @@ impl Ledger {
                     login: row.try_get(4)?,
                     amount: Money::from_minor(row.try_get(5)?),
                     outcome: row.try_get(6)?,
+                    created_at: row.try_get(9)?,
                     postings: Vec::new(),
                 });
             }

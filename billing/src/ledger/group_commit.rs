@@ -8,7 +8,7 @@
 //! The statement makes only the common movements and leaves all others to the transaction. It
 //! leaves out all movements of an account if one of them is not allowed or is a repeat, or if
 //! another transaction has locked the account. It leaves out all movements if another request
-//! records one of their keys first. SQLite cannot do this in one statement. It does not need to,
+//! records one of their keys or references first. SQLite cannot do this in one statement. It does not need to,
 //! because it has no round trips.
 
 use jiff::Timestamp;
@@ -24,19 +24,22 @@ use super::movement::Movement;
 /// Records a batch of movements. The statement makes either all movements of an account or none, so
 /// that their order does not matter: even the charges alone must not overdraw the account, and the
 /// refills alone must not exceed its limit. The unique constraint on the key is the final check: if
-/// two statements record the same key at the same time, the second statement fails as a whole. The
+/// two statements record the same key at the same time, the second statement fails as a whole. The same
+/// applies to a reference. The
 /// statement looks up each key in a subquery. PostgreSQL would plan a join while the table is small,
 /// as a sequential scan, and would keep that plan.
 const RECORD_BATCH: &str = "
     WITH requested AS (
         SELECT requested.*,
-            (SELECT id FROM transactions WHERE kind = requested.kind AND key = requested.key) AS existing_id
-        FROM json_to_recordset($1::json)
-            AS requested (n INT, kind TEXT, key TEXT, login TEXT, change BIGINT, amount BIGINT, offsetting_account TEXT)
+            (SELECT id FROM transactions WHERE kind = requested.kind AND key = requested.key) AS existing_id,
+            (SELECT transaction_id FROM authorizations WHERE reference = requested.reference) AS conflicting_id
+        FROM json_to_recordset($1::json) AS requested (
+            n INT, kind TEXT, key TEXT, login TEXT, change BIGINT, amount BIGINT,
+            from_account TEXT, to_account TEXT, reference TEXT, metadata TEXT)
     ), account_changes AS (
         SELECT login, sum(change)::BIGINT AS change,
             sum(least(change, 0))::BIGINT AS decrease, sum(greatest(change, 0))::BIGINT AS increase
-        FROM requested GROUP BY login HAVING count(existing_id) = 0
+        FROM requested GROUP BY login HAVING count(existing_id) = 0 AND count(conflicting_id) = 0
     ), locked_accounts AS (
         SELECT account_changes.* FROM account_changes JOIN accounts USING (login) FOR UPDATE OF accounts SKIP LOCKED
     ), updated_accounts AS (
@@ -50,8 +53,11 @@ const RECORD_BATCH: &str = "
         RETURNING id, kind, key, balance
     ), posted AS (
         INSERT INTO postings (transaction_id, account, amount)
-        SELECT id, 'customer:' || login, change FROM recorded JOIN requested USING (kind, key)
-        UNION ALL SELECT id, offsetting_account, -change FROM recorded JOIN requested USING (kind, key)
+        SELECT id, from_account, -amount FROM recorded JOIN requested USING (kind, key)
+        UNION ALL SELECT id, to_account, amount FROM recorded JOIN requested USING (kind, key)
+    ), authorized AS (
+        INSERT INTO authorizations (transaction_id, charge_key, reference, metadata, created_at)
+        SELECT id, key, reference, metadata, $3 FROM recorded JOIN requested USING (kind, key) WHERE reference IS NOT NULL
     )
     SELECT n, recorded.balance FROM recorded JOIN requested USING (kind, key)";
 
@@ -73,11 +79,15 @@ pub(super) struct MovementRow {
     login: String,
     change: i64,
     amount: i64,
-    offsetting_account: &'static str,
+    from_account: String,
+    to_account: String,
+    reference: Option<String>,
+    metadata: Option<String>,
 }
 
 impl From<&Movement<'_>> for MovementRow {
     fn from(movement: &Movement<'_>) -> Self {
+        let (from_account, to_account) = movement.accounts();
         MovementRow {
             n: 0,
             kind: movement.kind.as_str(),
@@ -85,7 +95,10 @@ impl From<&Movement<'_>> for MovementRow {
             login: movement.login.to_owned(),
             change: movement.change(),
             amount: movement.amount.minor(),
-            offsetting_account: movement.kind.offsetting_account(),
+            from_account,
+            to_account,
+            reference: movement.authorization.map(|authorization| authorization.reference.to_owned()),
+            metadata: movement.authorization.map(|authorization| authorization.metadata.to_owned()),
         }
     }
 }

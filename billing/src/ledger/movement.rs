@@ -1,7 +1,17 @@
 //! A movement of money, and the ledger's record of it.
 
+use orders_contracts::billing;
 use orders_crds::Money;
 use strum::{EnumString, IntoStaticStr};
+
+/// The account of the money that customers paid in.
+const CASH: &str = "cash";
+
+/// The account of the charges that are neither captured nor voided.
+pub(super) const AUTHORIZED: &str = "authorized";
+
+/// The account of the captured charges.
+pub(super) const REVENUE: &str = "revenue";
 
 /// The kind of a movement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
@@ -9,9 +19,14 @@ use strum::{EnumString, IntoStaticStr};
 pub enum Kind {
     /// The customer pays in: from `cash` to the customer's account.
     Refill,
-    /// An order is charged: from the customer's account to `revenue`.
+    /// An order is charged: from the customer's account to `authorized`, or to `revenue` if the
+    /// charge is captured at once.
     Charge,
-    /// A charge is refunded: from `revenue` to the customer's account.
+    /// An authorized charge is captured, which makes it final: from `authorized` to `revenue`.
+    Capture,
+    /// An authorized charge is voided: from `authorized` back to the customer's account.
+    Void,
+    /// A captured charge is refunded: from `revenue` to the customer's account.
     Refund,
 }
 
@@ -44,8 +59,29 @@ pub struct Movement<'a> {
     pub login: &'a str,
     /// The amount; greater than zero.
     pub amount: Money,
-    /// For a refund, the key of the charge.
+    /// For a capture, a void or a refund, the key of the charge.
     pub charge_key: Option<&'a str>,
+    /// For a charge that is captured or voided later, what it is authorized for. A charge without it
+    /// is captured at once.
+    pub authorization: Option<NewAuthorization<'a>>,
+}
+
+/// What a charge is authorized for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewAuthorization<'a> {
+    /// The name of what is charged. Of several charges with one reference, only one is authorized
+    /// at a time.
+    pub reference: &'a str,
+    /// JSON that the caller needs to settle the charge. The ledger does not interpret it.
+    pub metadata: &'a str,
+}
+
+impl<'a> NewAuthorization<'a> {
+    /// Creates the authorization of a request, with its metadata as JSON. `None` if the charge is
+    /// captured at once.
+    pub fn new(requested: Option<&'a billing::NewAuthorization>, metadata: Option<&'a str>) -> Option<Self> {
+        requested.zip(metadata).map(|(requested, metadata)| NewAuthorization { reference: &requested.reference, metadata })
+    }
 }
 
 /// A request to refund a charge, in part or in full.
@@ -78,9 +114,24 @@ impl Movement<'_> {
     /// Returns the change of the customer's balance, in minor units.
     pub(super) fn change(&self) -> i64 {
         match self.kind {
-            Kind::Refill | Kind::Refund => self.amount.minor(),
+            Kind::Refill | Kind::Void | Kind::Refund => self.amount.minor(),
             Kind::Charge => -self.amount.minor(),
+            Kind::Capture => 0,
         }
+    }
+
+    /// Returns the account that the money moves from, and the account that it moves to.
+    pub(super) fn accounts(&self) -> (String, String) {
+        let customer = format!("customer:{}", self.login);
+        let (from, to) = match (self.kind, self.authorization) {
+            (Kind::Refill, _) => (CASH, &*customer),
+            (Kind::Charge, Some(_)) => (&*customer, AUTHORIZED),
+            (Kind::Charge, None) => (&*customer, REVENUE),
+            (Kind::Capture, _) => (AUTHORIZED, REVENUE),
+            (Kind::Void, _) => (AUTHORIZED, &*customer),
+            (Kind::Refund, _) => (REVENUE, &*customer),
+        };
+        (from.to_owned(), to.to_owned())
     }
 }
 
@@ -92,14 +143,6 @@ impl Kind {
     /// Returns the name that the database stores.
     pub(super) fn as_str(self) -> &'static str {
         self.into()
-    }
-
-    /// Returns the offsetting account: the account of the posting that balances the customer's posting.
-    pub(super) const fn offsetting_account(self) -> &'static str {
-        match self {
-            Kind::Refill => "cash",
-            Kind::Charge | Kind::Refund => "revenue",
-        }
     }
 }
 

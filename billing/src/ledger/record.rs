@@ -6,6 +6,7 @@ use sqlx::{Any, Row, Transaction, any::AnyRow};
 
 use super::{
     accounts::select_balance,
+    authorizations,
     database::Ledger,
     movement::{Movement, Outcome, RecordedMovement},
     outbox::{self, Recipient},
@@ -17,7 +18,8 @@ impl Ledger {
     /// returns the outcome that was recorded first.
     ///
     /// # Errors
-    /// [`LedgerError::KeyReused`] if the key belongs to another request, or
+    /// [`LedgerError::KeyReused`] if the key belongs to another request,
+    /// [`LedgerError::ReferenceInUse`] if another charge is authorized for the same reference, or
     /// [`LedgerError::Database`]. After a database error, the outcome is unknown: repeat the
     /// request with the same key to learn it.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<RecordedMovement, LedgerError> {
@@ -44,8 +46,10 @@ impl Ledger {
                 transaction.commit().await?;
                 return Ok(first);
             }
+            authorizations::require_unused(&mut transaction, movement).await?;
             let (outcome, balance) = update_balance(&mut transaction, movement).await?;
             if insert_transaction(&mut transaction, movement, outcome, balance).await? {
+                authorizations::insert(&mut transaction, movement, outcome).await?;
                 outbox::add(&mut transaction, movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(RecordedMovement { outcome, balance, repeated: false });
@@ -136,12 +140,12 @@ pub(super) async fn insert_transaction(
     .await?;
     let Some(id) = id else { return Ok(false) };
     if outcome == Outcome::Done {
-        sqlx::query("INSERT INTO postings (transaction_id, account, amount) VALUES ($1, $2, $3), ($1, $4, $5)")
+        let (from, to) = movement.accounts();
+        sqlx::query("INSERT INTO postings (transaction_id, account, amount) VALUES ($1, $2, -$4), ($1, $3, $4)")
             .bind(id)
-            .bind(format!("customer:{}", movement.login))
-            .bind(movement.change())
-            .bind(movement.kind.offsetting_account())
-            .bind(-movement.change())
+            .bind(from)
+            .bind(to)
+            .bind(movement.amount.minor())
             .execute(&mut **transaction)
             .await?;
     }

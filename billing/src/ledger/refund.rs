@@ -3,6 +3,7 @@
 use orders_crds::Money;
 
 use super::{
+    authorizations,
     charge_state::select_charge,
     database::Ledger,
     movement::{Kind, Movement, Outcome, RecordedMovement, Refund},
@@ -12,7 +13,8 @@ use super::{
 use crate::error::LedgerError;
 
 impl Ledger {
-    /// Refunds a charge, once for each key of a refund.
+    /// Refunds a charge, once for each key of a refund. An authorized charge is captured by its
+    /// refund.
     ///
     /// # Errors
     /// [`LedgerError::ChargeNotFound`], [`LedgerError::NotCharged`],
@@ -35,6 +37,7 @@ impl Ledger {
             login: refund.login,
             amount: refund.amount,
             charge_key: Some(refund.charge_key),
+            authorization: None,
         };
         loop {
             let mut transaction = self.database.begin_write().await?;
@@ -70,6 +73,8 @@ impl Ledger {
             if refunded.minor() + refund.amount.minor() > charge.amount.minor() {
                 return Err(LedgerError::RefundTooLarge);
             }
+            // A refund is of a captured charge, so an authorized charge is captured first.
+            authorizations::capture_in_transaction(&mut transaction, self.database.kind, &[refund.charge_key]).await?;
             if insert_transaction(&mut transaction, &movement, outcome, balance).await? {
                 outbox::add(&mut transaction, &movement, recipient).await?;
                 transaction.commit().await?;

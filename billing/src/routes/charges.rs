@@ -7,7 +7,7 @@ use axum::{
 };
 use orders_contracts::{
     Amount,
-    billing::{Charge, ChargeState, Refund, RefundRequest, Withdrawal},
+    billing::{Charge, ChargeState, NewAuthorization, Refund, RefundRequest, Withdrawal},
 };
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 
@@ -36,6 +36,9 @@ fn respond_with_charge(key: &str, withdrawal: Withdrawal, recorded: RecordedMove
 
 /// Charge an account, once for each key.
 ///
+/// With `authorization`, the charge is authorized: the balance decreases at once, and the charge is
+/// to be captured or voided. Without it, the charge is captured at once.
+///
 /// A refusal is also an outcome, and it is final for the key: see `outcome`. After any other status
 /// than 200, or without a response, the outcome is unknown: repeat the call with the same key.
 #[utoipa::path(
@@ -47,6 +50,7 @@ fn respond_with_charge(key: &str, withdrawal: Withdrawal, recorded: RecordedMove
     responses(
         (status = 200, description = "Charged or refused; the outcome is final", body = Charge),
         (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another charge is authorized for the same reference", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another charge", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )
@@ -61,17 +65,28 @@ pub(super) async fn withdraw(
     #[cfg(debug_assertions)]
     if orders_service::seeded_bugs::is_on("no-unique-key") && billing.ledger.find_charge(key.as_str()).await?.is_some() {
         let key = orders_service::seeded_bugs::unique_key(key.as_str());
-        let movement = Movement { kind: Kind::Charge, key: &key, login: withdrawal.login.as_ref(), amount, charge_key: None };
+        let login = withdrawal.login.as_ref();
+        let movement = Movement { kind: Kind::Charge, key: &key, login, amount, charge_key: None, authorization: None };
         billing.ledger.record(&movement).await?;
     }
-    let movement = Movement { kind: Kind::Charge, key: key.as_str(), login: withdrawal.login.as_ref(), amount, charge_key: None };
+    let authorization = withdrawal.authorization.as_ref();
+    let metadata = authorization.map(NewAuthorization::validate).transpose();
+    let metadata = metadata.map_err(|problem| Problem::invalid("authorization", problem))?;
+    let movement = Movement {
+        kind: Kind::Charge,
+        key: key.as_str(),
+        login: withdrawal.login.as_ref(),
+        amount,
+        charge_key: None,
+        authorization: ledger::NewAuthorization::new(authorization, metadata.as_deref()),
+    };
     let recorded = billing.ledger.record(&movement).await?;
     respond_with_charge(key.as_str(), withdrawal, recorded)
 }
 
 /// Show the outcome of a charge.
 ///
-/// The outcome is final; `refunded` grows with each refund.
+/// The outcome is final; `phase` and `refunded` change.
 #[utoipa::path(
     get,
     path = "/billing/charges/{key}",
@@ -96,6 +111,7 @@ pub(super) async fn show_charge(
         key,
         amount: charge.amount,
         outcome: charge_outcome(charge.outcome)?,
+        phase: charge.phase,
         refunded: charge.refunded,
     }))
 }
@@ -130,7 +146,7 @@ pub(super) async fn close(
 
 /// Refund a charge, once for each key.
 ///
-/// A refund returns a part or all of the charge. The sum of the refunds of a charge is at most its
+/// A refund returns a part or all of the charge. An authorized charge is captured by its refund. The sum of the refunds of a charge is at most its
 /// amount.
 #[utoipa::path(
     post,

@@ -1,6 +1,7 @@
 //! Billing's HTTP API: the router and the OpenAPI document.
 
 mod accounts;
+mod authorizations;
 mod charges;
 mod export;
 mod state;
@@ -25,6 +26,7 @@ pub use state::{Billing, Callers};
     tags(
         (name = "accounts", description = "Customers' accounts"),
         (name = "charges", description = "Charges to accounts for orders, and refunds of these charges"),
+        (name = "authorizations", description = "Charges that are to be captured or voided"),
         (name = "ledger", description = "The rows of the ledger, for an audit")
     )
 )]
@@ -39,6 +41,9 @@ fn documented() -> OpenApiRouter<Billing> {
         .routes(routes!(charges::show_charge))
         .routes(routes!(charges::close))
         .routes(routes!(charges::refund))
+        .routes(routes!(authorizations::list))
+        .routes(routes!(authorizations::capture))
+        .routes(routes!(authorizations::void))
         .routes(routes!(export::list_transactions))
         .routes(routes!(export::list_accounts))
         .routes(routes!(export::show_summary))

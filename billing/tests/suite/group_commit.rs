@@ -12,7 +12,7 @@ use orders_service::database::{Database, Timeouts};
 use orders_testbed::{Postgres, WAIT_TIMEOUT};
 
 fn movement<'a>(kind: Kind, key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
-    Movement { kind, key, login, amount: Money::from_minor(minor), charge_key: None }
+    Movement { kind, key, login, amount: Money::from_minor(minor), charge_key: None, authorization: None }
 }
 
 async fn ledger_with(accounts: &[&str], balance: i64, postgres: &Postgres) -> Result<(Ledger, Database)> {

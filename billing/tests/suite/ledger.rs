@@ -2,74 +2,20 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::atomic::{AtomicU32, Ordering},
-    time::Instant,
 };
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use orders_billing::{
     error::LedgerError,
-    ledger::{ChargeState, Kind, Ledger, MIGRATIONS, Movement, OpenedAccount, Outcome, RecordedMovement, Refund},
+    ledger::{ChargeState, Kind, Ledger, Movement, OpenedAccount, Outcome, RecordedMovement},
 };
+use orders_contracts::billing::ChargePhase;
 use orders_crds::Money;
-use orders_service::database::{self, Database, Timeouts};
-use orders_testbed::{Postgres, WAIT_TIMEOUT};
 use proptest::{prelude::*, test_runner::TestRunner};
 
-/// Runs a test on SQLite and on PostgreSQL, each with a database of its own.
-async fn on_both_databases<F, Fut>(test: F) -> Result<()>
-where
-    F: Fn(Database) -> Fut,
-    Fut: Future<Output = Result<()>>,
-{
-    let directory = tempfile::tempdir()?;
-    let sqlite = format!("sqlite://{}", directory.path().join("billing.db").display());
-    test(Database::open_with_timeouts(&sqlite, 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await?;
-    let postgres = Postgres::start(directory.path()).await?;
-    test(Database::open_with_timeouts(&postgres.url(), 10, MIGRATIONS, Timeouts::uniform(WAIT_TIMEOUT)).await?).await
-}
-
-fn charge<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
-    Movement { kind: Kind::Charge, key, login, amount: Money::from_minor(minor), charge_key: None }
-}
-
-fn refill<'a>(key: &'a str, login: &'a str, minor: i64) -> Movement<'a> {
-    Movement { kind: Kind::Refill, key, login, amount: Money::from_minor(minor), charge_key: None }
-}
-
-fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64) -> Refund<'a> {
-    Refund { key, charge_key, login, amount: Money::from_minor(minor) }
-}
-
-/// Retries a call while the database is unavailable, as every caller does: with the same key.
-async fn retry_while_unavailable<T, F: Future<Output = Result<T, LedgerError>>>(call: impl Fn() -> F) -> Result<T, LedgerError> {
-    let start = Instant::now();
-    loop {
-        match call().await {
-            Err(LedgerError::Database(error)) if database::is_unavailable(&error) && start.elapsed() < WAIT_TIMEOUT => {
-                eprintln!("retrying: {error}");
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Asserts the rules of double-entry bookkeeping, with queries of the tables.
-async fn assert_books_balance(database: &Database) -> Result<()> {
-    let sum: i64 =
-        sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings").fetch_one(&database.pool).await?;
-    assert_eq!(sum, 0, "all postings sum to zero");
-    let unbalanced: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT login, balance FROM accounts WHERE balance <> (
-             SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings WHERE account = 'customer:' || login)",
-    )
-    .fetch_all(&database.pool)
-    .await?;
-    assert_eq!(unbalanced, [], "every balance is the sum of its postings");
-    Ok(())
-}
+use crate::support::{assert_books_balance, charge, on_both_databases, refill, refund, retry_while_unavailable};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_returns_the_first_outcome_and_moves_no_money() -> Result<()> {
@@ -429,6 +375,7 @@ async fn the_current_state_of_a_charge_can_be_looked_up() -> Result<()> {
             amount: Money::from_minor(amount),
             outcome,
             balance: balance.map(Money::from_minor),
+            phase: (outcome == Outcome::Done).then_some(ChargePhase::Captured),
             refunded: Money::from_minor(refunded),
         };
         assert_eq!(ledger.find_charge("k").await?, Some(state("a", 60, Outcome::Done, Some(40), 25)));
@@ -568,7 +515,7 @@ async fn any_sequence_of_requests_has_the_same_outcomes_as_in_the_model() -> Res
                         let (key, login) = (format!("case{case}-{}", request.key), format!("case{case}-{}", request.login));
                         let amount = Money::from_minor(request.minor);
                         let actual = match ledger
-                            .record(&Movement { kind: request.kind, key: &key, login: &login, amount, charge_key: None })
+                            .record(&Movement { kind: request.kind, key: &key, login: &login, amount, charge_key: None, authorization: None })
                             .await
                         {
                             Ok(recorded) => Some((recorded.outcome, recorded.balance.map(Money::minor))),

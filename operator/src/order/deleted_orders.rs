@@ -36,7 +36,7 @@ const MAX_ORDERS: usize = 10_000;
 pub struct DeletedOrders {
     billing: Arc<dyn Billing>,
     notify: Arc<dyn Notify>,
-    /// Archives settled orders, if there is an archive.
+    /// Archives settled orders; `None` in tests.
     retention: Option<Retention>,
     tasks: TaskTracker,
     orders: Arc<Mutex<HashMap<String, DeletedOrder>>>,

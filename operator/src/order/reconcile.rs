@@ -12,6 +12,7 @@ use super::{
     execute::execute,
     intent::Intent,
     lifecycle::needs_pass,
+    manifest,
     pass::Pass,
     read::{ParsedOrder, read},
     status::StatusBuilder,
@@ -62,8 +63,10 @@ pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Opt
 async fn decide_and_execute(order: &OrderGuard, parsed: ParsedOrder, intent: &Intent, context: &Context) -> Pass {
     let uid = order.uid().unwrap_or_default();
     let (before, mut after) = (parsed.status.clone(), StatusBuilder::new(parsed.status, order.meta().generation));
-    let mut purchase =
-        parsed.spec.and_then(|spec| Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string()));
+    let mut purchase = parsed.spec.and_then(|spec| {
+        let purchase = Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string())?;
+        Ok(Purchase { authorization: manifest::authorization(order.meta(), &spec), ..purchase })
+    });
     let next = match &mut purchase {
         Ok(purchase) => {
             if late_reply(&before, purchase, context).and_then(FutureExt::now_or_never) == Some(true) {

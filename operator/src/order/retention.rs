@@ -1,11 +1,13 @@
-//! Archives finished orders at once, and removes their resources from Kubernetes after their TTL.
+//! Archives finished orders at once, has their charges captured, and removes their resources from
+//! Kubernetes after their TTL.
 //!
-//! An order is removed only in the version that the archive has stored, so nothing that happened
+//! A charge is captured only if the archive has its order. An order is removed only in the version that the archive has stored, so nothing that happened
 //! to it is lost. No order is removed before it is archived: while the archive is unavailable,
-//! orders stay.
+//! orders stay. Without an archive, charges are captured once their orders are finished, and no order
+//! is removed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,10 +21,13 @@ use kube::{
 };
 use orders_crds::Order;
 
-use super::lifecycle::is_finished;
+use super::{archived::Archived, captures::Captures, lifecycle::is_finished};
 use crate::{
     kube::{CALL_TIMEOUT, OrderGuard},
-    ports::http::archive::{Archive, MAX_BATCH, NotArchived},
+    ports::http::{
+        archive::{Archive, MAX_BATCH, NotArchived},
+        authorizations::Authorizations,
+    },
 };
 
 /// How often the orders are checked.
@@ -41,10 +46,12 @@ const MAX_CONCURRENT_REMOVALS: usize = 32;
 /// server.
 const MAX_REMOVALS_PER_CHECK: usize = 500;
 
-/// Archives and removes finished orders.
+/// Archives, captures and removes finished orders.
 #[derive(Clone)]
 pub struct Retention {
-    archive: Archive,
+    /// `None`: no order is archived or removed.
+    archive: Option<Archive>,
+    authorizations: Authorizations,
     client: Client,
     ttl: Option<Duration>,
     /// Orders that other clients deleted and that are still to be archived.
@@ -53,20 +60,11 @@ pub struct Retention {
     removing: Arc<Mutex<HashSet<String>>>,
 }
 
-/// Which live orders the archive has stored, and which it has refused.
-#[derive(Debug, Default)]
-struct Archived {
-    /// By UID: the version that is stored, and the time when it was stored.
-    versions: HashMap<String, (String, Timestamp)>,
-    /// By UID: the version that was refused.
-    refused: HashMap<String, String>,
-}
-
 impl Retention {
-    /// Archives orders in this archive, and removes each order `ttl` after it is finished, unless the
-    /// order has its own TTL. `None` means never.
-    pub fn new(archive: Archive, client: Client, ttl: Option<Duration>) -> Self {
-        Retention { archive, client, ttl, deleted: Arc::default(), removing: Arc::default() }
+    /// Archives orders in this archive, if there is one, and removes each archived order `ttl` after
+    /// it is finished, unless the order has its own TTL. `None` means never.
+    pub fn new(archive: Option<Archive>, authorizations: Authorizations, client: Client, ttl: Option<Duration>) -> Self {
+        Retention { archive, authorizations, client, ttl, deleted: Arc::default(), removing: Arc::default() }
     }
 
     /// Adds an order that was deleted from Kubernetes to those that are archived next, if it was
@@ -80,37 +78,41 @@ impl Retention {
         }
     }
 
-    /// Archives and removes orders. Never returns.
+    /// Archives, captures and removes orders. Never returns.
     pub async fn run(&self, orders: Store<OrderGuard>) {
-        let mut archived = Archived::default();
+        let (mut archived, mut captures) = (Archived::default(), Captures::new(self.authorizations.clone()));
         let mut tick = tokio::time::interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.check(&orders, &mut archived).await;
+            self.check(&orders, &mut archived, &mut captures).await;
         }
     }
 
-    /// Archives the orders that the archive does not have yet, and removes the orders that are due.
-    async fn check(&self, orders: &Store<OrderGuard>, archived: &mut Archived) {
+    /// Archives the orders that the archive does not have yet, captures the charges of archived
+    /// orders, and removes the orders that are due.
+    async fn check(&self, orders: &Store<OrderGuard>, archived: &mut Archived, captures: &mut Captures) {
         let (live, now) = (orders.state(), Timestamp::now());
         metrics::gauge!("orders_live").set(live.len() as f64);
         let finished: Vec<&Order> =
             live.iter().filter_map(|order| order.0.as_ref().ok()).filter(|order| is_finished(order, now)).collect();
         let finished_uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
-        archived.versions.retain(|uid, _| finished_uids.contains(&**uid));
-        archived.refused.retain(|uid, _| finished_uids.contains(&**uid));
+        archived.retain(&finished_uids);
+        captures.retain(&finished_uids);
+        let deleted = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(archive) = &self.archive else {
+            return captures.capture(finished.iter().copied().chain(&deleted)).await;
+        };
 
         let new: Vec<&Order> =
             finished.iter().copied().filter(|order| !archived.contains(order) && !archived.is_refused(order)).collect();
-        let deleted = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut backlog = new.len() + deleted.len() + archived.refused.len();
+        let mut backlog = new.len() + deleted.len() + archived.refused();
         for batch in new.chunks(MAX_BATCH) {
-            backlog -= self.put(batch, archived).await;
+            backlog -= put(archive, batch, archived).await;
         }
         let deleted: Vec<&Order> = deleted.iter().collect();
         for batch in deleted.chunks(MAX_BATCH) {
-            let stored = self.put(batch, archived).await;
+            let stored = put(archive, batch, archived).await;
             backlog -= stored;
             if stored < batch.len() {
                 let unstored = batch.iter().filter(|order| !archived.contains(order) && !archived.is_refused(order));
@@ -118,6 +120,7 @@ impl Retention {
             }
         }
         metrics::gauge!("orders_archive_backlog").set(backlog as f64);
+        captures.capture(finished.iter().chain(&deleted).copied().filter(|order| archived.contains(order))).await;
 
         // The calls to the archive may have taken long.
         let now = Timestamp::now();
@@ -130,42 +133,6 @@ impl Retention {
         due.sort_unstable_by_key(|(time, _)| *time);
         let removals: Vec<_> = due.iter().take(MAX_REMOVALS_PER_CHECK).map(|(_, order)| self.remove(order)).collect();
         stream::iter(removals).buffer_unordered(MAX_CONCURRENT_REMOVALS).for_each(|()| std::future::ready(())).await;
-    }
-
-    /// Archives a batch, and returns how many of its orders the archive has stored. If the archive
-    /// refuses the batch, each order is sent separately, so that a refused order does not prevent the
-    /// others from being archived.
-    async fn put(&self, batch: &[&Order], archived: &mut Archived) -> usize {
-        match self.archive.put(batch).await {
-            Ok(()) => {
-                batch.iter().for_each(|order| archived.record(order));
-                return batch.len();
-            }
-            Err(NotArchived::Unavailable(error)) => {
-                tracing::warn!(orders = batch.len(), error, "not archived; retrying");
-                #[cfg(debug_assertions)]
-                if orders_service::seeded_bugs::is_on("removed-unarchived") {
-                    batch.iter().for_each(|order| archived.record_as_old(order));
-                }
-                return 0;
-            }
-            Err(NotArchived::Refused(_)) => {}
-        }
-        let mut stored = 0;
-        for order in batch {
-            match self.archive.put(&[order]).await {
-                Ok(()) => {
-                    archived.record(order);
-                    stored += 1;
-                }
-                Err(NotArchived::Unavailable(error)) => tracing::warn!(order = order.name_any(), error, "not archived"),
-                Err(NotArchived::Refused(error)) => {
-                    tracing::error!(order = order.name_any(), error, "the archive refuses this order; it is not removed");
-                    archived.record_refused(order);
-                }
-            }
-        }
-        stored
     }
 
     /// Removes the order if it still has the version that is archived. Only a request for a single
@@ -193,45 +160,40 @@ impl Retention {
     }
 }
 
-impl Archived {
-    /// When the archive stored this version of the order.
-    fn archived_at(&self, order: &Order) -> Option<Timestamp> {
-        let (uid, version) = uid_and_version(order)?;
-        self.versions.get(uid).filter(|(archived, _)| archived == version).map(|(_, time)| *time)
+/// Archives a batch, and returns how many of its orders the archive has stored. If the archive
+/// refuses the batch, each order is sent separately, so that a refused order does not prevent the
+/// others from being archived.
+async fn put(archive: &Archive, batch: &[&Order], archived: &mut Archived) -> usize {
+    match archive.put(batch).await {
+        Ok(()) => {
+            batch.iter().for_each(|order| archived.record(order));
+            return batch.len();
+        }
+        Err(NotArchived::Unavailable(error)) => {
+            tracing::warn!(orders = batch.len(), error, "not archived; retrying");
+            #[cfg(debug_assertions)]
+            if orders_service::seeded_bugs::is_on("removed-unarchived") {
+                batch.iter().for_each(|order| archived.record_as_old(order));
+            }
+            return 0;
+        }
+        Err(NotArchived::Refused(_)) => {}
     }
-
-    fn contains(&self, order: &Order) -> bool {
-        self.archived_at(order).is_some()
-    }
-
-    fn is_refused(&self, order: &Order) -> bool {
-        uid_and_version(order).is_some_and(|(uid, version)| self.refused.get(uid).is_some_and(|refused| refused == version))
-    }
-
-    fn record_refused(&mut self, order: &Order) {
-        if let Some((uid, version)) = uid_and_version(order) {
-            self.refused.insert(uid.to_owned(), version.to_owned());
+    let mut stored = 0;
+    for order in batch {
+        match archive.put(&[order]).await {
+            Ok(()) => {
+                archived.record(order);
+                stored += 1;
+            }
+            Err(NotArchived::Unavailable(error)) => tracing::warn!(order = order.name_any(), error, "not archived"),
+            Err(NotArchived::Refused(error)) => {
+                tracing::error!(order = order.name_any(), error, "the archive refuses this order; it is not removed");
+                archived.record_refused(order);
+            }
         }
     }
-
-    /// Records the order as archived long ago.
-    #[cfg(debug_assertions)]
-    fn record_as_old(&mut self, order: &Order) {
-        if let Some((uid, version)) = uid_and_version(order) {
-            self.versions.insert(uid.to_owned(), (version.to_owned(), Timestamp::UNIX_EPOCH));
-        }
-    }
-
-    fn record(&mut self, order: &Order) {
-        if let Some((uid, version)) = uid_and_version(order) {
-            self.versions.insert(uid.to_owned(), (version.to_owned(), Timestamp::now()));
-        }
-    }
-}
-
-/// The order's UID and resource version. Kubernetes assigns both to each resource.
-fn uid_and_version(order: &Order) -> Option<(&str, &str)> {
-    order.metadata.uid.as_deref().zip(order.metadata.resource_version.as_deref())
+    stored
 }
 
 /// When the order's TTL ends; `None` for never.

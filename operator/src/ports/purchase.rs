@@ -1,5 +1,6 @@
 //! The data of an order that billing and notify need, read from the spec and validated.
 
+use orders_contracts::billing::NewAuthorization;
 use orders_crds::{EMail, Login, Money, OrderSpec, order::charge_key};
 
 /// The amount to charge, the account to charge, and the address to notify.
@@ -13,6 +14,9 @@ pub struct Purchase {
     pub email: EMail,
     /// The amount to charge.
     pub amount: Money,
+    /// The order as billing stores it with the charge, until the charge is captured or voided.
+    /// `None`: the charge is captured at once.
+    pub authorization: Option<NewAuthorization>,
 }
 
 /// Why an order cannot be read. Admission refuses such an order. It exists only if it was stored
@@ -36,6 +40,7 @@ impl Purchase {
             login: Login::try_from(spec.login.clone()).map_err(|error| invalid("spec.login", &error))?,
             email: EMail::try_from(spec.email.clone()).map_err(|error| invalid("spec.email", &error))?,
             amount: Money::positive(&spec.amount).map_err(|error| invalid("spec.amount", &error))?,
+            authorization: None,
         })
     }
 }

@@ -55,12 +55,13 @@ pub(super) async fn send(billing: &Peer, request: RequestBuilder) -> Result<Vec<
 #[async_trait]
 impl Billing for HttpBilling {
     async fn charge(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
-        let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount };
+        let authorization = purchase.authorization.clone();
+        let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount, authorization };
         parse_charge(&self.call("/billing/withdraw", &purchase.key, &body).await?, purchase)
     }
 
     async fn close(&self, purchase: &Purchase) -> Result<Payment, UnknownResult> {
-        let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount };
+        let body = Withdrawal { login: purchase.login.clone(), balance: purchase.amount, authorization: None };
         // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
         let path = format!("/billing/charges/{}/close", purchase.key);
         parse_charge(&self.call(&path, &purchase.key, &body).await?, purchase)

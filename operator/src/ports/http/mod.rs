@@ -2,5 +2,6 @@
 
 pub mod accounts;
 pub mod archive;
+pub mod authorizations;
 pub mod billing;
 pub mod notify;

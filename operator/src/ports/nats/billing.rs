@@ -35,6 +35,7 @@ impl Billing for BrokerBilling {
             login: purchase.login.clone(),
             email: purchase.email.clone(),
             amount: purchase.amount,
+            authorization: purchase.authorization.clone(),
         };
         to_payment(&self.request(&self.replies.outcomes, PAYMENT_REQUESTED, request).await?, purchase)
     }

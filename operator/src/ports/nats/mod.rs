@@ -86,7 +86,7 @@ mod tests {
         replies
             .notifications
             .deliver("k", NotificationChanged { key: "k".into(), state: NotificationState::Sent, error: None, resends: 0 });
-        let Purchase { key, login, email, amount } = purchase.clone();
+        let Purchase { key, login, email, amount, .. } = purchase.clone();
         replies.refunds.deliver("k", Refunded { key: key.clone(), login: login.clone(), amount, balance: Money::ZERO });
         let outcome = Outcome::Paid;
         replies.outcomes.deliver("k", Decided { key, login, email, amount, outcome, balance: Some(Money::ZERO), resends: 0 });

@@ -1,0 +1,231 @@
+//! Authorized charges: the list of those that are neither captured nor voided, and their capture and
+//! void.
+//!
+//! Whoever deletes the row of the authorization records the capture or the void, in the same
+//! database transaction. So a charge is captured or voided, once.
+
+use jiff::Timestamp;
+use orders_contracts::billing::Authorization;
+use orders_crds::Money;
+use orders_service::database::{Kind as DatabaseKind, json};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+
+use super::{
+    charge_state::select_charge,
+    database::Ledger,
+    movement::{AUTHORIZED, Kind, Movement, Outcome, REVENUE},
+    record::{find_recorded, insert_transaction, update_balance},
+};
+use crate::error::LedgerError;
+
+/// A charge that was voided, now or before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoidedCharge {
+    /// The customer.
+    pub login: String,
+    /// The amount that the customer got back.
+    pub amount: Money,
+    /// The balance right after the void.
+    pub balance: Money,
+    /// Whether the charge was voided before this call.
+    pub repeated: bool,
+}
+
+impl Ledger {
+    /// Returns up to `limit` authorizations that were made before this time and whose IDs are greater
+    /// than `after`, in the order of their IDs.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn authorizations(&self, after: i64, before: Timestamp, limit: i64) -> Result<Vec<Authorization>, LedgerError> {
+        let rows: Vec<AnyRow> = sqlx::query(
+            "SELECT a.transaction_id, a.charge_key, a.reference, a.metadata, a.created_at, t.login, t.amount, t.balance
+             FROM authorizations a JOIN transactions t ON t.id = a.transaction_id
+             WHERE a.transaction_id > $1 AND a.created_at < $2 ORDER BY a.transaction_id LIMIT $3",
+        )
+        .bind(after)
+        .bind(before.as_microsecond())
+        .bind(limit)
+        .fetch_all(&self.database.pool)
+        .await?;
+        Ok(rows.iter().map(authorization).collect::<Result<_, _>>()?)
+    }
+
+    /// Captures the authorized charges with these keys. Any other key is left as it is: its charge
+    /// was captured or voided before, or was refused. Returns how many charges were captured.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`], after which it is unknown whether the charges are captured: repeat
+    /// the call.
+    pub async fn capture(&self, keys: &[&str]) -> Result<usize, LedgerError> {
+        let mut transaction = self.database.begin_write().await?;
+        let captured = capture_in_transaction(&mut transaction, self.database.kind, keys).await?;
+        transaction.commit().await?;
+        Ok(captured)
+    }
+
+    /// Voids the authorized charge with this key: the customer gets the whole amount back. A
+    /// repeated call returns the first result.
+    ///
+    /// # Errors
+    /// [`LedgerError::ChargeNotFound`], [`LedgerError::NotAuthorized`] if the charge was captured,
+    /// refused or closed, [`LedgerError::BalanceLimit`] or [`LedgerError::Database`].
+    pub async fn void(&self, key: &str) -> Result<VoidedCharge, LedgerError> {
+        let mut transaction = self.database.begin_write().await?;
+        let charge = select_charge(&mut *transaction, key).await?.ok_or(LedgerError::ChargeNotFound)?;
+        let (login, amount) = (charge.login, charge.amount);
+        let movement =
+            Movement { kind: Kind::Void, key, login: &login, amount, charge_key: Some(key), authorization: None };
+        let (balance, repeated) = match find_recorded(&mut transaction, &movement).await? {
+            Some(first) => (first.balance, true),
+            None => {
+                // This update locks the account before the authorization, as a refund does.
+                let (outcome, balance) = update_balance(&mut transaction, &movement).await?;
+                let delete = sqlx::query("DELETE FROM authorizations WHERE charge_key = $1").bind(key);
+                if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
+                    // A concurrent call may have voided the charge while this one waited for the lock.
+                    transaction.rollback().await?;
+                    return self.find_void(key, &movement).await;
+                }
+                if outcome != Outcome::Done {
+                    // An account is never deleted, and a void raises the balance.
+                    return Err(LedgerError::BalanceLimit);
+                }
+                insert_transaction(&mut transaction, &movement, outcome, balance).await?;
+                (balance, false)
+            }
+        };
+        transaction.commit().await?;
+        Ok(VoidedCharge { amount, balance: balance.unwrap_or_default(), repeated, login })
+    }
+
+    /// Returns the void that is recorded for a charge that is not authorized any more.
+    async fn find_void(&self, key: &str, movement: &Movement<'_>) -> Result<VoidedCharge, LedgerError> {
+        let mut transaction = self.database.pool.begin().await?;
+        let void = find_recorded(&mut transaction, movement).await?.ok_or(LedgerError::NotAuthorized)?;
+        tracing::debug!(key, "the charge was voided concurrently");
+        let (login, amount) = (movement.login.to_owned(), movement.amount);
+        Ok(VoidedCharge { login, amount, balance: void.balance.unwrap_or_default(), repeated: true })
+    }
+}
+
+fn authorization(row: &AnyRow) -> Result<Authorization, sqlx::Error> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let number = |column: &str| row.try_get::<i64, _>(column);
+    Ok(Authorization {
+        id: number("transaction_id")?,
+        key: text("charge_key")?,
+        reference: text("reference")?,
+        metadata: serde_json::from_str(&text("metadata")?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        created_at: number("created_at")?,
+        login: text("login")?,
+        amount: Money::from_minor(number("amount")?),
+        balance: Money::from_minor(number("balance")?),
+    })
+}
+
+/// Fails if another charge is authorized for the movement's reference.
+pub(super) async fn require_unused(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<(), LedgerError> {
+    let Some(new) = movement.authorization else { return Ok(()) };
+    let used: Option<i64> = sqlx::query_scalar("SELECT transaction_id FROM authorizations WHERE reference = $1")
+        .bind(new.reference)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    if used.is_some() { Err(LedgerError::ReferenceInUse) } else { Ok(()) }
+}
+
+/// Adds the authorization of a charge that was just recorded with this outcome.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Any>,
+    movement: &Movement<'_>,
+    outcome: Outcome,
+) -> Result<(), LedgerError> {
+    let Some(new) = movement.authorization.filter(|_| outcome == Outcome::Done) else { return Ok(()) };
+    let inserted = sqlx::query(
+        "INSERT INTO authorizations (transaction_id, charge_key, reference, metadata, created_at)
+         SELECT id, key, $2, $3, created_at FROM transactions WHERE kind = 'charge' AND key = $1
+         ON CONFLICT (reference) DO NOTHING",
+    )
+    .bind(movement.key)
+    .bind(new.reference)
+    .bind(new.metadata)
+    .execute(&mut **transaction)
+    .await?;
+    if inserted.rows_affected() == 0 { Err(LedgerError::ReferenceInUse) } else { Ok(()) }
+}
+
+/// Captures the authorized charges with these keys. Returns their number.
+pub(super) async fn capture_in_transaction(
+    transaction: &mut Transaction<'_, Any>,
+    kind: DatabaseKind,
+    keys: &[&str],
+) -> Result<usize, sqlx::Error> {
+    let statements = CaptureStatements::of(kind);
+    let charges: Vec<i64> =
+        sqlx::query_scalar(statements.delete_authorizations).bind(json(&keys)?).fetch_all(&mut **transaction).await?;
+    if charges.is_empty() {
+        return Ok(0);
+    }
+    let captures: Vec<i64> = sqlx::query_scalar(statements.insert_transactions)
+        .bind(json(&charges)?)
+        .bind(Timestamp::now().as_microsecond())
+        .fetch_all(&mut **transaction)
+        .await?;
+    for (account, sign) in [(AUTHORIZED, -1), (REVENUE, 1)] {
+        sqlx::query(statements.insert_postings)
+            .bind(json(&captures)?)
+            .bind(account)
+            .bind(sign)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(captures.len())
+}
+
+/// The statements of a capture, whose first parameter is a list in JSON.
+struct CaptureStatements {
+    /// Deletes the authorizations with these charge keys, and returns the IDs of the charges.
+    delete_authorizations: &'static str,
+    /// Inserts the captures of the charges with these IDs, and returns the IDs of the captures.
+    insert_transactions: &'static str,
+    /// Inserts a posting to an account, for each of the captures with these IDs.
+    insert_postings: &'static str,
+}
+
+macro_rules! capture_statements {
+    ($texts:literal, $numbers:literal) => {
+        CaptureStatements {
+            delete_authorizations: concat!(
+                "DELETE FROM authorizations WHERE charge_key IN (",
+                $texts,
+                ") RETURNING transaction_id"
+            ),
+            insert_transactions: concat!(
+                "INSERT INTO transactions (kind, key, login, amount, outcome, charge_key, created_at)
+                 SELECT 'capture', key, login, amount, 'done', key, $2 FROM transactions WHERE id IN (",
+                $numbers,
+                ") RETURNING id"
+            ),
+            insert_postings: concat!(
+                "INSERT INTO postings (transaction_id, account, amount)
+                 SELECT id, $2, $3 * amount FROM transactions WHERE id IN (",
+                $numbers,
+                ")"
+            ),
+        }
+    };
+}
+
+impl CaptureStatements {
+    const fn of(kind: DatabaseKind) -> Self {
+        match kind {
+            DatabaseKind::Sqlite => {
+                capture_statements!("SELECT value FROM json_each($1)", "SELECT value FROM json_each($1)")
+            }
+            DatabaseKind::Postgres => capture_statements!(
+                "SELECT json_array_elements_text($1::json)",
+                "SELECT json_array_elements_text($1::json)::bigint"
+            ),
+        }
+    }
+}

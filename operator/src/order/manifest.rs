@@ -1,0 +1,66 @@
+//! The manifest of an order: the resource without its status. Billing stores it with the charge, so
+//! that the charge can be settled even if the resource no longer exists.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orders_contracts::billing::NewAuthorization;
+use orders_crds::{Order, OrderSpec};
+use serde_json::Value;
+
+/// Returns the authorization of a charge: the namespace and name of the order, and its manifest. The
+/// manifest has neither labels nor annotations, which could be too large for billing.
+pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec) -> Option<NewAuthorization> {
+    let (namespace, name) = metadata.namespace.as_ref().zip(metadata.name.as_ref())?;
+    let metadata = ObjectMeta {
+        namespace: Some(namespace.clone()),
+        name: Some(name.clone()),
+        uid: metadata.uid.clone(),
+        creation_timestamp: metadata.creation_timestamp.clone(),
+        generation: metadata.generation,
+        resource_version: metadata.resource_version.clone(),
+        ..ObjectMeta::default()
+    };
+    let reference = format!("{namespace}/{name}");
+    let manifest = serde_json::to_value(Order { metadata, spec: spec.clone(), status: None }).ok()?;
+    let Value::Object(manifest) = manifest else { return None };
+    Some(NewAuthorization { reference, metadata: manifest })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use orders_contracts::billing::MAX_METADATA;
+    use orders_crds::order::MAX_SECONDS;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_order_is_stored_with_its_charge_and_read_back() {
+        let number = Some(9_007_199_254_740_991);
+        let metadata = ObjectMeta {
+            namespace: Some("n".repeat(63)),
+            name: Some("o".repeat(253)),
+            uid: Some("u".repeat(36)),
+            creation_timestamp: Some(Time(Timestamp::UNIX_EPOCH)),
+            generation: number,
+            resource_version: Some(i64::MAX.to_string()),
+            annotations: Some([("a".to_owned(), "b".repeat(100_000))].into()),
+            ..ObjectMeta::default()
+        };
+        let spec = OrderSpec {
+            id: number,
+            login: "l".repeat(64),
+            email: "e".repeat(254),
+            cart_id: 9_007_199_254_740_991,
+            amount: "999999999999.99".into(),
+            cancel_requested: Some(true),
+            deadline_seconds: Some(MAX_SECONDS),
+            ttl_seconds_after_finished: Some(MAX_SECONDS),
+        };
+        let authorization = authorization(&metadata, &spec).unwrap();
+        let manifest = authorization.validate().unwrap();
+        assert!(manifest.len() <= MAX_METADATA / 2, "{} bytes", manifest.len());
+        let order: Order = serde_json::from_str(&manifest).unwrap();
+        assert_eq!((order.spec, order.metadata.uid, order.status), (spec, metadata.uid, None));
+        assert_eq!(order.metadata.annotations, None);
+    }
+}
