@@ -107,7 +107,8 @@ pub async fn snapshot(
     let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
     let is_in_namespace = |order: &&ArchivedRow| namespace.is_none_or(|namespace| order.namespace == namespace);
     let archived = read_archived(archive).await?;
-    let archived: Vec<OrderFacts> = archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource, true)).collect();
+    let archived: Vec<OrderFacts> =
+        archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource, true)).collect();
     first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
     let transactions = billing.pages("/billing/ledger/transactions", |last: &ExportedTransaction| last.id.to_string()).await?;
     let accounts = billing.pages("/billing/ledger/accounts", |last: &ExportedAccount| last.login.clone()).await?;

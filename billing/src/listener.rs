@@ -122,7 +122,9 @@ async fn publish_entry(broker: &Broker, ledger: &Ledger, entry: &OutboxEntry) ->
     let id = format!("{}-{}", entry.key, entry.id);
     let published: Result<(), PublishError> = match entry.kind {
         Kind::Refund => broker.publish(PAYMENT_REFUNDED, id, refunded_event(entry)?).await,
-        Kind::Charge | Kind::Capture | Kind::Void | Kind::Refill => broker.publish(PAYMENT_DECIDED, id, decided_event(entry)?).await,
+        Kind::Charge | Kind::Capture | Kind::Void | Kind::Refill => {
+            broker.publish(PAYMENT_DECIDED, id, decided_event(entry)?).await
+        }
     };
     published.map_err(|error| error.to_string())?;
     ledger.remove_from_outbox(entry.id).await.map_err(|error| error.to_string())

@@ -26,14 +26,14 @@ pub struct Config {
     pub interaction: Interaction,
 
     /// URL of the billing service, for example http://orders-billing:80. With INTERACTION=broker, it is
-    /// used for customers' accounts only.
+    /// used for customers' accounts, and to capture and void charges.
     #[arg(long, env = "BILLING_URL")]
     pub billing_url: String,
 
-    /// URL of the notify service, for example http://orders-notify:80. Required with INTERACTION=http,
-    /// otherwise unused.
+    /// URL of the notify service, for example http://orders-notify:80. With a broker, it is used only
+    /// for orders whose resource no longer exists.
     #[arg(long, env = "NOTIFY_URL")]
-    pub notify_url: Option<String>,
+    pub notify_url: String,
 
     /// The broker. Required unless INTERACTION=http.
     #[command(flatten)]
@@ -61,6 +61,15 @@ pub struct Config {
     /// value are removed.
     #[arg(long, env = "TTL_SECONDS_AFTER_FINISHED", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub ttl_seconds_after_finished: Option<u64>,
+
+    /// Seconds between two checks of the charges that are neither captured nor voided, 1 to 3600.
+    #[arg(long, env = "SETTLEMENT_INTERVAL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub settlement_interval_seconds: u64,
+
+    /// Seconds after which such a charge is settled if its order no longer exists, 5 to 3600. It must be
+    /// longer than the reconciliation of an order takes.
+    #[arg(long, env = "SETTLEMENT_MIN_AGE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    pub settlement_min_age_seconds: u64,
 
     /// Maximum number of orders reconciled at the same time, 1 to 1024.
     #[arg(long, env = "CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]

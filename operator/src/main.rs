@@ -8,9 +8,15 @@ use orders_operator::{
     customer::context::Customers,
     kube::events::Publisher,
     leader::{self, Election},
-    order::{context::Context, deleted_orders::DeletedOrders, retention::Retention, watch_echo::WatchEcho},
+    order::{
+        context::Context,
+        retention::Retention,
+        settlement::{Services, Settlement},
+        settlement_check::SettlementCheck,
+        watch_echo::WatchEcho,
+    },
     ports::{
-        http::{accounts::Accounts, archive::Archive, authorizations::Authorizations},
+        http::{accounts::Accounts, archive::Archive, authorizations::Authorizations, notify::HttpNotify},
         interaction::Clients,
     },
     tasks::Tasks,
@@ -36,12 +42,20 @@ async fn main() -> anyhow::Result<()> {
     };
     let authorizations = Authorizations::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
-    let retention = Retention::new(archive, authorizations, client.clone(), ttl);
+    let retention = Retention::new(archive.clone(), authorizations.clone(), client.clone(), ttl);
+    let messages = HttpNotify::new(&config.notify_url, TokenFile::new(config.notify_token_file.clone()))?;
+    let services = Services { billing: billing.clone(), notify: notify.clone(), messages, authorizations, archive };
+    let settlement_check = SettlementCheck {
+        settlement: Settlement::new(client.clone(), services, retention.removals()),
+        namespace: config.namespace.clone(),
+        interval: Duration::from_secs(config.settlement_interval_seconds),
+        min_age: Duration::from_secs(config.settlement_min_age_seconds),
+    };
     let events = Publisher::new(client.clone(), identity.clone());
     let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
-        deleted_orders: DeletedOrders::new(billing.clone(), notify.clone(), Some(retention.clone())),
+        settlement: settlement_check.settlement.clone(),
         billing,
         notify,
         events,
@@ -50,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
         client: client.clone(),
     });
     let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
-    let tasks = Tasks { context, retention, customers, listener, namespace, concurrency };
+    let tasks = Tasks { context, retention, settlement_check, customers, listener, namespace, concurrency };
     let work = async || tasks.run(shutdown.clone()).await;
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {

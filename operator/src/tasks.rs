@@ -7,7 +7,7 @@ use orders_service::shutdown::Shutdown;
 
 use crate::{
     customer::{self, context::Customers},
-    order::{context::Context, controller, retention::Retention},
+    order::{context::Context, controller, retention::Retention, settlement_check::SettlementCheck},
     ports::{interaction::receive, nats::Listener},
 };
 
@@ -17,6 +17,8 @@ pub struct Tasks {
     pub context: Arc<Context>,
     /// Archives, captures and removes finished orders.
     pub retention: Retention,
+    /// Settles charges whose orders no longer exist.
+    pub settlement_check: SettlementCheck,
     /// Reconciles the customers.
     pub customers: Arc<Customers>,
     /// Receives the replies of billing and notify. `None` in the style without a broker.
@@ -43,7 +45,8 @@ impl Tasks {
         };
         tokio::select! {
             () = passes => {}
-            () = self.retention.run(store) => {}
+            () = self.retention.run(store.clone()) => {}
+            () = self.settlement_check.run(store) => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}
             () = shutdown.clone().grace_elapsed() => {

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use orders_contracts::billing::Authorization;
 use orders_crds::Money;
 use orders_service::database::{Kind as DatabaseKind, json};
-use sqlx::{Any, Row, Transaction, any::AnyRow};
+use sqlx::{Any, AnyConnection, Row, Transaction, any::AnyRow};
 
 use super::{
     charge_state::select_charge,
     database::Ledger,
-    movement::{AUTHORIZED, Kind, Movement, Outcome, REVENUE},
+    movement::{Kind, Movement, Outcome},
     record::{find_recorded, insert_transaction, update_balance},
 };
 use crate::error::LedgerError;
@@ -58,8 +58,11 @@ impl Ledger {
     /// [`LedgerError::Database`], after which it is unknown whether the charges are captured: repeat
     /// the call.
     pub async fn capture(&self, keys: &[&str]) -> Result<usize, LedgerError> {
-        let mut transaction = self.database.begin_write().await?;
-        let captured = capture_in_transaction(&mut transaction, self.database.kind, keys).await?;
+        let mut transaction = match self.database.kind {
+            DatabaseKind::Postgres => return Ok(capture_in_one_statement(&mut *self.database.pool.acquire().await?, keys).await?),
+            DatabaseKind::Sqlite => self.database.begin_write().await?,
+        };
+        let captured = capture_in_statements(&mut transaction, keys).await?;
         transaction.commit().await?;
         Ok(captured)
     }
@@ -74,8 +77,7 @@ impl Ledger {
         let mut transaction = self.database.begin_write().await?;
         let charge = select_charge(&mut *transaction, key).await?.ok_or(LedgerError::ChargeNotFound)?;
         let (login, amount) = (charge.login, charge.amount);
-        let movement =
-            Movement { kind: Kind::Void, key, login: &login, amount, charge_key: Some(key), authorization: None };
+        let movement = Movement { kind: Kind::Void, key, login: &login, amount, charge_key: Some(key), authorization: None };
         let (balance, repeated) = match find_recorded(&mut transaction, &movement).await? {
             Some(first) => (first.balance, true),
             None => {
@@ -154,78 +156,68 @@ pub(super) async fn insert(
     if inserted.rows_affected() == 0 { Err(LedgerError::ReferenceInUse) } else { Ok(()) }
 }
 
-/// Captures the authorized charges with these keys. Returns their number.
-pub(super) async fn capture_in_transaction(
-    transaction: &mut Transaction<'_, Any>,
+/// Captures the authorized charges with these keys. Returns their number. On SQLite, the connection
+/// must be in a write transaction.
+pub(super) async fn capture_with(
+    connection: &mut AnyConnection,
     kind: DatabaseKind,
     keys: &[&str],
 ) -> Result<usize, sqlx::Error> {
-    let statements = CaptureStatements::of(kind);
-    let charges: Vec<i64> =
-        sqlx::query_scalar(statements.delete_authorizations).bind(json(&keys)?).fetch_all(&mut **transaction).await?;
-    if charges.is_empty() {
-        return Ok(0);
+    match kind {
+        DatabaseKind::Postgres => capture_in_one_statement(connection, keys).await,
+        DatabaseKind::Sqlite => capture_in_statements(connection, keys).await,
     }
-    let captures: Vec<i64> = sqlx::query_scalar(statements.insert_transactions)
-        .bind(json(&charges)?)
-        .bind(Timestamp::now().as_microsecond())
-        .fetch_all(&mut **transaction)
-        .await?;
-    for (account, sign) in [(AUTHORIZED, -1), (REVENUE, 1)] {
-        sqlx::query(statements.insert_postings)
-            .bind(json(&captures)?)
-            .bind(account)
-            .bind(sign)
-            .execute(&mut **transaction)
-            .await?;
-    }
+}
+
+/// Captures the charges in one statement, on PostgreSQL.
+async fn capture_in_one_statement(connection: &mut AnyConnection, keys: &[&str]) -> Result<usize, sqlx::Error> {
+    let captures: Vec<i64> = sqlx::query_scalar(
+        "WITH captured AS (
+             DELETE FROM authorizations WHERE charge_key IN (SELECT json_array_elements_text($1::json)) RETURNING transaction_id
+         ), recorded AS (
+             INSERT INTO transactions (kind, key, login, amount, outcome, charge_key, created_at)
+             SELECT 'capture', key, login, amount, 'done', key, $2 FROM transactions JOIN captured ON id = transaction_id
+             RETURNING id, amount
+         ), posted AS (
+             INSERT INTO postings (transaction_id, account, amount)
+             SELECT id, 'authorized', -amount FROM recorded UNION ALL SELECT id, 'revenue', amount FROM recorded
+         )
+         SELECT id FROM recorded",
+    )
+    .bind(json(&keys)?)
+    .bind(Timestamp::now().as_microsecond())
+    .fetch_all(connection)
+    .await?;
     Ok(captures.len())
 }
 
-/// The statements of a capture, whose first parameter is a list in JSON.
-struct CaptureStatements {
-    /// Deletes the authorizations with these charge keys, and returns the IDs of the charges.
-    delete_authorizations: &'static str,
-    /// Inserts the captures of the charges with these IDs, and returns the IDs of the captures.
-    insert_transactions: &'static str,
-    /// Inserts a posting to an account, for each of the captures with these IDs.
-    insert_postings: &'static str,
-}
-
-macro_rules! capture_statements {
-    ($texts:literal, $numbers:literal) => {
-        CaptureStatements {
-            delete_authorizations: concat!(
-                "DELETE FROM authorizations WHERE charge_key IN (",
-                $texts,
-                ") RETURNING transaction_id"
-            ),
-            insert_transactions: concat!(
-                "INSERT INTO transactions (kind, key, login, amount, outcome, charge_key, created_at)
-                 SELECT 'capture', key, login, amount, 'done', key, $2 FROM transactions WHERE id IN (",
-                $numbers,
-                ") RETURNING id"
-            ),
-            insert_postings: concat!(
-                "INSERT INTO postings (transaction_id, account, amount)
-                 SELECT id, $2, $3 * amount FROM transactions WHERE id IN (",
-                $numbers,
-                ")"
-            ),
-        }
-    };
-}
-
-impl CaptureStatements {
-    const fn of(kind: DatabaseKind) -> Self {
-        match kind {
-            DatabaseKind::Sqlite => {
-                capture_statements!("SELECT value FROM json_each($1)", "SELECT value FROM json_each($1)")
-            }
-            DatabaseKind::Postgres => capture_statements!(
-                "SELECT json_array_elements_text($1::json)",
-                "SELECT json_array_elements_text($1::json)::bigint"
-            ),
-        }
+/// Captures the charges in several statements, on SQLite.
+async fn capture_in_statements(connection: &mut AnyConnection, keys: &[&str]) -> Result<usize, sqlx::Error> {
+    let charges: Vec<i64> = sqlx::query_scalar(
+        "DELETE FROM authorizations WHERE charge_key IN (SELECT value FROM json_each($1)) RETURNING transaction_id",
+    )
+    .bind(json(&keys)?)
+    .fetch_all(&mut *connection)
+    .await?;
+    if charges.is_empty() {
+        return Ok(0);
     }
+    let captures: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO transactions (kind, key, login, amount, outcome, charge_key, created_at)
+         SELECT 'capture', key, login, amount, 'done', key, $2 FROM transactions WHERE id IN (SELECT value FROM json_each($1))
+         RETURNING id",
+    )
+    .bind(json(&charges)?)
+    .bind(Timestamp::now().as_microsecond())
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO postings (transaction_id, account, amount)
+         SELECT id, 'authorized', -amount FROM transactions WHERE id IN (SELECT value FROM json_each($1))
+         UNION ALL SELECT id, 'revenue', amount FROM transactions WHERE id IN (SELECT value FROM json_each($1))",
+    )
+    .bind(json(&captures)?)
+    .execute(connection)
+    .await?;
+    Ok(captures.len())
 }

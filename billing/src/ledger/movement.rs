@@ -8,10 +8,10 @@ use strum::{EnumString, IntoStaticStr};
 const CASH: &str = "cash";
 
 /// The account of the charges that are neither captured nor voided.
-pub(super) const AUTHORIZED: &str = "authorized";
+const AUTHORIZED: &str = "authorized";
 
 /// The account of the captured charges.
-pub(super) const REVENUE: &str = "revenue";
+const REVENUE: &str = "revenue";
 
 /// The kind of a movement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]

@@ -74,7 +74,7 @@ impl Ledger {
                 return Err(LedgerError::RefundTooLarge);
             }
             // A refund is of a captured charge, so an authorized charge is captured first.
-            authorizations::capture_in_transaction(&mut transaction, self.database.kind, &[refund.charge_key]).await?;
+            authorizations::capture_with(&mut transaction, self.database.kind, &[refund.charge_key]).await?;
             if insert_transaction(&mut transaction, &movement, outcome, balance).await? {
                 outbox::add(&mut transaction, &movement, recipient).await?;
                 transaction.commit().await?;

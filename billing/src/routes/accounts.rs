@@ -119,7 +119,8 @@ pub(super) async fn refill(
 ) -> Result<Response, Problem> {
     let amount = require_positive(refill.balance)?;
     let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| format!("{}/{}", refill.login, key.as_str()));
-    let movement = Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount, charge_key: None, authorization: None };
+    let movement =
+        Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount, charge_key: None, authorization: None };
     let recorded = billing.ledger.record(&movement).await?;
     match (recorded.outcome, recorded.balance) {
         (Outcome::Done, Some(balance)) => Ok(respond(Account { login: refill.login, balance }, recorded.repeated)),

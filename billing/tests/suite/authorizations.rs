@@ -41,7 +41,8 @@ async fn phase(ledger: &Ledger, key: &str) -> Result<Option<ChargePhase>> {
 
 /// Returns the sum of the postings to an account.
 async fn posted(database: &Database, account: &str) -> Result<i64> {
-    let sum = sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings WHERE account = $1").bind(account);
+    let sum =
+        sqlx::query_scalar("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM postings WHERE account = $1").bind(account);
     Ok(sum.fetch_one(&database.pool).await?)
 }
 
@@ -54,10 +55,7 @@ async fn a_charge_is_authorized_when_it_is_made_and_captured_once() -> Result<()
         let before = Timestamp::now();
         let first = ledger.record(&authorized("k", "shop/order-1", "a", 60)).await?;
         assert_eq!(first, RecordedMovement { outcome: Outcome::Done, balance: Some(Money::from_minor(40)), repeated: false });
-        assert_eq!(
-            ledger.record(&authorized("k", "shop/order-1", "a", 60)).await?,
-            RecordedMovement { repeated: true, ..first }
-        );
+        assert_eq!(ledger.record(&authorized("k", "shop/order-1", "a", 60)).await?, RecordedMovement { repeated: true, ..first });
         assert_eq!((posted(&database, "authorized").await?, posted(&database, "revenue").await?), (60, 0));
         assert_eq!(phase(&ledger, "k").await?, Some(ChargePhase::Authorized));
 
@@ -236,10 +234,8 @@ async fn a_capture_and_a_void_agree_whichever_comes_first() -> Result<()> {
             let (key, reference) = (format!("k{round}"), format!("shop/order-{round}"));
             ledger.record(&authorized(&key, &reference, "a", 10)).await?;
             let keys = [&*key];
-            let (capture, void) = tokio::join!(
-                retry_while_unavailable(|| ledger.capture(&keys)),
-                retry_while_unavailable(|| ledger.void(&key))
-            );
+            let (capture, void) =
+                tokio::join!(retry_while_unavailable(|| ledger.capture(&keys)), retry_while_unavailable(|| ledger.void(&key)));
             match (capture?, void) {
                 (1, Err(LedgerError::NotAuthorized)) => captured += 1,
                 (0, Ok(void)) => assert!(!void.repeated),
@@ -314,7 +310,9 @@ enum Charge {
 fn apply(charges: &mut BTreeMap<u8, Charge>, operation: &Operation) -> bool {
     match operation {
         Operation::Charge(key, _) if charges.contains_key(key) => true,
-        Operation::Charge(_, Some(reference)) if charges.values().any(|charge| *charge == Charge::Authorized(*reference)) => false,
+        Operation::Charge(_, Some(reference)) if charges.values().any(|charge| *charge == Charge::Authorized(*reference)) => {
+            false
+        }
         Operation::Charge(key, reference) => {
             charges.insert(*key, reference.map_or(Charge::Captured, Charge::Authorized));
             true
@@ -444,7 +442,8 @@ async fn charges_from_before_the_upgrade_are_captured() -> Result<()> {
         assert!(sqlx::query("DELETE FROM transactions").execute(&database.pool).await.is_err());
         assert_books_balance(&database).await?;
         if database.kind == Kind::Sqlite {
-            let problems: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM pragma_foreign_key_check").fetch_one(&database.pool).await?;
+            let problems: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM pragma_foreign_key_check").fetch_one(&database.pool).await?;
             assert_eq!(problems, 0);
         }
     }

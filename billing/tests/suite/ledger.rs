@@ -515,7 +515,14 @@ async fn any_sequence_of_requests_has_the_same_outcomes_as_in_the_model() -> Res
                         let (key, login) = (format!("case{case}-{}", request.key), format!("case{case}-{}", request.login));
                         let amount = Money::from_minor(request.minor);
                         let actual = match ledger
-                            .record(&Movement { kind: request.kind, key: &key, login: &login, amount, charge_key: None, authorization: None })
+                            .record(&Movement {
+                                kind: request.kind,
+                                key: &key,
+                                login: &login,
+                                amount,
+                                charge_key: None,
+                                authorization: None,
+                            })
                             .await
                         {
                             Ok(recorded) => Some((recorded.outcome, recorded.balance.map(Money::minor))),

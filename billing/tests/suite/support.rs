@@ -37,7 +37,9 @@ pub fn refund<'a>(key: &'a str, charge_key: &'a str, login: &'a str, minor: i64)
 }
 
 /// Retries a call while the database is unavailable, as every caller does: with the same key.
-pub async fn retry_while_unavailable<T, F: Future<Output = Result<T, LedgerError>>>(call: impl Fn() -> F) -> Result<T, LedgerError> {
+pub async fn retry_while_unavailable<T, F: Future<Output = Result<T, LedgerError>>>(
+    call: impl Fn() -> F,
+) -> Result<T, LedgerError> {
     let start = Instant::now();
     loop {
         match call().await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::Client;
 
-use super::{deleted_orders::DeletedOrders, watch_echo::WatchEcho};
+use super::{settlement::Settlement, watch_echo::WatchEcho};
 use crate::{
     customer::context::Customers,
     kube::events::Publisher,
@@ -23,8 +23,8 @@ pub struct Context {
     pub events: Publisher,
     /// Waits until the watch has the operator's own write.
     pub echo: WatchEcho,
-    /// Settles orders that were deleted.
-    pub deleted_orders: DeletedOrders,
+    /// Settles orders that no longer exist.
+    pub settlement: Settlement,
     /// The customers, whose balances change with the orders.
     pub customers: Arc<Customers>,
 }

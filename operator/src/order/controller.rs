@@ -40,7 +40,7 @@ pub async fn run(
         .inspect_ok(move |event| {
             observer.echo.observe(event);
             if let watcher::Event::Delete(order) = event {
-                observer.deleted_orders.observe(order);
+                observer.settlement.observe_deletion(order);
             }
         })
         .inspect_err(|error| tracing::warn!(%error, "the orders cannot be watched; retrying"))
@@ -60,7 +60,7 @@ pub async fn run(
         async { pass.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) }
     };
     queue::run(stream::select(changed, keys_with_late_reply), pass, concurrency.into(), shutdown.requested()).await;
-    context.deleted_orders.finish().await;
+    context.settlement.finish_all().await;
 }
 
 /// The orders that an event of the watch adds to the queue. Orders that are listed, at the start or

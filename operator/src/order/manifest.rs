@@ -2,8 +2,8 @@
 //! that the charge can be settled even if the resource no longer exists.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use orders_contracts::billing::NewAuthorization;
-use orders_crds::{Order, OrderSpec};
+use orders_contracts::billing::{Authorization, NewAuthorization};
+use orders_crds::{Order, OrderSpec, order::charge_key};
 use serde_json::Value;
 
 /// Returns the authorization of a charge: the namespace and name of the order, and its manifest. The
@@ -25,11 +25,24 @@ pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec) -> Option<NewAutho
     Some(NewAuthorization { reference, metadata: manifest })
 }
 
+/// Reads the order of an authorized charge, and the number of the attempt to charge. `None` if the
+/// metadata is not the manifest of the order with this key.
+pub fn read(authorization: &Authorization) -> Option<(Order, i32)> {
+    let order: Order = serde_json::from_value(Value::Object(authorization.metadata.clone())).ok()?;
+    let uid = order.metadata.uid.as_deref()?;
+    let attempt = match authorization.key.strip_prefix(uid)? {
+        "" => 1,
+        suffix => suffix.strip_prefix('.')?.parse().ok()?,
+    };
+    let has_name = order.metadata.namespace.is_some() && order.metadata.name.is_some();
+    (has_name && charge_key(uid, attempt) == authorization.key).then_some((order, attempt))
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
     use orders_contracts::billing::MAX_METADATA;
-    use orders_crds::order::MAX_SECONDS;
+    use orders_crds::{Money, order::MAX_SECONDS};
 
     use super::*;
 
@@ -62,5 +75,33 @@ mod tests {
         let order: Order = serde_json::from_str(&manifest).unwrap();
         assert_eq!((order.spec, order.metadata.uid, order.status), (spec, metadata.uid, None));
         assert_eq!(order.metadata.annotations, None);
+    }
+
+    #[test]
+    fn the_manifest_counts_only_if_its_uid_is_that_of_the_key() {
+        let metadata = ObjectMeta {
+            namespace: Some("shop".to_owned()),
+            name: Some("order-1".to_owned()),
+            uid: Some("uid".to_owned()),
+            ..ObjectMeta::default()
+        };
+        let new = authorization(&metadata, &OrderSpec::default()).unwrap();
+        assert_eq!(new.reference, "shop/order-1");
+        let read = |key: &str| {
+            read(&Authorization {
+                id: 1,
+                key: key.to_owned(),
+                login: "a".to_owned(),
+                amount: Money::ZERO,
+                balance: Money::ZERO,
+                created_at: 0,
+                reference: new.reference.clone(),
+                metadata: new.metadata.clone(),
+            })
+            .map(|(_, attempt)| attempt)
+        };
+        let expected = [Some(1), Some(2), Some(11), None, None, None, None, None];
+        assert_eq!(["uid", "uid.2", "uid.11", "uid.1", "uid.x", "uid2", "other", ""].map(read), expected);
+        assert_eq!(authorization(&ObjectMeta::default(), &OrderSpec::default()), None);
     }
 }

@@ -50,11 +50,11 @@ pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Opt
     // Registered before the write, so that a reply that arrives during the write is not missed.
     let late_reply = pass.late_reply(context);
     let WriteResult::Version(version) = write_and_publish(order, &pass, context).await? else {
-        context.deleted_orders.settle_if_open(order, pass);
+        context.settlement.settle_deleted(order, pass);
         return Ok(None);
     };
     let WriteResult::Version(_) = settle_finalizer(order, &pass.after.status, version, context).await? else {
-        context.deleted_orders.settle_if_open(order, pass);
+        context.settlement.settle_deleted(order, pass);
         return Ok(None);
     };
     Ok(pass.next.map(|next| Requeue { after: delay_until(next), late_reply }))

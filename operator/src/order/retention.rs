@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -54,28 +54,34 @@ pub struct Retention {
     authorizations: Authorizations,
     client: Client,
     ttl: Option<Duration>,
-    /// Orders that other clients deleted and that are still to be archived.
-    deleted: Arc<Mutex<Vec<Order>>>,
-    /// UIDs of the orders that this operator is removing. The archive has stored them.
-    removing: Arc<Mutex<HashSet<String>>>,
+    removals: Removals,
+}
+
+/// The UIDs of the orders that this operator is removing. The archive has stored them.
+#[derive(Clone, Debug, Default)]
+pub struct Removals(Arc<Mutex<HashSet<String>>>);
+
+impl Removals {
+    fn insert(&self, uid: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+    }
+
+    /// Removes an order from the set. Returns whether the operator was removing it.
+    pub fn remove(&self, uid: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+    }
 }
 
 impl Retention {
     /// Archives orders in this archive, if there is one, and removes each archived order `ttl` after
     /// it is finished, unless the order has its own TTL. `None` means never.
     pub fn new(archive: Option<Archive>, authorizations: Authorizations, client: Client, ttl: Option<Duration>) -> Self {
-        Retention { archive, authorizations, client, ttl, deleted: Arc::default(), removing: Arc::default() }
+        Retention { archive, authorizations, client, ttl, removals: Removals::default() }
     }
 
-    /// Adds an order that was deleted from Kubernetes to those that are archived next, if it was
-    /// decided and this operator did not remove it.
-    pub fn archive_deleted(&self, order: &Order) {
-        if self.removing().remove(&order.uid().unwrap_or_default()) {
-            return;
-        }
-        if order.status.as_ref().is_some_and(|status| !status.is_charge_open()) {
-            self.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(order.clone());
-        }
+    /// The removals that this operator makes.
+    pub fn removals(&self) -> Removals {
+        self.removals.clone()
     }
 
     /// Archives, captures and removes orders. Never returns.
@@ -99,28 +105,18 @@ impl Retention {
         let finished_uids: HashSet<&str> = finished.iter().filter_map(|order| order.metadata.uid.as_deref()).collect();
         archived.retain(&finished_uids);
         captures.retain(&finished_uids);
-        let deleted = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(archive) = &self.archive else {
-            return captures.capture(finished.iter().copied().chain(&deleted)).await;
+            return captures.capture(finished.iter().copied()).await;
         };
 
         let new: Vec<&Order> =
             finished.iter().copied().filter(|order| !archived.contains(order) && !archived.is_refused(order)).collect();
-        let mut backlog = new.len() + deleted.len() + archived.refused();
+        let mut backlog = new.len() + archived.refused();
         for batch in new.chunks(MAX_BATCH) {
             backlog -= put(archive, batch, archived).await;
         }
-        let deleted: Vec<&Order> = deleted.iter().collect();
-        for batch in deleted.chunks(MAX_BATCH) {
-            let stored = put(archive, batch, archived).await;
-            backlog -= stored;
-            if stored < batch.len() {
-                let unstored = batch.iter().filter(|order| !archived.contains(order) && !archived.is_refused(order));
-                self.deleted.lock().unwrap_or_else(PoisonError::into_inner).extend(unstored.map(|order| (*order).clone()));
-            }
-        }
         metrics::gauge!("orders_archive_backlog").set(backlog as f64);
-        captures.capture(finished.iter().chain(&deleted).copied().filter(|order| archived.contains(order))).await;
+        captures.capture(finished.iter().copied().filter(|order| archived.contains(order))).await;
 
         // The calls to the archive may have taken long.
         let now = Timestamp::now();
@@ -141,7 +137,7 @@ impl Retention {
     async fn remove(&self, order: &Order) {
         let orders: Api<Order> = Api::namespaced(self.client.clone(), &order.namespace().unwrap_or_default());
         let uid = order.uid().unwrap_or_default();
-        self.removing().insert(uid.clone());
+        self.removals.insert(uid.clone());
         let preconditions = Preconditions { uid: order.uid(), resource_version: order.resource_version() };
         let (name, params) =
             (order.name_any(), DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() });
@@ -152,11 +148,7 @@ impl Retention {
             Ok(Err(error)) => tracing::warn!(order = name, %error, "not removed; retrying"),
             Err(_) => tracing::warn!(order = name, "not removed in time; retrying"),
         }
-        self.removing().remove(&uid);
-    }
-
-    fn removing(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.removing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.removals.remove(&uid);
     }
 }
 

@@ -23,7 +23,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 const MAX_ERROR: usize = 512;
 
 /// Builds the next status of an order, and collects the events.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StatusBuilder {
     /// The status so far.
     pub status: OrderStatus,
@@ -95,6 +95,20 @@ impl StatusBuilder {
                 self.schedule_retry(RetryStep::Refund, &error, now);
             }
         }
+    }
+
+    /// Records that the charge is voided, because the order was deleted before its customer was told of
+    /// the charge.
+    pub fn record_void(&mut self, purchase: &Purchase, now: Timestamp) {
+        let message = format!(
+            "The order was deleted before its customer was notified; the charge of {} to {} is voided.",
+            purchase.amount, purchase.login
+        );
+        (self.status.balance, self.status.charge) = (None, None);
+        self.set(ConditionType::Paid, Some(false), Reason::Cancelled, &message, now);
+        self.set(ConditionType::Succeeded, Some(false), Reason::Cancelled, &message, now);
+        self.begin_notification();
+        self.add_event(OrderEvent::warning(Reason::Cancelled, "Void", message), now);
     }
 
     /// Begins another attempt to charge.

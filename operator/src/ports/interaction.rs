@@ -59,8 +59,7 @@ fn http_billing(config: &Config) -> Result<HttpBilling> {
 }
 
 fn http_notify(config: &Config) -> Result<HttpNotify> {
-    let url = config.notify_url.as_ref().context("NOTIFY_URL is not set; INTERACTION=http needs it")?;
-    Ok(HttpNotify::new(url, TokenFile::new(config.notify_token_file.clone()))?)
+    Ok(HttpNotify::new(&config.notify_url, TokenFile::new(config.notify_token_file.clone()))?)
 }
 
 async fn connect(config: &Config) -> Result<Broker> {

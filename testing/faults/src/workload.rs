@@ -23,10 +23,10 @@ use crate::{
 };
 
 impl Workload {
-    /// The workload in which an effect is numbered. In `Life`, the operator archives
-    /// orders by the clock, one or several at once, so these effects differ between runs.
+    /// The workload in which an effect is numbered. In `Life`, the operator archives orders and captures
+    /// charges by the clock, one or several at once, so these effects differ between runs.
     pub fn of(effect: &Effect) -> Self {
-        if Self::has(Workload::Removal, effect.channel) && (effect.channel != Channel::OperatorToKube || is_removal(effect)) {
+        if ARCHIVE_CHANNELS.contains(&effect.channel) || AFTER_THE_OUTCOME.contains(&(effect.channel, &effect.operation)) {
             Workload::Removal
         } else {
             Workload::Life
@@ -35,10 +35,11 @@ impl Workload {
 
     /// Whether the workload has effects over this channel.
     pub fn has(self, channel: Channel) -> bool {
-        let archive = [Channel::ApiServerToArchive, Channel::OperatorToArchive, Channel::ArchiveToDatabase];
         match self {
-            Workload::Life => !archive.contains(&channel),
-            Workload::Removal => archive.contains(&channel) || channel == Channel::OperatorToKube,
+            Workload::Life => !ARCHIVE_CHANNELS.contains(&channel),
+            Workload::Removal => {
+                ARCHIVE_CHANNELS.contains(&channel) || AFTER_THE_OUTCOME.iter().any(|(other, _)| *other == channel)
+            }
         }
     }
 
@@ -54,9 +55,15 @@ impl Workload {
     }
 }
 
-fn is_removal(effect: &Effect) -> bool {
-    effect.operation == "DELETE orders"
-}
+/// The channels to the archive and to its database.
+const ARCHIVE_CHANNELS: [Channel; 3] = [Channel::ApiServerToArchive, Channel::OperatorToArchive, Channel::ArchiveToDatabase];
+
+/// The other effects that take place after an order is finished, by the clock.
+const AFTER_THE_OUTCOME: [(Channel, &str); 3] = [
+    (Channel::OperatorToKube, "DELETE orders"),
+    (Channel::OperatorToBilling, "POST /billing/charges/capture"),
+    (Channel::BillingToDatabase, "WITH captured"),
+];
 
 /// The amounts of a customer's orders: affordable, too expensive, of an unknown customer, and affordable without waiting.
 const AMOUNTS: [usize; 4] = [30, 500, 5, 20];
@@ -224,6 +231,9 @@ mod tests {
             (Channel::OperatorToKube, "PATCH orders/status", Workload::Life),
             (Channel::OperatorToKube, "DELETE orders", Workload::Removal),
             (Channel::OperatorToBilling, "POST /billing/withdraw", Workload::Life),
+            (Channel::OperatorToBilling, "POST /billing/charges/capture", Workload::Removal),
+            (Channel::BillingToDatabase, "COMMIT", Workload::Life),
+            (Channel::BillingToDatabase, "WITH captured", Workload::Removal),
             (Channel::OperatorToArchive, "POST /archive/orders", Workload::Removal),
             (Channel::ApiServerToArchive, "GET orders", Workload::Removal),
             (Channel::ArchiveToDatabase, "COMMIT", Workload::Removal),

@@ -7,12 +7,13 @@ use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 
 use super::billing::excerpt;
+use crate::ports::UnknownResult;
 
 /// How long one batch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest response that is read, in bytes. Every correct response is smaller.
-const MAX_RESPONSE: usize = 64 * 1024;
+/// The largest response that is read, in bytes. An archived order has at most 64 KiB.
+const MAX_RESPONSE: usize = 128 * 1024;
 
 /// The maximum number of orders in a batch. An order with the longest history has about 10 KiB.
 pub const MAX_BATCH: usize = 200;
@@ -41,6 +42,21 @@ impl Archive {
         Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE).map(Archive)
     }
 
+    /// Returns the archived order with this UID, or `None` if the archive does not have it.
+    ///
+    /// # Errors
+    /// [`UnknownResult`], after which it is unknown whether the archive has the order.
+    pub async fn find(&self, uid: &str) -> Result<Option<Order>, UnknownResult> {
+        let unknown = |error: String| UnknownResult(format!("archive: {error}"));
+        let sending = self.0.send(self.0.request(Method::GET, &format!("/archive/orders/{uid}")));
+        let (status, body) = sending.await.map_err(|error| unknown(error.to_string()))?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| unknown(error.to_string())),
+            StatusCode::NOT_FOUND if is_problem(&body) => Ok(None),
+            _ => Err(unknown(format!("responded {status}: {}", excerpt(&body)))),
+        }
+    }
+
     /// Stores orders in the archive, all or none. The archive keeps the latest version of each order.
     ///
     /// # Errors
@@ -55,4 +71,14 @@ impl Archive {
             _ => Err(NotArchived::Unavailable(error())),
         }
     }
+}
+
+/// Whether the body is a problem (RFC 9457) of the archive, and not the page of a proxy that does not
+/// know the archive.
+fn is_problem(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct NotFound {
+        status: u16,
+    }
+    serde_json::from_slice::<NotFound>(body).is_ok_and(|problem| problem.status == StatusCode::NOT_FOUND.as_u16())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use orders_contracts::billing::{CaptureRequest, CapturedCount};
+use orders_contracts::billing::{Authorization, CaptureRequest, CapturedCount, Void};
 use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::Method;
 
@@ -27,6 +27,28 @@ impl Authorizations {
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
         Peer::new(url, Some(token), TIMEOUT, MAX_RESPONSE).map(Authorizations)
+    }
+
+    /// Returns a page of the charges that have been authorized for at least `min_age`, in the order of
+    /// their IDs. The page begins after the ID `after`, and is empty after the last one.
+    ///
+    /// # Errors
+    /// [`UnknownResult`].
+    pub async fn list(&self, after: i64, min_age: Duration) -> Result<Vec<Authorization>, UnknownResult> {
+        let query = [("after", after.to_string()), ("min_age_seconds", min_age.as_secs().to_string())];
+        let request = self.0.request(Method::GET, "/billing/authorizations").query(&query);
+        billing::parse(&billing::send(&self.0, request).await?)
+    }
+
+    /// Voids the authorized charge with this key, once.
+    ///
+    /// # Errors
+    /// [`UnknownResult`], if the charge is captured, or if it is unknown whether it is voided.
+    pub async fn void(&self, key: &str) -> Result<Void, UnknownResult> {
+        // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
+        let request = self.0.request(Method::POST, &format!("/billing/charges/{key}/void"));
+        let void: Void = billing::parse(&billing::send(&self.0, request).await?)?;
+        if void.key == key { Ok(void) } else { Err(UnknownResult("billing's response is about another charge".to_owned())) }
     }
 
     /// Captures the charges with these keys, at most

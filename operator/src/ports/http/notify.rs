@@ -8,7 +8,7 @@ use orders_contracts::{
     notify::{MessageDelivery, NotifyRequest},
     texts,
 };
-use orders_crds::order::message_key;
+use orders_crds::{Money, Outcome, Refusal, order::message_key};
 use orders_service::{
     http_client::{CallError, Peer},
     token_file::TokenFile,
@@ -29,6 +29,15 @@ const MAX_RESPONSE: usize = 16 * 1024;
 /// The client of notify's HTTP API.
 #[derive(Clone, Debug)]
 pub struct HttpNotify(Peer);
+
+/// The message that notify has under the key of a charge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The message that the order is paid.
+    Paid(Delivery),
+    /// The message that the order is cancelled.
+    Cancelled(Delivery),
+}
 
 /// The problem of a request that notify refuses because of one of its fields.
 #[derive(Deserialize)]
@@ -51,9 +60,31 @@ impl HttpNotify {
     }
 }
 
-#[async_trait]
-impl Notify for HttpNotify {
-    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, UnknownResult> {
+impl HttpNotify {
+    /// Requests one of the messages that may exist under the key of a charge: that the order is paid,
+    /// or that it is cancelled. The first that is stored under the key stays. `is_paid_preferred`: which
+    /// of them is requested if there is none yet. The result is the message that notify has.
+    ///
+    /// # Errors
+    /// [`UnknownResult`], after which it is unknown which message notify has.
+    pub async fn claim(
+        &self,
+        purchase: &Purchase,
+        balance: Option<Money>,
+        is_paid_preferred: bool,
+    ) -> Result<Claim, UnknownResult> {
+        let (paid, cancelled) = (Outcome::Paid, Outcome::Refused(Refusal::Cancelled));
+        let outcomes = if is_paid_preferred { [paid, cancelled] } else { [cancelled, paid] };
+        for outcome in outcomes {
+            if let Some(delivery) = self.request(purchase, &Notice { outcome, balance, resends: 0 }).await? {
+                return Ok(if outcome == Outcome::Paid { Claim::Paid(delivery) } else { Claim::Cancelled(delivery) });
+            }
+        }
+        Err(UnknownResult("notify has another message under the key of this charge".to_owned()))
+    }
+
+    /// Requests a message. Returns `None` if notify has another message under its key.
+    async fn request(&self, purchase: &Purchase, notice: &Notice) -> Result<Option<Delivery>, UnknownResult> {
         let text = texts::for_outcome(notice.outcome, &purchase.login, purchase.amount, notice.balance);
         let text = text.ok_or_else(|| UnknownResult("there is no message for this outcome".to_owned()))?;
         let key = message_key(&purchase.key, notice.outcome);
@@ -68,8 +99,17 @@ impl Notify for HttpNotify {
     }
 }
 
-/// Parses notify's response. The response counts only if it is about this message.
-fn parse(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, UnknownResult> {
+#[async_trait]
+impl Notify for HttpNotify {
+    async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, UnknownResult> {
+        let delivery = self.request(purchase, notice).await?;
+        delivery.ok_or_else(|| UnknownResult("notify has another message under this key".to_owned()))
+    }
+}
+
+/// Parses notify's response. The response counts only if it is about this message. `None`: notify has
+/// another message under this key.
+fn parse(status: StatusCode, body: &[u8], expected: &str) -> Result<Option<Delivery>, UnknownResult> {
     let unexpected = || UnknownResult(format!("notify responded {status}: {}", excerpt(body)));
     match status {
         StatusCode::OK => {
@@ -77,17 +117,18 @@ fn parse(status: StatusCode, body: &[u8], expected: &str) -> Result<Delivery, Un
             if delivered.key != expected {
                 return Err(UnknownResult("notify's response is about another message".to_owned()));
             }
-            Ok(match (delivered.entry.is_sended, delivered.dead_lettered) {
+            Ok(Some(match (delivered.entry.is_sended, delivered.dead_lettered) {
                 (true, _) => Delivery::Sent,
                 (false, true) => Delivery::DeadLettered { error: delivered.last_error.unwrap_or_default() },
                 (false, false) => Delivery::Delivering { last_error: delivered.last_error },
-            })
+            }))
         }
         // Only a refusal of the address or of the text concerns the message itself.
         StatusCode::UNPROCESSABLE_ENTITY => match serde_json::from_slice(body) {
             Ok(FieldProblem { detail, field }) if field == "email" || field == "text" => {
-                Ok(Delivery::Undeliverable { error: detail })
+                Ok(Some(Delivery::Undeliverable { error: detail }))
             }
+            Ok(FieldProblem { field, .. }) if field == "Idempotency-Key" => Ok(None),
             _ => Err(unexpected()),
         },
         _ => Err(unexpected()),
@@ -99,7 +140,7 @@ mod tests {
     use super::*;
 
     fn delivery(status: u16, body: &str) -> Result<Delivery, UnknownResult> {
-        parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k")
+        parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "k").map(|delivery| delivery.expect("a message"))
     }
 
     /// A response about a message, with these additional fields.
@@ -126,9 +167,15 @@ mod tests {
             (200, "{"),
             (503, &*body(r#""key":"k","is_sended":true"#)),
             (401, ""),
-            (422, r#"{"detail":"reused","field":"Idempotency-Key"}"#),
+            (422, r#"{"detail":"missing","field":"login"}"#),
         ] {
             assert!(delivery(status, body).is_err(), "{status} {body}");
         }
+    }
+
+    #[test]
+    fn another_message_under_the_key_is_neither_a_delivery_nor_an_error() {
+        let reused = r#"{"detail":"reused","field":"Idempotency-Key"}"#;
+        assert_eq!(parse(StatusCode::UNPROCESSABLE_ENTITY, reused.as_bytes(), "k"), Ok(None));
     }
 }

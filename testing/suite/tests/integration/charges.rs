@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use crate::shop::{Response, Shop};
 
 /// A client of billing with the operator's credentials.
-struct Operator<'a> {
+pub struct Operator<'a> {
     shop: &'a Shop,
     token: String,
 }
 
 impl<'a> Operator<'a> {
-    async fn new(shop: &'a Shop) -> Result<Self> {
+    pub async fn new(shop: &'a Shop) -> Result<Self> {
         let file = shop.directory.path().join("test.token");
         service_account_token(&shop.client, &shop.stack.namespace, "orders-operator", "orders-billing", &file).await?;
         Ok(Operator { shop, token: std::fs::read_to_string(&file)? })
     }
 
-    async fn send(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> Result<Response> {
+    pub async fn send(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> Result<Response> {
         let url = format!("{}{path}", self.shop.stack.billing.url);
         let request = self.shop.http.request(method, url).bearer_auth(&self.token);
         let request = request.header("content-type", "application/json").body(body.to_owned());

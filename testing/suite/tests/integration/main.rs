@@ -20,5 +20,6 @@ mod raw;
 mod resource;
 mod scale;
 mod servers;
+mod settlement;
 mod shop;
 mod version_skew;
