@@ -109,6 +109,10 @@ impl Retention {
             return captures.capture(finished.iter().copied()).await;
         };
 
+        #[cfg(debug_assertions)]
+        if orders_service::seeded_bugs::is_on("capture-before-archive") {
+            captures.capture(finished.iter().copied()).await;
+        }
         let new: Vec<&Order> =
             finished.iter().copied().filter(|order| !archived.contains(order) && !archived.is_refused(order)).collect();
         let mut backlog = new.len() + archived.refused();

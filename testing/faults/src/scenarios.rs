@@ -5,6 +5,7 @@ mod assert;
 mod broker;
 mod life;
 mod servers;
+mod settlement;
 mod storm;
 mod views;
 
@@ -48,6 +49,12 @@ pub enum Scenario {
     StormSqlite,
     /// Orders are deleted while billing does not respond.
     DeletedWhileCharged,
+    /// A paid order is deleted before the archive has it, while no operator works.
+    DeletedUnarchived,
+    /// An order is deleted in the pass that charges it, and the operator dies.
+    DeletedUntold,
+    /// The finalizer of an order is removed by hand, and the order is deleted, while no operator works.
+    FinalizerRemoved,
     /// The operators and the archive are killed repeatedly while finished orders are deleted.
     RemovedUnderKills,
     /// The broker is killed while orders are processed, and is unavailable for a minute.
@@ -108,6 +115,9 @@ impl Scenario {
             },
             Scenario::StormPostgres | Scenario::StormSqlite => storm::storm(&system, seed).await,
             Scenario::DeletedWhileCharged => life::deleted_while_charged(&system).await,
+            Scenario::DeletedUnarchived => settlement::deleted_unarchived(&system).await,
+            Scenario::DeletedUntold => settlement::deleted_untold(&system).await,
+            Scenario::FinalizerRemoved => settlement::finalizer_removed(&system).await,
             Scenario::RemovedUnderKills => life::removed_under_kills(&system).await,
             Scenario::BrokerDown => broker::down(&system).await,
             Scenario::BrokerSuspended => broker::suspended(&system).await,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The seeded bugs: the name and a description.
-const BUGS: [(&str, &str); 8] = [
+const BUGS: [(&str, &str); 10] = [
     ("no-unique-key", "billing makes each charge that is requested, without a unique key"),
     ("timeout-as-refusal", "the operator treats a missing response as a refusal"),
     ("status-before-charge", "the operator writes the status before the charge"),
@@ -24,6 +24,8 @@ const BUGS: [(&str, &str); 8] = [
     ("message-not-deduplicated", "notify handles each request as a new message"),
     ("status-without-version", "the operator writes a status without its resourceVersion"),
     ("removed-unarchived", "the operator removes an order without checking that the archive has it"),
+    ("capture-before-archive", "the operator has a charge captured before the archive has its order"),
+    ("void-without-notify", "the operator voids a charge without asking notify for the customer's message"),
 ];
 
 /// Runs the harness with each bug in the styles in which the bug has an effect, until the bug is found.
@@ -60,8 +62,13 @@ fn styles(bug: &str) -> &'static [Interaction] {
 
 /// Whether a guarantee is violated with this bug. A timeout does not count as a violation.
 async fn finds(bug: &'static str, interaction: Interaction) -> Result<bool> {
-    if bug == "status-without-version" {
-        let verdict = Scenario::RecreatedMeanwhile.run_with(interaction, Some(bug), 1).await?;
+    let scenario = match bug {
+        "status-without-version" => Some(Scenario::RecreatedMeanwhile),
+        "capture-before-archive" | "void-without-notify" => Some(Scenario::DeletedUnarchived),
+        _ => None,
+    };
+    if let Some(scenario) = scenario {
+        let verdict = scenario.run_with(interaction, Some(bug), 1).await?;
         return Ok(matches!(verdict, Verdict::Violated(_)));
     }
     let (workload, channels): (_, &[Channel]) = match interaction {

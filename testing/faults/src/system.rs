@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The number of operators in a system, of which one is active at a time.
-const OPERATORS: usize = 2;
+pub const OPERATORS: usize = 2;
 
 /// The time limit for a database to recover, after which the audit fails.
 const AUDIT_TIMEOUT: Duration = WAIT_TIMEOUT;
@@ -166,6 +166,8 @@ impl System {
         if let Some(bug) = setup.seeded_bug {
             options.env.extend(["operator", "billing", "notify"].map(|service| (service, "SEEDED_BUG", bug.to_owned())));
         }
+        let settlement = [("SETTLEMENT_INTERVAL_SECONDS", "2"), ("SETTLEMENT_MIN_AGE_SECONDS", "5")];
+        options.env.extend(settlement.map(|(name, value)| ("operator", name, value.to_owned())));
         let namespace = cluster.namespace("faults").await?;
         // The proxies to the services need the services' addresses before the first request.
         let stack = Stack::start_in(&cluster, &namespace, directory.path(), options).await?;

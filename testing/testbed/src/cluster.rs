@@ -159,6 +159,27 @@ impl Cluster {
         plane.start_api_server().await
     }
 
+    /// Copies etcd's data to this directory, while etcd is stopped.
+    ///
+    /// # Errors
+    /// If the cluster is not private, or does not become ready again.
+    pub async fn back_up_etcd(&mut self, backup: &Path) -> Result<()> {
+        self.private_plane()?.change_etcd_data(|data| copy_directory(data, backup)).await
+    }
+
+    /// Replaces etcd's data by a copy that [`back_up_etcd`](Self::back_up_etcd) made. What was stored since then
+    /// is lost.
+    ///
+    /// # Errors
+    /// If the cluster is not private, or does not become ready again.
+    pub async fn restore_etcd(&mut self, backup: &Path) -> Result<()> {
+        let restore = |data: &Path| {
+            std::fs::remove_dir_all(data)?;
+            copy_directory(backup, data)
+        };
+        self.private_plane()?.change_etcd_data(restore).await
+    }
+
     /// Suspends the API server of a private cluster: its connections stay open, but it does not respond
     /// until [`resume_api_server`](Self::resume_api_server).
     ///
@@ -179,6 +200,20 @@ impl Cluster {
     fn private_plane(&mut self) -> Result<&mut ControlPlane> {
         self.private.as_mut().context("this cluster is shared; use Cluster::private to control its API server")
     }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_directory(&source, &target)?;
+        } else {
+            std::fs::copy(source, target)?;
+        }
+    }
+    Ok(())
 }
 
 fn private_settings(directory: &Path) -> Settings {

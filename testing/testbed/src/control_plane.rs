@@ -195,6 +195,17 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Stops the API server and etcd, calls `change` with etcd's data directory, and starts both again.
+    pub async fn change_etcd_data(&mut self, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.kill_api_server()?;
+        // etcd was started first.
+        self.processes.remove(0).kill()?;
+        change(&self.settings.directory.join("etcd"))?;
+        self.start_etcd()?;
+        self.processes.rotate_right(1);
+        self.start_api_server().await
+    }
+
     /// Kills the API server, as a crash would.
     pub fn kill_api_server(&mut self) -> Result<()> {
         match self.api_server.take() {

@@ -2,11 +2,13 @@
 //! otherwise.
 
 use anyhow::{Context, Result};
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use orders_crds::order::FINALIZER;
+use orders_crds::{Order, OrderSpec, order::FINALIZER};
+use orders_shop::Interaction;
 use orders_testbed::{Cluster, Signal, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -16,11 +18,17 @@ use crate::{
     shop::{Response, Shop, WAIT_TIMEOUT, name},
 };
 
-/// Starts a shop whose operator soon looks for charges without an order.
+/// Starts a shop whose operator soon looks for charges without an order. The fault tests run the other styles of
+/// interaction: there, the broker may have the customer's message before the operator dies.
 async fn start() -> Result<Shop> {
-    Shop::start_with(&Cluster::control_plane().await?, |mut options| {
+    start_on(&Cluster::control_plane().await?, &[]).await
+}
+
+async fn start_on(cluster: &Cluster, operator_env: &[(&'static str, &str)]) -> Result<Shop> {
+    Shop::start_with_style(Interaction::Http, cluster, |mut options| {
         let settings = [("SETTLEMENT_INTERVAL_SECONDS", "1"), ("SETTLEMENT_MIN_AGE_SECONDS", "5")];
-        options.env.extend(settings.map(|(name, value)| ("operator", name, value.to_owned())));
+        let env = settings.iter().chain(operator_env);
+        options.env.extend(env.map(|(name, value)| ("operator", *name, (*value).to_owned())));
         options
     })
     .await
@@ -230,5 +238,83 @@ async fn nothing_is_voided_while_the_archive_or_notify_does_not_respond() -> Res
     shop.stack.notify.restart().await?;
     shop.wait_phase(uid, "Voided").await?;
     assert_eq!((shop.balance("hedy").await?, shop.texts("hedy").await?), ("500.0".to_owned(), vec!["Заказ отменён".to_owned()]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_an_older_etcd_does_not_have_are_settled_and_their_names_stay_taken() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::private(directory.path()).await?;
+    let mut shop = start_on(&cluster, &[]).await?;
+    shop.open_account("iris", json!(500)).await?;
+    assert_eq!(shop.place_with_key("iris", "before", "wait=10").await?.status, 200);
+    let backup = directory.path().join("backup");
+    cluster.back_up_etcd(&backup).await?;
+
+    let captured = shop.place_with_key("iris", "captured", "wait=60").await?.id();
+    let uid = shop.orders().get(&name(captured)).await?.uid().context("a UID")?;
+    shop.wait_phase(&uid, "Captured").await?;
+    // The customer is told, and the order is not archived.
+    shop.inbox.stop()?;
+    let told = shop.place_with_key("iris", "told", "wait=60").await?.id();
+    let told_uid = shop.orders().get(&name(told)).await?.uid().context("a UID")?;
+    // The customer is not told.
+    shop.stack.notify.process.signal(Signal::STOP)?;
+    let untold = shop.place_with_key("iris", "untold", "respond-async").await?.id();
+    shop.wait_balance("iris", "100.0").await?;
+    shop.stack.operators[0].kill()?;
+    shop.stack.notify.restart().await?;
+    shop.inbox.restart().await?;
+    cluster.restore_etcd(&backup).await?;
+    shop.stack.api_server.restart().await?;
+    shop.stack.operators[0].restart().await?;
+
+    shop.wait_phase(&told_uid, "Captured").await?;
+    shop.wait_balance("iris", "200.0").await?;
+    for (id, reason) in [(captured, "Paid"), (told, "Paid"), (untold, "Cancelled")] {
+        assert_eq!(shop.wait_archived(id).await?["reason"], reason, "{id}");
+    }
+    for (key, id, status) in [("captured", captured, 200), ("told", told, 200), ("untold", untold, 400)] {
+        let repeat = shop.place_with_key("iris", key, "wait=10").await?;
+        assert_eq!((repeat.status, repeat.id()), (status, id), "{key}: {repeat:?}");
+    }
+    assert_eq!(shop.balance("iris").await?, "200.0");
+    shop.assert_audit_passes().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charges_of_a_deleted_namespace_are_settled() -> Result<()> {
+    let cluster = Cluster::control_plane().await?;
+    let namespace = cluster.namespace("gone").await?;
+    let mut shop = start_on(&cluster, &[("NAMESPACE", &namespace)]).await?;
+    shop.open_account("jana", json!(500)).await?;
+    let orders: Api<Order> = Api::namespaced(shop.client.clone(), &namespace);
+    let place = async |name: &str| {
+        let (login, email) = ("jana".to_owned(), "jana@example.com".to_owned());
+        let spec = OrderSpec { login, email, amount: "100".to_owned(), ..OrderSpec::default() };
+        orders.create(&PostParams::default(), &Order::new(name, spec)).await?.uid().context("a UID")
+    };
+    // The customer is told of the first order, and not of the second.
+    shop.inbox.stop()?;
+    let told = place("told").await?;
+    wait_for("the message", WAIT_TIMEOUT, || async { (shop.texts("jana").await.ok()?.len() == 1).then_some(()) }).await?;
+    shop.stack.notify.process.signal(Signal::STOP)?;
+    let untold = place("untold").await?;
+    shop.wait_balance("jana", "300.0").await?;
+    shop.stack.operators[0].kill()?;
+    shop.stack.notify.restart().await?;
+    shop.inbox.restart().await?;
+    let namespaces: Api<Namespace> = Api::all(shop.client.clone());
+    namespaces.delete(&namespace, &DeleteParams::default()).await?;
+    wait_for("the deletion of the namespace", WAIT_TIMEOUT, || async {
+        namespaces.get_opt(&namespace).await.ok()?.is_none().then_some(())
+    })
+    .await?;
+    let metadata = ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() };
+    namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await?;
+    shop.stack.operators[0].restart().await?;
+    shop.wait_phase(&told, "Captured").await?;
+    shop.wait_phase(&untold, "Voided").await?;
+    assert_eq!((shop.balance("jana").await?, shop.texts("jana").await?.len()), ("400.0".to_owned(), 2));
     Ok(())
 }
