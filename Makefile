@@ -110,6 +110,7 @@ test-faults: build ## Inject each fault on each channel in each style, run all s
 	@$(TESTBED) up control-plane
 	@$(FAULTS) $(if $(CASE),case $(CASE),$(if $(SCENARIO),scenario $(SCENARIO),selection) $(if $(SEED),--seed $(SEED)) $(if $(INTERACTION),--interaction $(INTERACTION)))
 	$(if $(CASE)$(SCENARIO),,@$(FAULTS) seeded-bugs)
+	$(if $(CASE)$(SCENARIO),,@DATABASE=postgres $(SUITE) settlement::)
 
 test-sweep: build ## Inject every fault at every effect in each style (about 75 minutes); SEED=… sets the order of the cases
 	@$(TESTBED) up control-plane

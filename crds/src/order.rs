@@ -225,7 +225,7 @@ pub struct HistoryEntry {
     /// When it happened.
     pub time: Time,
 
-    /// The operator's action: Charge, Cancel, Refund, Notify, Read, Retry or Resend.
+    /// The operator's action: Charge, Cancel, Refund, Void, Notify, Read, Retry or Resend.
     #[schemars(length(max = 64))]
     pub action: String,
 

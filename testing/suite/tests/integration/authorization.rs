@@ -14,11 +14,18 @@ async fn read_state(shop: &Shop) -> Result<(String, usize, usize, usize)> {
 }
 
 /// The state-changing calls of the services: the service, the method, the URL and the body.
-fn calls(shop: &Shop) -> [(&'static str, Method, String, Value); 5] {
+fn calls(shop: &Shop) -> [(&'static str, Method, String, Value); 7] {
     let (billing, notify) = (&shop.stack.billing.url, &shop.stack.notify.url);
     [
         ("open", Method::PUT, format!("{billing}/billing/account/zoe"), json!({})),
-        ("withdraw", Method::POST, format!("{billing}/billing/withdraw"), json!({"login": "ida", "balance": 100})),
+        (
+            "withdraw",
+            Method::POST,
+            format!("{billing}/billing/withdraw"),
+            json!({"login": "ida", "balance": 100, "authorization": {"reference": "elsewhere/order-1", "metadata": {}}}),
+        ),
+        ("void", Method::POST, format!("{billing}/billing/charges/unauthorized/void"), json!({})),
+        ("capture", Method::POST, format!("{billing}/billing/charges/capture"), json!({"keys": ["unauthorized"]})),
         ("refill", Method::POST, format!("{billing}/billing/refill"), json!({"login": "ida", "balance": 100})),
         ("register", Method::POST, format!("{billing}/billing/register?login=eve"), json!({})),
         (
@@ -130,9 +137,9 @@ async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<(
         ("orders-operator", "orders-billing", ["refill", "register"].as_slice()),
         ("orders-operator", "orders-notify", &[]),
         ("orders-operator", "https://kubernetes.default.svc.cluster.local", &[]),
-        ("orders-api-server", "orders-billing", &["open", "withdraw"]),
+        ("orders-api-server", "orders-billing", &["open", "withdraw", "void", "capture"]),
         ("orders-api-server", "orders-notify", &["notify"]),
-        ("default", "orders-billing", &["open", "withdraw", "refill", "register"]),
+        ("default", "orders-billing", &["open", "withdraw", "void", "capture", "refill", "register"]),
         ("default", "orders-notify", &["notify"]),
         ("default", "somebody-else", &[]),
     ] {
@@ -141,6 +148,8 @@ async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<(
             let allowed = [
                 ("orders-operator", "orders-billing", "open"),
                 ("orders-operator", "orders-billing", "withdraw"),
+                ("orders-operator", "orders-billing", "void"),
+                ("orders-operator", "orders-billing", "capture"),
                 ("orders-operator", "orders-notify", "notify"),
                 ("orders-api-server", "orders-billing", "refill"),
                 ("orders-api-server", "orders-billing", "register"),
@@ -173,7 +182,7 @@ async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<(
     // None of these calls is refused for another reason: with the right token, each takes effect.
     for (call, method, url, body) in calls(&shop) {
         let (account, audience) = match call {
-            "open" | "withdraw" => ("orders-operator", "orders-billing"),
+            "open" | "withdraw" | "void" | "capture" => ("orders-operator", "orders-billing"),
             "notify" => ("orders-operator", "orders-notify"),
             _ => ("orders-api-server", "orders-billing"),
         };
@@ -182,7 +191,7 @@ async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<(
         assert_eq!(response.status, 200, "{call}: {response:?}");
     }
     assert_eq!(shop.messages("ida").await?.len(), before.2 + 1);
-    assert_eq!(shop.balance("ida").await?, "500.0", "100 withdrawn, 100 refilled");
+    assert_eq!(shop.balance("ida").await?, "600.0", "100 withdrawn and voided, 100 refilled");
     assert_eq!([shop.balance("eve").await?, shop.balance("zoe").await?], ["0.0", "0.0"]);
     Ok(())
 }
