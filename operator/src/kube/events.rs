@@ -1,9 +1,9 @@
 //! Publishes the Kubernetes Events of orders and customers, for `kubectl describe`.
 //!
 //! kube's `Recorder` keeps each event of the last six minutes in memory to merge repeats, and
-//! iterates over all of them at each publication. Here an event happens once for each order, round
-//! and reason, and is named after these three. After a crash, the API server refuses a repeated
-//! event because it already exists.
+//! iterates over all of them at each publication. Here a pass publishes one Event for all that
+//! happened in it. It happens once for each order, round and reason, and is named after these three.
+//! After a crash, the API server refuses a repeated Event because it already exists.
 
 use std::time::Duration;
 
@@ -20,6 +20,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
+
+/// The action of an event about the customer's message.
+pub const NOTIFY: &str = "Notify";
+
+const NORMAL: &str = "Normal";
+const WARNING: &str = "Warning";
 
 /// Something that happened to an order or a customer and is published as an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +46,26 @@ pub struct OrderEvent {
 impl OrderEvent {
     /// A `Normal` event.
     pub fn normal(reason: Reason, action: &'static str, note: String) -> Self {
-        OrderEvent { type_: "Normal", reason, action, note, round: 1 }
+        OrderEvent { type_: NORMAL, reason, action, note, round: 1 }
     }
 
     /// A `Warning` event.
     pub fn warning(reason: Reason, action: &'static str, note: String) -> Self {
-        OrderEvent { type_: "Warning", reason, action, note, round: 1 }
+        OrderEvent { type_: WARNING, reason, action, note, round: 1 }
+    }
+
+    /// Merges what happened in one pass, oldest first, so that the pass costs one Event. Its reason is
+    /// that of the last change of the outcome, or the last reason if the outcome did not change. Its
+    /// note contains all notes.
+    pub fn merge(events: &[OrderEvent]) -> Option<OrderEvent> {
+        let main = events.iter().rev().find(|event| event.action != NOTIFY).or(events.last())?;
+        let notes = events.iter().enumerate().map(|(index, event)| {
+            // The note about the outcome comes first, and the address is in the spec.
+            if event.reason == Reason::Sent && index > 0 { "E-mail sent." } else { &*event.note }
+        });
+        let note = notes.collect::<Vec<_>>().join(" ");
+        let type_ = if events.iter().any(|event| event.type_ == WARNING) { WARNING } else { NORMAL };
+        Some(OrderEvent { type_, note, ..main.clone() })
     }
 }
 
@@ -62,20 +82,19 @@ impl Publisher {
         Publisher { client, instance }
     }
 
-    /// Publishes these events, one after the other. A failure is only logged: the status is the
+    /// Publishes what happened in a pass as one Event. A failure is only logged: the status is the
     /// record, and no code reads Events.
     pub async fn publish(&self, events: &[OrderEvent], object: &ObjectReference) {
+        let Some(event) = OrderEvent::merge(events) else { return };
         let namespace = object.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        for event in events {
-            let resource = self.to_resource(event, object, Timestamp::now());
-            let params = PostParams::default();
-            match tokio::time::timeout(TIMEOUT, api.create(&params, &resource)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
-                Ok(Err(error)) => tracing::warn!(order = object.name, reason = %event.reason, %error, "event not stored"),
-                Err(_) => tracing::warn!(order = object.name, reason = %event.reason, "event not stored in time"),
-            }
+        let resource = self.to_resource(&event, object, Timestamp::now());
+        let params = PostParams::default();
+        match tokio::time::timeout(TIMEOUT, api.create(&params, &resource)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
+            Ok(Err(error)) => tracing::warn!(order = object.name, reason = %event.reason, %error, "event not stored"),
+            Err(_) => tracing::warn!(order = object.name, reason = %event.reason, "event not stored in time"),
         }
     }
 
@@ -102,5 +121,30 @@ impl Publisher {
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_publishes_one_event_about_its_outcome() {
+        let paid = OrderEvent::normal(Reason::Paid, "Charge", "Charged 100.00 to a; the balance is now 800.00.".into());
+        let sent = OrderEvent::normal(Reason::Sent, NOTIFY, "The mail server accepted the message to a@b.cd.".into());
+        let unavailable = OrderEvent::warning(Reason::NotifyUnavailable, NOTIFY, "The request is retried.".into());
+        let refunded = OrderEvent { round: 2, ..OrderEvent::normal(Reason::Refunded, "Refund", "Refunded 100.00.".into()) };
+        let merged = |events: &[&OrderEvent]| {
+            let events: Vec<OrderEvent> = events.iter().copied().cloned().collect();
+            OrderEvent::merge(&events).map(|event| (event.type_, event.reason, event.round, event.note))
+        };
+        assert_eq!(merged(&[]), None);
+        let both = "Charged 100.00 to a; the balance is now 800.00. E-mail sent.".to_owned();
+        assert_eq!(merged(&[&paid, &sent]), Some(("Normal", Reason::Paid, 1, both)));
+        assert_eq!(merged(&[&sent]), Some(("Normal", Reason::Sent, 1, sent.note.clone())), "a mail that is sent later");
+        let later = format!("{} {}", paid.note, unavailable.note);
+        assert_eq!(merged(&[&paid, &unavailable]), Some(("Warning", Reason::Paid, 1, later)));
+        let cancelled = format!("{} Refunded 100.00. E-mail sent.", paid.note);
+        assert_eq!(merged(&[&paid, &refunded, &sent]), Some(("Normal", Reason::Refunded, 2, cancelled)));
     }
 }

@@ -9,7 +9,7 @@ use orders_crds::{
 };
 
 use crate::{
-    kube::events::OrderEvent,
+    kube::events::{NOTIFY, OrderEvent},
     ports::{Delivery, Payment, Purchase, UnknownResult},
 };
 
@@ -195,13 +195,13 @@ impl StatusBuilder {
                 let message = format!("The mail server accepted the message to {email}.");
                 self.set(Notified, Some(true), Reason::Sent, &message, now);
                 self.status.retry = None;
-                self.add_event(OrderEvent::normal(Reason::Sent, "Notify", message), now);
+                self.add_event(OrderEvent::normal(Reason::Sent, NOTIFY, message), now);
             }
             Ok(Delivery::Delivering { last_error }) => {
                 let message = format!("The message to {email} is stored; the mail server has not accepted it yet.");
                 let error = last_error.unwrap_or_else(|| "the mail server has not replied yet".to_owned());
                 if self.set(Notified, Some(false), Reason::Delivering, &message, now) {
-                    self.add_event(OrderEvent::warning(Reason::Delivering, "Notify", format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::Delivering, NOTIFY, format!("{message} {error}")), now);
                 }
                 self.schedule_retry(RetryStep::Notification, &error, now);
             }
@@ -209,19 +209,19 @@ impl StatusBuilder {
                 let message = format!("The message to {email} cannot be delivered: {error}");
                 self.set(Notified, Some(false), Reason::Undeliverable, &message, now);
                 self.status.retry = None;
-                self.add_event(OrderEvent::warning(Reason::Undeliverable, "Notify", message), now);
+                self.add_event(OrderEvent::warning(Reason::Undeliverable, NOTIFY, message), now);
             }
             Ok(Delivery::DeadLettered { error }) => {
                 let message =
                     format!("The message to {email} was not delivered after all attempts; it can be resent. Last error: {error}");
                 self.set(Notified, Some(false), Reason::DeadLettered, &message, now);
                 self.status.retry = None;
-                self.add_event(OrderEvent::warning(Reason::DeadLettered, "Notify", message), now);
+                self.add_event(OrderEvent::warning(Reason::DeadLettered, NOTIFY, message), now);
             }
             Err(UnknownResult(error)) => {
                 let message = "The notify service has not accepted the message; the request is retried.";
                 if self.set(Notified, None, Reason::NotifyUnavailable, message, now) {
-                    self.add_event(OrderEvent::warning(Reason::NotifyUnavailable, "Notify", format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::NotifyUnavailable, NOTIFY, format!("{message} {error}")), now);
                 }
                 self.schedule_retry(RetryStep::Notification, &error, now);
             }
