@@ -29,6 +29,7 @@ use crate::{
     derive = "PartialEq",
     doc = "An Order charges the customer's account once and notifies the customer of the outcome by e-mail. The outcome is the condition Succeeded in status.conditions.",
     selectable = ".spec.login",
+    validation = Rule::new("oldSelf.hasValue() || !has(self.spec.id) || self.metadata.name == 'order-' + string(self.spec.id)").message("spec.id belongs to the order that is named order-NUMBER: leave it out, as in a copy of an order").field_path(".spec.id").optional_old_self(true),
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The account that is charged"),
     printcolumn(name = "Amount", type_ = "string", json_path = ".spec.amount", description = "The amount of the order"),
     printcolumn(
@@ -57,8 +58,8 @@ use crate::{
     validation = Rule::new("!has(oldSelf.cancelRequested) || !oldSelf.cancelRequested || (has(self.cancelRequested) && self.cancelRequested)").message("cancelRequested cannot be taken back: make a new order")
 )]
 pub struct OrderSpec {
-    /// The number that the HTTP API assigned to the order, 1 to 9007199254740991 (2^53-1).
-    /// Absent if the order was created with kubectl. Immutable.
+    /// The number that the HTTP API assigned to the order, 1 to 9007199254740991 (2^53-1): the number
+    /// in its name, order-NUMBER. Absent if the order was created with kubectl. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9007199254740991_i64))]
     pub id: Option<i64>,

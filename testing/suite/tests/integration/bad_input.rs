@@ -474,6 +474,8 @@ async fn kubectl_shows_the_invalid_field_and_cannot_edit_an_order() -> Result<()
     }
     cases.extend([json!(-1), json!("0"), json!(1.5), json!(9_007_199_254_740_992_u64)].map(|cart| ("cartId", cart)));
     cases.extend([json!(0), json!(-1), json!("1"), json!(9_007_199_254_740_992_u64)].map(|id| ("id", id)));
+    // The number of another order, as a copy has it.
+    cases.push(("id", json!(7)));
     cases.push(("colour", json!("blue")));
     for (field, value) in cases {
         let mut spec = good.clone();
