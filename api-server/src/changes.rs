@@ -152,7 +152,11 @@ fn decide_cancel(order: &Order) -> Change {
     match order.outcome() {
         Outcome::Refused(Refusal::Cancelled | Refusal::Refunded) => Change::AlreadyComplete,
         Outcome::Refused(
-            Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::DeadlineExceeded | Refusal::InvalidOrder,
+            Refusal::InsufficientFunds
+            | Refusal::AccountNotFound
+            | Refusal::DeadlineExceeded
+            | Refusal::AlreadyExists
+            | Refusal::InvalidOrder,
         ) => Change::Refuse("the order was refused: nothing was charged, and there is nothing to cancel"),
         Outcome::Unknown => Change::Refuse(UNKNOWN_OUTCOME),
         Outcome::Undecided | Outcome::Paid if is_requested => Change::Wait(TargetState::Unpaid),

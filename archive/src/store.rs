@@ -35,7 +35,7 @@ const REPLACE: &str = "UPDATE orders SET
 
 /// The statement that selects the newest order with a name.
 pub const NEWEST_OF_NAME: &str =
-    "SELECT resource FROM orders WHERE namespace = $1 AND name = $2 ORDER BY created_at DESC, uid DESC LIMIT 1";
+    "SELECT resource FROM orders WHERE namespace = $1 AND name = $2 ORDER BY created_at DESC, revision DESC LIMIT 1";
 
 /// The statement that selects a page of the listing, with the conditions of up to two filters.
 macro_rules! listing {

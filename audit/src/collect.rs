@@ -1,6 +1,6 @@
 //! Reads the data that the audit compares, from the Kubernetes API and the services.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
@@ -28,7 +28,8 @@ const MAX_PAGE: usize = 8 * 1024 * 1024;
 pub struct OrderFacts {
     /// `NAMESPACE/NAME`.
     pub name: String,
-    /// The UID. The keys of the charges and the messages of the order begin with the UID.
+    /// The UID that the keys of the charges and the messages of the order begin with: its own, or that
+    /// of the order whose outcome it took over.
     pub uid: String,
     /// The customer.
     pub login: String,
@@ -107,9 +108,12 @@ pub async fn snapshot(
     let live: BTreeSet<String> = first.iter().map(|order| order.uid.clone()).collect();
     let is_in_namespace = |order: &&ArchivedRow| namespace.is_none_or(|namespace| order.namespace == namespace);
     let archived = read_archived(archive).await?;
-    let archived: Vec<OrderFacts> =
-        archived.iter().filter(is_in_namespace).map(|order| order_facts(&order.resource, true)).collect();
-    first.extend(archived.into_iter().filter(|order| !live.contains(&order.uid)));
+    // An order that took over the outcome of an earlier one has its keys. The newer one counts.
+    let mut archived: Vec<&Order> = archived.iter().filter(is_in_namespace).map(|order| &order.resource).collect();
+    archived.sort_by_key(|order| order.creation_timestamp());
+    let newest: BTreeMap<&str, &Order> = archived.into_iter().map(|order| (order.key_uid(), order)).collect();
+    let archived = newest.into_values().map(|order| order_facts(order, true));
+    first.extend(archived.filter(|order| !live.contains(&order.uid)));
     let transactions = billing.pages("/billing/ledger/transactions", |last: &ExportedTransaction| last.id.to_string()).await?;
     let accounts = billing.pages("/billing/ledger/accounts", |last: &ExportedAccount| last.login.clone()).await?;
     let summary = billing.read("/billing/ledger/summary").await?;
@@ -155,7 +159,7 @@ async fn list_orders(orders: &Api<Order>) -> Result<Vec<OrderFacts>> {
 
 fn order_facts(order: &Order, is_archived: bool) -> OrderFacts {
     let status = order.status.clone().unwrap_or_default();
-    let uid = order.uid().unwrap_or_default();
+    let uid = order.key_uid().to_owned();
     OrderFacts {
         message_key: message_key(&charge_key(&uid, status.attempt()), status.outcome()),
         name: format!("{}/{}", order.namespace().unwrap_or_default(), order.name_any()),

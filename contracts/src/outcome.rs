@@ -25,6 +25,8 @@ pub enum WireOutcome {
     DeadlineExceeded,
     /// The charge was refunded: the order was cancelled after it was paid.
     Refunded,
+    /// An earlier order had the same name and another spec.
+    AlreadyExists,
     /// Any value that this version does not know.
     #[serde(other)]
     #[schemars(skip)]
@@ -40,6 +42,7 @@ impl From<Outcome> for WireOutcome {
             Outcome::Refused(Refusal::Cancelled) => WireOutcome::Closed,
             Outcome::Refused(Refusal::DeadlineExceeded) => WireOutcome::DeadlineExceeded,
             Outcome::Refused(Refusal::Refunded) => WireOutcome::Refunded,
+            Outcome::Refused(Refusal::AlreadyExists) => WireOutcome::AlreadyExists,
             // Never sent: there is nothing to notify a customer of.
             Outcome::Refused(Refusal::InvalidOrder) | Outcome::Undecided | Outcome::Unknown => WireOutcome::Unknown,
         }
@@ -55,6 +58,7 @@ impl From<WireOutcome> for Outcome {
             WireOutcome::Closed => Outcome::Refused(Refusal::Cancelled),
             WireOutcome::DeadlineExceeded => Outcome::Refused(Refusal::DeadlineExceeded),
             WireOutcome::Refunded => Outcome::Refused(Refusal::Refunded),
+            WireOutcome::AlreadyExists => Outcome::Refused(Refusal::AlreadyExists),
             WireOutcome::Unknown => Outcome::Unknown,
         }
     }
@@ -126,7 +130,7 @@ mod tests {
         fn is_sent_by_billing(refusal: Refusal) -> bool {
             match refusal {
                 Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled => true,
-                Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder => false,
+                Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::AlreadyExists | Refusal::InvalidOrder => false,
             }
         }
         let refusals = Refusal::iter().filter(|refusal| is_sent_by_billing(*refusal)).map(Outcome::Refused);

@@ -17,6 +17,7 @@ pub fn for_outcome(outcome: Outcome, login: &Login, amount: Money, balance: Opti
         Refusal::Cancelled => Some("Заказ отменён".to_owned()),
         Refusal::DeadlineExceeded => Some("Заказ не оформлен: истёк срок оплаты.".to_owned()),
         Refusal::Refunded => Some(format!("Заказ отменён, деньги возвращены: {}", amount.to_short_string())),
+        Refusal::AlreadyExists => Some("Заказ не оформлен: заказ с таким именем уже есть.".to_owned()),
         // An invalid order has no address to send a message to.
         Refusal::InvalidOrder => None,
         Refusal::InsufficientFunds => Some(format!(

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
 /// The types of the conditions of an `Order` and of a `Customer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, IntoStaticStr)]
 pub enum ConditionType {
     /// The outcome of an `Order`: Unknown while the order is processed, then True (paid) or False
     /// (refused or refunded).
@@ -48,10 +48,15 @@ pub enum Reason {
     RefundPending,
     /// `Succeeded=False`, `Paid=False`: the order was charged, cancelled and refunded.
     Refunded,
+    /// `Succeeded=False`, `Paid=False`: the archive has an order of the same name with another spec.
+    AlreadyExists,
     /// `Succeeded=False`, `Paid=False`: the resource cannot be read as an order.
     InvalidOrder,
     /// `Paid=Unknown`: billing has not replied with an outcome; the operator repeats the request.
     PaymentUnknown,
+    /// `Paid=Unknown`: the archive has not replied whether it has an order of this name. The operator
+    /// repeats the request, and charges nothing until then.
+    ArchiveUnavailable,
     /// `Notified=True`: the mail server accepted the message.
     Sent,
     /// `Notified=False`: notify stored the message and is trying to deliver it.

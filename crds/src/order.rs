@@ -29,7 +29,7 @@ use crate::{
     derive = "PartialEq",
     doc = "An Order charges the customer's account once and notifies the customer of the outcome by e-mail. The outcome is the condition Succeeded in status.conditions.",
     selectable = ".spec.login",
-    validation = Rule::new("oldSelf.hasValue() || !has(self.spec.id) || self.metadata.name == 'order-' + string(self.spec.id)").message("spec.id belongs to the order that is named order-NUMBER: leave it out, as in a copy of an order").field_path(".spec.id").optional_old_self(true),
+    validation = Rule::new("oldSelf.hasValue() || !has(self.spec.id) || (self.metadata.name.matches('^order-[1-9][0-9]*$') && int(self.metadata.name.substring(6)) == self.spec.id)").message("spec.id belongs to the order that is named order-NUMBER: leave it out, as in a copy of an order").field_path(".spec.id").optional_old_self(true),
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login", description = "The account that is charged"),
     printcolumn(name = "Amount", type_ = "string", json_path = ".spec.amount", description = "The amount of the order"),
     printcolumn(
@@ -181,6 +181,13 @@ pub struct OrderStatus {
     #[schemars(range(min = 0, max = MAX_ATTEMPTS))]
     pub resends: Option<i32>,
 
+    /// The UID of the archived order whose outcome this order took over, because it has the same name
+    /// and the same spec. Its charge and its messages are those of that order. Absent if the order has
+    /// an outcome of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub adopted_from: Option<String>,
+
     /// What happened to the order, oldest first: the first entry and the latest fifteen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -226,7 +233,7 @@ pub struct HistoryEntry {
     /// When it happened.
     pub time: Time,
 
-    /// The operator's action: Charge, Cancel, Refund, Void, Notify, Read, Retry or Resend.
+    /// The operator's action: Charge, Cancel, Refund, Void, Adopt, Notify, Read, Retry or Resend.
     #[schemars(length(max = 64))]
     pub action: String,
 
@@ -274,7 +281,27 @@ pub enum RetryStep {
     Notification,
 }
 
+impl OrderSpec {
+    /// Whether both are the same order: the same account, address, cart and amount, under the same
+    /// number and with the same deadline. Whether an order is cancelled, and how long its resource
+    /// stays, does not count.
+    pub fn is_same_order(&self, other: &OrderSpec) -> bool {
+        let amount = |spec: &OrderSpec| Money::positive(&spec.amount).ok();
+        let fields = |spec: &OrderSpec| (spec.id, spec.cart_id, spec.deadline_seconds);
+        (&self.login, &self.email, fields(self)) == (&other.login, &other.email, fields(other))
+            && amount(self).is_some()
+            && amount(self) == amount(other)
+    }
+}
+
 impl Order {
+    /// The UID that the keys of the order's charges and messages begin with: its own, or that of the
+    /// order whose outcome it took over. Empty if the resource has no UID.
+    pub fn key_uid(&self) -> &str {
+        let adopted = self.status.as_ref().and_then(|status| status.adopted_from.as_deref());
+        adopted.or(self.metadata.uid.as_deref()).unwrap_or_default()
+    }
+
     /// The outcome so far. An order without a status is undecided.
     pub fn outcome(&self) -> Outcome {
         self.status.as_ref().map_or(Outcome::Undecided, OrderStatus::outcome)
@@ -367,6 +394,7 @@ pub fn message_key(charge_key: &str, outcome: Outcome) -> String {
             | Refusal::AccountNotFound
             | Refusal::Cancelled
             | Refusal::DeadlineExceeded
+            | Refusal::AlreadyExists
             | Refusal::InvalidOrder,
         )
         | Outcome::Undecided
@@ -483,6 +511,48 @@ mod tests {
         assert_eq!(message_key("uid", Outcome::Refused(Refusal::Refunded)), "uid.refunded");
         assert_eq!(OrderStatus::default().attempt(), 1);
         assert_eq!(OrderStatus { attempt: Some(3), ..OrderStatus::default() }.attempt(), 3);
+    }
+
+    #[test]
+    fn an_order_is_the_same_if_its_immutable_fields_are() {
+        let spec = || OrderSpec {
+            id: Some(1),
+            login: "a".into(),
+            email: "a@b.cd".into(),
+            cart_id: 2,
+            amount: "5".into(),
+            deadline_seconds: Some(3),
+            ..OrderSpec::default()
+        };
+        for same in [
+            spec(),
+            OrderSpec { amount: "5.00".into(), ..spec() },
+            OrderSpec { cancel_requested: Some(true), ttl_seconds_after_finished: Some(0), ..spec() },
+        ] {
+            assert!(spec().is_same_order(&same), "{same:?}");
+        }
+        for other in [
+            OrderSpec { id: None, ..spec() },
+            OrderSpec { login: "b".into(), ..spec() },
+            OrderSpec { email: "b@b.cd".into(), ..spec() },
+            OrderSpec { cart_id: 3, ..spec() },
+            OrderSpec { amount: "5.01".into(), ..spec() },
+            OrderSpec { deadline_seconds: None, ..spec() },
+        ] {
+            assert!(!spec().is_same_order(&other), "{other:?}");
+        }
+        let unreadable = OrderSpec { amount: "x".into(), ..spec() };
+        assert!(!unreadable.is_same_order(&unreadable));
+    }
+
+    #[test]
+    fn an_order_that_took_over_an_outcome_has_the_keys_of_the_first() {
+        let mut order = Order::new("o", OrderSpec::default());
+        assert_eq!(order.key_uid(), "");
+        order.metadata.uid = Some("second".into());
+        assert_eq!(order.key_uid(), "second");
+        order.status = Some(OrderStatus { adopted_from: Some("first".into()), ..OrderStatus::default() });
+        assert_eq!(order.key_uid(), "first");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum Refusal {
     DeadlineExceeded,
     /// The order was charged, cancelled, and refunded.
     Refunded,
+    /// An earlier order had the same name and another spec. A name is good once.
+    AlreadyExists,
     /// The resource cannot be read as an order.
     InvalidOrder,
 }
@@ -45,6 +47,7 @@ impl Refusal {
             Refusal::Cancelled => Reason::Cancelled,
             Refusal::DeadlineExceeded => Reason::DeadlineExceeded,
             Refusal::Refunded => Reason::Refunded,
+            Refusal::AlreadyExists => Reason::AlreadyExists,
             Refusal::InvalidOrder => Reason::InvalidOrder,
         }
     }
@@ -57,12 +60,14 @@ impl Refusal {
             Reason::Cancelled => Some(Refusal::Cancelled),
             Reason::DeadlineExceeded => Some(Refusal::DeadlineExceeded),
             Reason::Refunded => Some(Refusal::Refunded),
+            Reason::AlreadyExists => Some(Refusal::AlreadyExists),
             Reason::InvalidOrder => Some(Refusal::InvalidOrder),
             Reason::Pending
             | Reason::Processing
             | Reason::Paid
             | Reason::RefundPending
             | Reason::PaymentUnknown
+            | Reason::ArchiveUnavailable
             | Reason::Sent
             | Reason::Delivering
             | Reason::NotifyUnavailable
@@ -78,7 +83,11 @@ impl Refusal {
     pub const fn is_retryable(self) -> bool {
         match self {
             Refusal::InsufficientFunds | Refusal::AccountNotFound => true,
-            Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder => false,
+            Refusal::Cancelled
+            | Refusal::DeadlineExceeded
+            | Refusal::Refunded
+            | Refusal::AlreadyExists
+            | Refusal::InvalidOrder => false,
         }
     }
 }

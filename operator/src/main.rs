@@ -16,6 +16,7 @@ use orders_operator::{
         watch_echo::WatchEcho,
     },
     ports::{
+        Names, NoArchive,
         http::{accounts::Accounts, archive::Archive, authorizations::Authorizations, notify::HttpNotify},
         interaction::Clients,
     },
@@ -44,6 +45,10 @@ async fn main() -> anyhow::Result<()> {
     let ttl = config.ttl_seconds_after_finished.map(Duration::from_secs);
     let retention = Retention::new(archive.clone(), authorizations.clone(), client.clone(), ttl);
     let messages = HttpNotify::new(&config.notify_url, TokenFile::new(config.notify_token_file.clone()))?;
+    let names: Arc<dyn Names> = match archive.clone() {
+        Some(archive) => Arc::new(archive),
+        None => Arc::new(NoArchive),
+    };
     let services = Services { billing: billing.clone(), notify: notify.clone(), messages, authorizations, archive };
     let settlement_check = SettlementCheck {
         settlement: Settlement::new(client.clone(), services, retention.removals()),
@@ -58,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
         settlement: settlement_check.settlement.clone(),
         billing,
         notify,
+        names,
         events,
         echo: WatchEcho::default(),
         customers: customers.clone(),

@@ -153,6 +153,7 @@ fn respond_with_outcome(id: OrderId, outcome: Outcome) -> Result<Response, Probl
             Refusal::InsufficientFunds
             | Refusal::Cancelled
             | Refusal::DeadlineExceeded
+            | Refusal::AlreadyExists
             | Refusal::Refunded
             | Refusal::InvalidOrder,
         ) => Ok(respond(StatusCode::BAD_REQUEST, id, 0)),

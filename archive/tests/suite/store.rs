@@ -337,7 +337,7 @@ async fn the_pages_list_each_order_once_newest_first_while_orders_are_added_and_
     .await
 }
 
-/// Returns the database's plan of a statement. Asserts that the plan neither sorts nor reads all rows.
+/// Returns the database's plan of a statement. Asserts that the plan does not read all rows.
 async fn plan(database: &Database, sql: &str, bind: impl FnOnce(Statement<'_>) -> Statement<'_>) -> Result<String> {
     let explain = match database.kind {
         Kind::Sqlite => "EXPLAIN QUERY PLAN",
@@ -347,11 +347,16 @@ async fn plan(database: &Database, sql: &str, bind: impl FnOnce(Statement<'_>) -
     let rows = bind(sqlx::query(AssertSqlSafe(sql.clone()))).fetch_all(&database.pool).await?;
     let lines = rows.iter().map(|row| row.try_get::<String, _>(row.len() - 1)).collect::<Result<Vec<_>, _>>()?;
     let plan = lines.join("\n");
-    // SQLite sorts with a "TEMP B-TREE", and reads all rows in a "SCAN".
-    for slow in ["Sort", "TEMP B-TREE", "SCAN", "Seq Scan", "Bitmap"] {
+    // SQLite reads all rows in a "SCAN".
+    for slow in ["SCAN", "Seq Scan", "Bitmap"] {
         assert!(!plan.contains(slow), "{sql}:\n{plan}");
     }
     Ok(plan)
+}
+
+/// Whether the plan sorts rows. SQLite sorts with a "TEMP B-TREE".
+fn sorts(plan: &str) -> bool {
+    ["Sort", "TEMP B-TREE"].iter().any(|sort| plan.contains(sort))
 }
 
 type Statement<'q> = Query<'q, Any, AnyArguments>;
@@ -396,7 +401,7 @@ async fn a_page_is_read_from_an_index_without_sorting() -> Result<()> {
             (&["orders_by_login", "orders_by_state"], Listing { login, state: refused, ..all }),
         ] {
             let plan = plan(&database, listing_sql(&listing), |query| bind_page(query, &listing)).await?;
-            assert!(indexes.iter().any(|index| plan.contains(index)), "{listing:?}:\n{plan}");
+            assert!(indexes.iter().any(|index| plan.contains(index)) && !sorts(&plan), "{listing:?}:\n{plan}");
             // The cursor is looked up in the index, not compared with each row.
             let condition_text = match database.kind {
                 Kind::Sqlite => "(created_at,uid)<(?,?)",
@@ -405,6 +410,7 @@ async fn a_page_is_read_from_an_index_without_sorting() -> Result<()> {
             let condition = plan.lines().find(|line| line.contains(condition_text)).unwrap_or_default();
             assert!(condition.contains("Index Cond") || condition.contains("USING INDEX"), "{listing:?}:\n{plan}");
         }
+        // The few orders with one name that were created within a second are sorted by their revision.
         let newest = plan(&database, NEWEST_OF_NAME, |query| query.bind("shop").bind("order-u0001")).await?;
         assert!(newest.contains("orders_by_name"), "{newest}");
         Ok(())

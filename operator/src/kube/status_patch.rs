@@ -58,7 +58,8 @@ pub(super) async fn interpret_write(
 /// A merge patch (RFC 7396) that applies only to this resource version. Null removes a
 /// field that the status no longer has.
 fn status_patch(resource_version: Option<String>, status: &OrderStatus) -> Value {
-    let mut fields = json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null });
+    let removed = ["adoptedFrom", "balance", "charge", "refunded", "resends", "retry"];
+    let mut fields = Value::Object(removed.map(|field| (field.to_owned(), Value::Null)).into_iter().collect());
     if let (Value::Object(fields), Ok(Value::Object(present))) = (&mut fields, serde_json::to_value(status)) {
         fields.extend(present);
     }
@@ -77,6 +78,8 @@ mod tests {
     fn a_field_that_the_status_no_longer_has_is_removed() {
         let patch = status_patch(Some("7".into()), &OrderStatus::default());
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(patch["status"], json!({ "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null }));
+        let removed =
+            json!({ "adoptedFrom": null, "balance": null, "charge": null, "refunded": null, "resends": null, "retry": null });
+        assert_eq!(patch["status"], removed);
     }
 }

@@ -50,6 +50,6 @@ impl Captures {
 /// The UID of the order and the key of its charge, if it is paid.
 fn paid_charge(order: &Order) -> Option<(String, String)> {
     let (uid, status) = (order.uid()?, order.status.as_ref()?);
-    let key = charge_key(&uid, status.attempt());
+    let key = charge_key(order.key_uid(), status.attempt());
     (status.outcome() == Outcome::Paid).then_some((uid, key))
 }

@@ -8,7 +8,7 @@ use super::{settlement::Settlement, watch_echo::WatchEcho};
 use crate::{
     customer::context::Customers,
     kube::events::Publisher,
-    ports::{Billing, Notify},
+    ports::{Billing, Names, Notify},
 };
 
 /// The dependencies of a pass over an order.
@@ -19,6 +19,8 @@ pub struct Context {
     pub billing: Arc<dyn Billing>,
     /// The notify service.
     pub notify: Arc<dyn Notify>,
+    /// The names of archived orders.
+    pub names: Arc<dyn Names>,
     /// Publishes Events.
     pub events: Publisher,
     /// Waits until the watch has the operator's own write.

@@ -9,6 +9,8 @@ use super::intent::Intent;
 /// follows from the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Ask the archive whether the name of the order was used before.
+    LookUp,
     /// Request the charge from billing.
     Charge,
     /// Request that billing close the charge, so that it can no longer be made. If the charge is
@@ -31,9 +33,12 @@ pub enum Step {
 /// Decides the next step from the status, the intent and the clock. Nothing else counts, because
 /// any call may be the first one after a crash.
 pub fn decide(status: &OrderStatus, intent: &Intent, now: Timestamp) -> Step {
+    let is_to_close = intent.cancel || intent.deadline.is_some_and(|deadline| deadline <= now);
     let step = match status.outcome() {
+        // A new order may take over an outcome, also if it is cancelled or late.
+        Outcome::Undecided if intent.check_name && (status.is_pending() || !is_to_close) => Step::LookUp,
         // Closing the charge shows whether it was already made, whatever the deadline says.
-        Outcome::Undecided if intent.cancel || intent.deadline.is_some_and(|deadline| deadline <= now) => Step::Close,
+        Outcome::Undecided if is_to_close => Step::Close,
         Outcome::Undecided => Step::Charge,
         // A newer version decided the order; this version leaves the order as it is.
         Outcome::Unknown => Step::Done,
@@ -67,7 +72,7 @@ impl Step {
     /// The name of this step in `status.retry`; `None` if the step cannot fail.
     fn retry_step(self) -> Option<RetryStep> {
         match self {
-            Step::Charge => Some(RetryStep::Payment),
+            Step::LookUp | Step::Charge => Some(RetryStep::Payment),
             Step::Close => Some(RetryStep::Cancellation),
             Step::Refund => Some(RetryStep::Refund),
             Step::Notify => Some(RetryStep::Notification),
@@ -99,9 +104,10 @@ mod tests {
         let retries = STEPS.into_iter().flat_map(|step| [NOW - 1, NOW, NOW + 1].map(|second| Some((step, second))));
         let retries: Vec<_> = retries.chain([None]).collect();
         let intents = [false, true].into_iter().flat_map(|cancel| {
-            [None, Some(at(NOW)), Some(at(NOW + 1))]
-                .into_iter()
-                .flat_map(move |deadline| [0, 1, 2].map(|number| Intent { cancel, deadline, attempt: number, resends: number }))
+            [None, Some(at(NOW)), Some(at(NOW + 1))].into_iter().flat_map(move |deadline| {
+                let numbers = [(0, false), (1, false), (2, false), (2, true)];
+                numbers.map(|(number, check_name)| Intent { cancel, deadline, attempt: number, check_name, resends: number })
+            })
         });
         let intents: Vec<Intent> = intents.collect();
         for succeeded in states {
@@ -138,8 +144,15 @@ mod tests {
                 (outcome == Outcome::Undecided, intent.deadline.is_some_and(|deadline| deadline <= at(NOW)));
             let case = || format!("{status:?} {intent:?}");
             match decide(&status, &intent, at(NOW)) {
-                Step::Charge => assert!(is_undecided && !intent.cancel && !is_late, "{}", case()),
-                Step::Close => assert!(is_undecided && (intent.cancel || is_late), "{}", case()),
+                Step::LookUp => {
+                    assert!(is_undecided && intent.check_name, "{}", case());
+                    assert!(status.is_pending() || !(intent.cancel || is_late), "{}", case());
+                }
+                Step::Charge => assert!(is_undecided && !intent.cancel && !is_late && !intent.check_name, "{}", case()),
+                Step::Close => {
+                    assert!(is_undecided && (intent.cancel || is_late), "{}", case());
+                    assert!(!(intent.check_name && status.is_pending()), "{}", case());
+                }
                 Step::Refund => assert!(outcome == Outcome::Paid && intent.cancel, "{}", case()),
                 Step::Notify => {
                     assert!(!is_undecided && !status.is_notification_final(), "{}", case());
@@ -167,6 +180,11 @@ mod tests {
         let is_late = intent.deadline.is_some_and(|deadline| deadline <= now);
         let lacks_money = [Refusal::InsufficientFunds, Refusal::AccountNotFound].map(Outcome::Refused).contains(&outcome);
         let rules = [
+            (
+                outcome == Outcome::Undecided && intent.check_name && (status.is_pending() || !(intent.cancel || is_late)),
+                Step::LookUp,
+                Some(RetryStep::Payment),
+            ),
             (outcome == Outcome::Undecided && (intent.cancel || is_late), Step::Close, Some(RetryStep::Cancellation)),
             (outcome == Outcome::Undecided, Step::Charge, Some(RetryStep::Payment)),
             (outcome == Outcome::Unknown, Step::Done, None),

@@ -1,48 +1,77 @@
 //! Executes the decided steps of an order, until no step is due.
 
 use jiff::Timestamp;
-use orders_crds::order::charge_key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orders_crds::{OrderSpec, Outcome, order::charge_key};
 
 use super::{
     decide::{Step, decide},
     intent::Intent,
     status::StatusBuilder,
 };
-use crate::ports::{Billing, Notice, Notify, Purchase};
+use crate::ports::{Billing, NameLookup, Names, Notice, Notify, Purchase, UnknownResult};
+
+/// The services that execute the steps.
+#[derive(Clone, Copy)]
+pub struct Services<'a> {
+    /// Charges, closes and refunds.
+    pub billing: &'a dyn Billing,
+    /// Notifies the customer.
+    pub notify: &'a dyn Notify,
+    /// Knows the names of archived orders.
+    pub names: &'a dyn Names,
+}
 
 /// Executes every step that is due, and records its result in `builder`. Returns the time when the
 /// next step is due, or `None` if nothing is left to do.
 pub async fn execute(
-    uid: &str,
+    metadata: &ObjectMeta,
+    spec: &OrderSpec,
     purchase: &mut Purchase,
-    intent: &Intent,
+    mut intent: Intent,
     builder: &mut StatusBuilder,
-    billing: &dyn Billing,
-    notify: &dyn Notify,
+    services: Services<'_>,
 ) -> Option<Timestamp> {
     // Each step ends in an outcome or in a later attempt, so this loop ends.
     loop {
-        match decide(&builder.status, intent, Timestamp::now()) {
+        match decide(&builder.status, &intent, Timestamp::now()) {
+            Step::LookUp => match services.names.look_up(metadata).await {
+                Ok(NameLookup::Free) => intent.check_name = false,
+                Ok(NameLookup::Taken(archived)) => match archived.outcome() {
+                    Outcome::Undecided | Outcome::Unknown => {
+                        let error = "the archive has an outcome that this version of the operator does not know".to_owned();
+                        builder.record_lookup_failure(&UnknownResult(error), Timestamp::now());
+                    }
+                    Outcome::Paid | Outcome::Refused(_) if spec.is_same_order(&archived.spec) => {
+                        intent.check_name = false;
+                        builder.adopt(&archived, Timestamp::now());
+                        purchase.key = charge_key(archived.key_uid(), builder.status.attempt());
+                    }
+                    Outcome::Paid | Outcome::Refused(_) => builder.refuse_name(purchase, Timestamp::now()),
+                },
+                Err(error) => builder.record_lookup_failure(&error, Timestamp::now()),
+            },
             Step::Charge => {
-                let result = billing.charge(purchase).await;
+                let result = services.billing.charge(purchase).await;
                 builder.record_charge(purchase, result, Timestamp::now());
             }
             Step::Close => {
-                let result = billing.close(purchase).await;
+                let result = services.billing.close(purchase).await;
                 builder.record_close(purchase, result, intent.cancel, Timestamp::now());
             }
             Step::Refund => {
-                let result = billing.refund(purchase).await;
+                let result = services.billing.refund(purchase).await;
                 builder.record_refund(purchase, result, Timestamp::now());
             }
             Step::Notify => {
                 // A customer is notified only of a known outcome.
                 let notice = Notice::of(&builder.status)?;
-                let result = notify.notify(purchase, &notice).await;
+                let result = services.notify.notify(purchase, &notice).await;
                 builder.record_delivery(purchase, result, Timestamp::now());
             }
             Step::Retry => {
                 builder.begin_attempt(intent.attempt, Timestamp::now());
+                let uid = builder.status.adopted_from.as_deref().or(metadata.uid.as_deref()).unwrap_or_default();
                 purchase.key = charge_key(uid, intent.attempt);
             }
             Step::Resend => builder.begin_resend(intent.resends, Timestamp::now()),
@@ -54,25 +83,37 @@ pub async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use orders_crds::{ConditionType, OrderSpec, OrderStatus, Outcome, Reason, Refusal, conditions};
+    use orders_crds::{ConditionType, Money, Order, OrderStatus, Reason, Refusal, conditions};
 
     use super::{
         super::test_doubles::{ScriptedServices, charged, refused},
         *,
     };
-    use crate::ports::{Delivery, UnknownResult};
+    use crate::ports::Delivery;
 
-    /// Returns the calls in order, the time of the next step, and the final status.
     async fn run(
+        status: OrderStatus,
+        intent: Intent,
+        services: ScriptedServices,
+    ) -> (Vec<String>, Option<Timestamp>, OrderStatus) {
+        run_as("uid", status, intent, services).await
+    }
+
+    /// Returns the calls in order, the time of the next step, and the final status. The keys of the
+    /// order begin with `uid`.
+    async fn run_as(
+        uid: &str,
         status: OrderStatus,
         intent: Intent,
         services: ScriptedServices,
     ) -> (Vec<String>, Option<Timestamp>, OrderStatus) {
         let spec =
             OrderSpec { login: "a".into(), email: "a@b.cd".into(), cart_id: 0, amount: "10".into(), ..OrderSpec::default() };
-        let mut purchase = Purchase::read("uid", status.attempt(), &spec).unwrap();
+        let mut purchase = Purchase::read(uid, status.attempt(), &spec).unwrap();
         let mut builder = StatusBuilder::new(status, Some(1));
-        let next = execute("uid", &mut purchase, &intent, &mut builder, &services, &services).await;
+        let metadata = ObjectMeta { uid: Some("uid".to_owned()), ..ObjectMeta::default() };
+        let all = Services { billing: &services, notify: &services, names: &services };
+        let next = execute(&metadata, &spec, &mut purchase, intent, &mut builder, all).await;
         (services.calls.into_inner().unwrap(), next, builder.status)
     }
 
@@ -128,6 +169,86 @@ mod tests {
         let (calls, next, status) = run(OrderStatus::default(), intent, services).await;
         assert_eq!(calls, ["charge uid", "charge uid.2", "notify Paid uid.2"]);
         assert_eq!((next, status.attempt()), (None, 2));
+    }
+
+    /// An archived order with the same name, this amount and this outcome.
+    fn archived(amount: &str, succeeded: bool, reason: Reason) -> Order {
+        let mut status = OrderStatus::default();
+        let mut set = |kind, state, reason| {
+            conditions::set(&mut status.conditions, kind, Some(state), reason, "as archived".into(), None, Timestamp::UNIX_EPOCH);
+        };
+        set(ConditionType::Paid, succeeded, reason);
+        set(ConditionType::Succeeded, succeeded, reason);
+        set(ConditionType::Notified, true, Reason::Sent);
+        status.balance = Some(Money::from_minor(9_000));
+        let spec = OrderSpec { login: "a".into(), email: "a@b.cd".into(), amount: amount.into(), ..OrderSpec::default() };
+        let metadata = ObjectMeta { uid: Some("first".into()), ..ObjectMeta::default() };
+        Order { metadata, spec, status: Some(status) }
+    }
+
+    fn checked() -> Intent {
+        Intent { check_name: true, ..Intent::default() }
+    }
+
+    fn taken(order: Order) -> Result<NameLookup, UnknownResult> {
+        Ok(NameLookup::Taken(Box::new(order)))
+    }
+
+    #[tokio::test]
+    async fn an_order_with_a_free_name_is_looked_up_before_it_is_charged() {
+        let services = ScriptedServices::new([charged()], [Ok(Delivery::Sent)]).with_names([Ok(NameLookup::Free)]);
+        let (calls, _, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!(calls, ["look up", "charge uid", "notify Paid uid"]);
+        assert_eq!((status.outcome(), status.adopted_from), (Outcome::Paid, None));
+    }
+
+    #[tokio::test]
+    async fn an_order_with_the_name_and_the_spec_of_an_archived_one_takes_over_its_outcome() {
+        let services = ScriptedServices::new([], []).with_names([taken(archived("10.00", true, Reason::Paid))]);
+        let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!((calls, next), (vec!["look up".to_owned()], None), "nothing is charged, and nobody is notified");
+        assert_eq!((status.outcome(), status.is_notified()), (Outcome::Paid, true));
+        assert_eq!((status.adopted_from.as_deref(), status.balance), (Some("first"), Some(Money::from_minor(9_000))));
+        assert_eq!(status.history[0].action, "Adopt");
+        let decided = conditions::find(&status.conditions, ConditionType::Decided).unwrap();
+        assert!(decided.status == "True" && decided.message.ends_with("taken over. as archived"), "{decided:?}");
+
+        // A cancellation refunds the charge of the first order, and another attempt has its keys.
+        let services = ScriptedServices::new([], [Ok(Delivery::Sent)]);
+        let cancel = Intent { cancel: true, ..Intent::default() };
+        let mut purchase_of_first = status.clone();
+        purchase_of_first.retry = None;
+        let (calls, ..) = run_as("first", purchase_of_first, cancel, services).await;
+        assert_eq!(calls, ["refund first", "notify Refused(Refunded) first"]);
+        let services = ScriptedServices::new([charged()], [Ok(Delivery::Sent)]).with_names([taken(archived(
+            "10.00",
+            false,
+            Reason::InsufficientFunds,
+        ))]);
+        let (calls, _, status) = run(OrderStatus::default(), Intent { attempt: 2, ..checked() }, services).await;
+        assert_eq!(calls, ["look up", "charge first.2", "notify Paid first.2"]);
+        assert_eq!((status.adopted_from.as_deref(), status.attempt()), (Some("first"), 2));
+    }
+
+    #[tokio::test]
+    async fn an_order_with_the_name_of_an_archived_one_and_another_spec_is_refused() {
+        let services = ScriptedServices::new([], [Ok(Delivery::Sent)]).with_names([taken(archived("11", true, Reason::Paid))]);
+        let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!(calls, ["look up", "notify Refused(AlreadyExists) uid"]);
+        assert_eq!((next, status.outcome()), (None, Outcome::Refused(Refusal::AlreadyExists)));
+    }
+
+    #[tokio::test]
+    async fn an_order_waits_visibly_while_its_name_cannot_be_looked_up() {
+        let newer = archived("10", false, Reason::Processing);
+        for lookup in [Err(UnknownResult("timeout".into())), taken(newer)] {
+            let services = ScriptedServices::new([], []).with_names([lookup]);
+            let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+            assert_eq!((calls, status.outcome()), (vec!["look up".to_owned()], Outcome::Undecided));
+            assert_eq!(next, status.retry.map(|retry| retry.next_attempt_time.0));
+            let paid = conditions::find(&status.conditions, ConditionType::Paid).unwrap();
+            assert_eq!((&*paid.status, &*paid.reason), ("Unknown", "ArchiveUnavailable"));
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::{
-    OrderSpec, OrderStatus,
+    OrderSpec, OrderStatus, Outcome,
     order::{ATTEMPT_ANNOTATION, RESEND_ANNOTATION, parse_annotation},
 };
 
@@ -18,6 +18,10 @@ pub struct Intent {
     /// The number of the attempt to charge that is requested if the order was refused, counted from
     /// 1; 0 if no attempt is requested.
     pub attempt: i32,
+    /// Whether the archive must be asked for the name before the charge. The HTTP API asks for the
+    /// names that it makes, so only other orders need it, and those whose charge did not succeed at
+    /// once: meanwhile an earlier order of the same name may have been settled.
+    pub check_name: bool,
     /// How many resends of the message were requested so far. The message is resent if its delivery
     /// was stopped.
     pub resends: i32,
@@ -38,6 +42,9 @@ impl Intent {
             // A deadline that is too far away for a timestamp is no deadline.
             deadline: deadline.and_then(|(created, seconds)| created.checked_add(seconds.seconds()).ok()),
             attempt: number(ATTEMPT_ANNOTATION),
+            check_name: status.outcome() == Outcome::Undecided
+                && !is_deleted
+                && spec.is_some_and(|spec| spec.id.is_none() || !status.is_pending()),
             resends: number(RESEND_ANNOTATION),
         }
     }
@@ -66,6 +73,17 @@ mod tests {
         assert!(cancels(&status(Some(true), Reason::RefundPending)), "a pending refund is finished");
         assert!(!cancels(&status(Some(true), Reason::Paid)));
         assert!(!cancels(&status(Some(false), Reason::InsufficientFunds)));
+    }
+
+    #[test]
+    fn a_name_is_checked_before_the_charge_unless_the_api_has_just_made_it() {
+        let checks = |id: Option<i64>, status: &OrderStatus| {
+            let spec = OrderSpec { id, ..OrderSpec::default() };
+            Intent::of(&ObjectMeta::default(), Some(&spec), status).check_name
+        };
+        let (new, unknown, paid) = (OrderStatus::default(), status(None, Reason::Processing), status(Some(true), Reason::Paid));
+        assert_eq!([checks(None, &new), checks(None, &unknown), checks(None, &paid)], [true, true, false]);
+        assert_eq!([checks(Some(1), &new), checks(Some(1), &unknown), checks(Some(1), &paid)], [false, true, false]);
     }
 
     fn with_annotation(annotation: &str, text: &str) -> ObjectMeta {

@@ -3,12 +3,13 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_contracts::billing::{Authorization, NewAuthorization};
-use orders_crds::{Order, OrderSpec, order::charge_key};
+use orders_crds::{Order, OrderSpec, OrderStatus, order::charge_key};
 use serde_json::Value;
 
 /// Returns the authorization of a charge: the namespace and name of the order, and its manifest. The
-/// manifest has neither labels nor annotations, which could be too large for billing.
-pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec) -> Option<NewAuthorization> {
+/// manifest has neither labels nor annotations, which could be too large for billing. Of the status it
+/// has only the UID of the order whose outcome was taken over, which the charge's key begins with.
+pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec, adopted_from: Option<&str>) -> Option<NewAuthorization> {
     let (namespace, name) = metadata.namespace.as_ref().zip(metadata.name.as_ref())?;
     let metadata = ObjectMeta {
         namespace: Some(namespace.clone()),
@@ -20,7 +21,8 @@ pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec) -> Option<NewAutho
         ..ObjectMeta::default()
     };
     let reference = format!("{namespace}/{name}");
-    let manifest = serde_json::to_value(Order { metadata, spec: spec.clone(), status: None }).ok()?;
+    let adopted = |uid: &str| OrderStatus { adopted_from: Some(uid.to_owned()), ..OrderStatus::default() };
+    let manifest = serde_json::to_value(Order { metadata, spec: spec.clone(), status: adopted_from.map(adopted) }).ok()?;
     let Value::Object(manifest) = manifest else { return None };
     Some(NewAuthorization { reference, metadata: manifest })
 }
@@ -29,7 +31,7 @@ pub fn authorization(metadata: &ObjectMeta, spec: &OrderSpec) -> Option<NewAutho
 /// metadata is not the manifest of the order with this key.
 pub fn read(authorization: &Authorization) -> Option<(Order, i32)> {
     let order: Order = serde_json::from_value(Value::Object(authorization.metadata.clone())).ok()?;
-    let uid = order.metadata.uid.as_deref()?;
+    let uid = Some(order.key_uid()).filter(|uid| !uid.is_empty())?;
     let attempt = match authorization.key.strip_prefix(uid)? {
         "" => 1,
         suffix => suffix.strip_prefix('.')?.parse().ok()?,
@@ -69,7 +71,7 @@ mod tests {
             deadline_seconds: Some(MAX_SECONDS),
             ttl_seconds_after_finished: Some(MAX_SECONDS),
         };
-        let authorization = authorization(&metadata, &spec).unwrap();
+        let authorization = authorization(&metadata, &spec, None).unwrap();
         let manifest = authorization.validate().unwrap();
         assert!(manifest.len() <= MAX_METADATA / 2, "{} bytes", manifest.len());
         let order: Order = serde_json::from_str(&manifest).unwrap();
@@ -85,9 +87,10 @@ mod tests {
             uid: Some("uid".to_owned()),
             ..ObjectMeta::default()
         };
-        let new = authorization(&metadata, &OrderSpec::default()).unwrap();
+        let new = authorization(&metadata, &OrderSpec::default(), None).unwrap();
         assert_eq!(new.reference, "shop/order-1");
-        let read = |key: &str| {
+        let adopted = authorization(&metadata, &OrderSpec::default(), Some("first")).unwrap();
+        let read_from = |new: &NewAuthorization, key: &str| {
             read(&Authorization {
                 id: 1,
                 key: key.to_owned(),
@@ -100,8 +103,10 @@ mod tests {
             })
             .map(|(_, attempt)| attempt)
         };
+        let read = |key: &str| read_from(&new, key);
+        assert_eq!(["first.2", "uid.2"].map(|key| read_from(&adopted, key)), [Some(2), None]);
         let expected = [Some(1), Some(2), Some(11), None, None, None, None, None];
         assert_eq!(["uid", "uid.2", "uid.11", "uid.1", "uid.x", "uid2", "other", ""].map(read), expected);
-        assert_eq!(authorization(&ObjectMeta::default(), &OrderSpec::default()), None);
+        assert_eq!(authorization(&ObjectMeta::default(), &OrderSpec::default(), None), None);
     }
 }

@@ -9,7 +9,7 @@ use orders_crds::{OrderStatus, Outcome, RetryStep};
 
 use super::{
     context::Context,
-    execute::execute,
+    execute::{Services, execute},
     intent::Intent,
     lifecycle::needs_pass,
     manifest,
@@ -61,18 +61,20 @@ pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Opt
 }
 
 async fn decide_and_execute(order: &OrderGuard, parsed: ParsedOrder, intent: &Intent, context: &Context) -> Pass {
-    let uid = order.uid().unwrap_or_default();
     let (before, mut after) = (parsed.status.clone(), StatusBuilder::new(parsed.status, order.meta().generation));
-    let mut purchase = parsed.spec.and_then(|spec| {
+    let uid = before.adopted_from.clone().or(order.uid()).unwrap_or_default();
+    let mut readable = parsed.spec.and_then(|spec| {
         let purchase = Purchase::read(&uid, before.attempt(), &spec).map_err(|error| error.to_string())?;
-        Ok(Purchase { authorization: manifest::authorization(order.meta(), &spec), ..purchase })
+        let authorization = manifest::authorization(order.meta(), &spec, before.adopted_from.as_deref());
+        Ok((Purchase { authorization, ..purchase }, spec))
     });
-    let next = match &mut purchase {
-        Ok(purchase) => {
+    let next = match &mut readable {
+        Ok((purchase, spec)) => {
             if late_reply(&before, purchase, context).and_then(FutureExt::now_or_never) == Some(true) {
                 after.retry_now(Timestamp::now());
             }
-            execute(&uid, purchase, intent, &mut after, &*context.billing, &*context.notify).await
+            let services = Services { billing: &*context.billing, notify: &*context.notify, names: &*context.names };
+            execute(order.meta(), spec, purchase, *intent, &mut after, services).await
         }
         // A decided order stays decided, even if it can no longer be read.
         Err(problem) if before.outcome() != Outcome::Undecided => {
@@ -85,7 +87,7 @@ async fn decide_and_execute(order: &OrderGuard, parsed: ParsedOrder, intent: &In
         }
     };
     after.observe_generation();
-    Pass { purchase, before, after, next }
+    Pass { purchase: readable.map(|(purchase, _)| purchase), before, after, next }
 }
 
 /// Writes the status if it changed, waits until the watch has it, and publishes the events.

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     decide::{Step, decide},
-    execute::execute,
+    execute,
     intent::Intent,
     pass::Pass,
     retention::Removals,
@@ -34,7 +34,7 @@ use super::{
 use crate::{
     kube::{OrderGuard, finalizer::SETTLEMENT_TIMEOUT},
     ports::{
-        Billing, Notice, Notify, Payment, Purchase, UnknownResult,
+        Billing, NoArchive, Notice, Notify, Payment, Purchase, UnknownResult,
         http::{
             archive::{Archive, NotArchived},
             authorizations::Authorizations,
@@ -103,7 +103,7 @@ impl Settlement {
         // The charge of an order that cannot be read is found by the settlement check.
         let Ok(order) = &order.0 else { return };
         let status = order.status.clone().unwrap_or_default();
-        if let Ok(purchase) = Purchase::read(&uid, status.attempt(), &order.spec) {
+        if let Ok(purchase) = Purchase::read(order.key_uid(), status.attempt(), &order.spec) {
             let was_paid = status.outcome() == Outcome::Paid;
             let builder = StatusBuilder::new(status, order.metadata.generation);
             self.spawn(order.clone(), purchase, builder, was_paid);
@@ -152,7 +152,7 @@ impl Settlement {
         if decide(&builder.status, &intent, Timestamp::now()) == Step::Retry {
             // A pass may have begun the requested attempt, although its status does not show it.
             builder.begin_attempt(intent.attempt, Timestamp::now());
-            purchase.key = charge_key(&order.uid().unwrap_or_default(), intent.attempt);
+            purchase.key = charge_key(order.key_uid(), intent.attempt);
         }
         match builder.status.outcome() {
             Outcome::Undecided | Outcome::Paid if is_cancel_requested => self.cancel(order, purchase, builder).await,
@@ -178,8 +178,9 @@ impl Settlement {
     async fn cancel(&self, order: &Order, purchase: &mut Purchase, builder: &mut StatusBuilder) -> Result<(), UnknownResult> {
         builder.status.retry = None;
         let intent = Intent { cancel: true, ..Intent::default() };
-        let uid = order.uid().unwrap_or_default();
-        let next = execute(&uid, purchase, &intent, builder, &*self.billing, &*self.notify).await;
+        // A cancelled order is not charged, so its name does not matter.
+        let services = execute::Services { billing: &*self.billing, notify: &*self.notify, names: &NoArchive };
+        let next = execute::execute(order.meta(), &order.spec, purchase, intent, builder, services).await;
         if next.is_some() && (builder.status.is_charge_open() || !is_message_stored(&builder.status)) {
             return Err(last_error(builder));
         }
@@ -290,6 +291,6 @@ fn last_error(builder: &StatusBuilder) -> UnknownResult {
 
 /// Whether the archived order has this charge, and is paid by it.
 pub(super) fn is_paid_by(archived: &Order, key: &str) -> bool {
-    let (uid, status) = (archived.meta().uid.as_deref().unwrap_or_default(), archived.status.as_ref());
-    status.is_some_and(|status| status.outcome() == Outcome::Paid && charge_key(uid, status.attempt()) == key)
+    let status = archived.status.as_ref();
+    status.is_some_and(|status| status.outcome() == Outcome::Paid && charge_key(archived.key_uid(), status.attempt()) == key)
 }

@@ -153,9 +153,8 @@ impl SettlementCheck {
 
     /// Settles a charge of which only billing and notify know.
     async fn settle_by_message(&self, order: &Order, attempt: i32, charge: &Authorization) -> Result<(), UnknownResult> {
-        let uid = order.uid().unwrap_or_default();
-        let purchase = Purchase::read(&uid, attempt, &order.spec).map_err(|error| UnknownResult(error.to_string()))?;
-        let status = OrderStatus { attempt: (attempt > 1).then_some(attempt), ..OrderStatus::default() };
+        let purchase = Purchase::read(order.key_uid(), attempt, &order.spec).map_err(|error| UnknownResult(error.to_string()))?;
+        let status = OrderStatus { attempt: (attempt > 1).then_some(attempt), ..order.status.clone().unwrap_or_default() };
         let mut builder = StatusBuilder::new(status, order.metadata.generation);
         let charged_at = Timestamp::from_microsecond(charge.created_at).unwrap_or_else(|_| Timestamp::now());
         builder.record_charge(&purchase, Ok(Payment::Charged { balance: charge.balance }), charged_at);

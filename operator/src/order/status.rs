@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use orders_crds::{
-    Charge, ConditionType, HistoryEntry, Money, OrderStatus, Outcome, Reason, Refusal, Retry, RetryStep, conditions,
+    Charge, ConditionType, HistoryEntry, Money, Order, OrderStatus, Outcome, Reason, Refusal, Retry, RetryStep, conditions,
 };
 
 use crate::{
@@ -109,6 +109,56 @@ impl StatusBuilder {
         self.set(ConditionType::Succeeded, Some(false), Reason::Cancelled, &message, now);
         self.begin_notification();
         self.add_event(OrderEvent::warning(Reason::Cancelled, "Void", message), now);
+    }
+
+    /// Records that the archive did not reply whether it has an order of this name.
+    pub fn record_lookup_failure(&mut self, UnknownResult(error): &UnknownResult, now: Timestamp) {
+        let message = "The archive has not replied whether an order of this name exists; nothing is charged until then.";
+        if self.set(ConditionType::Paid, None, Reason::ArchiveUnavailable, message, now) {
+            self.add_event(OrderEvent::warning(Reason::ArchiveUnavailable, "Adopt", format!("{message} {error}")), now);
+        }
+        self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the archive.", now);
+        self.schedule_retry(RetryStep::Payment, error, now);
+    }
+
+    /// Takes over the outcome of an archived order that has the same name and the same spec.
+    pub fn adopt(&mut self, archived: &Order, now: Timestamp) {
+        let from = archived.key_uid().to_owned();
+        let archived = archived.status.clone().unwrap_or_default();
+        let succeeded = conditions::find(&archived.conditions, ConditionType::Succeeded);
+        let reason = succeeded.and_then(|condition| condition.reason.parse().ok()).unwrap_or(Reason::Processing);
+        let message = format!(
+            "The archive has an order of this name with the same spec; its outcome is taken over. {}",
+            succeeded.map_or("", |condition| &condition.message)
+        );
+        for condition in &archived.conditions {
+            if let (Ok(kind), Ok(reason)) = (condition.type_.parse(), condition.reason.parse()) {
+                let status = match &*condition.status {
+                    "True" => Some(true),
+                    "False" => Some(false),
+                    _ => None,
+                };
+                let message = if kind == ConditionType::Succeeded { message.clone() } else { condition.message.clone() };
+                self.set(kind, status, reason, &message, now);
+            }
+        }
+        let OrderStatus { balance, charge, refunded, attempt, resends, .. } = archived;
+        self.status = OrderStatus {
+            adopted_from: Some(from),
+            balance,
+            charge,
+            refunded,
+            attempt,
+            resends,
+            retry: None,
+            ..self.status.clone()
+        };
+        self.add_event(OrderEvent::normal(reason, "Adopt", message), now);
+    }
+
+    /// Refuses an order whose name an archived order with another spec had.
+    pub fn refuse_name(&mut self, purchase: &Purchase, now: Timestamp) {
+        self.set_refused(purchase, "Adopt", Refusal::AlreadyExists, None, now);
     }
 
     /// Begins another attempt to charge.
@@ -295,6 +345,9 @@ fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> Str
             "The balance of {login} is {}, the order's amount {amount}; nothing was charged.",
             balance.unwrap_or_default()
         ),
+        Refusal::AlreadyExists => {
+            "An order of this name with another spec exists in the archive; choose another name. Nothing was charged.".to_owned()
+        }
         // These are not refusals of a charge. They have their own messages.
         Refusal::Refunded | Refusal::InvalidOrder => format!("Nothing was charged to {login}."),
     }

@@ -3,15 +3,17 @@
 use std::{collections::VecDeque, sync::Mutex};
 
 use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::{Money, Refusal};
 
-use crate::ports::{Billing, Delivery, Notice, Notify, Payment, Purchase, UnknownResult};
+use crate::ports::{Billing, Delivery, NameLookup, Names, Notice, Notify, Payment, Purchase, UnknownResult};
 
 /// Billing and notify with scripted replies. It records the calls that it receives.
 #[derive(Default)]
 pub struct ScriptedServices {
     payments: Mutex<VecDeque<Result<Payment, UnknownResult>>>,
     deliveries: Mutex<VecDeque<Result<Delivery, UnknownResult>>>,
+    lookups: Mutex<VecDeque<Result<NameLookup, UnknownResult>>>,
     pub calls: Mutex<Vec<String>>,
 }
 
@@ -21,7 +23,13 @@ impl ScriptedServices {
         deliveries: impl IntoIterator<Item = Result<Delivery, UnknownResult>>,
     ) -> Self {
         let (payments, deliveries) = (payments.into_iter().collect(), deliveries.into_iter().collect());
-        ScriptedServices { payments: Mutex::new(payments), deliveries: Mutex::new(deliveries), calls: Mutex::default() }
+        let (payments, deliveries) = (Mutex::new(payments), Mutex::new(deliveries));
+        ScriptedServices { payments, deliveries, ..ScriptedServices::default() }
+    }
+
+    /// Adds the replies of the archive.
+    pub fn with_names(self, lookups: impl IntoIterator<Item = Result<NameLookup, UnknownResult>>) -> Self {
+        ScriptedServices { lookups: Mutex::new(lookups.into_iter().collect()), ..self }
     }
 
     fn record(&self, call: &str, purchase: &Purchase) {
@@ -56,6 +64,14 @@ impl Notify for ScriptedServices {
     async fn notify(&self, purchase: &Purchase, notice: &Notice) -> Result<Delivery, UnknownResult> {
         self.record(&format!("notify {:?}", notice.outcome), purchase);
         self.deliveries.lock().unwrap().pop_front().expect("an unexpected call to notify")
+    }
+}
+
+#[async_trait]
+impl Names for ScriptedServices {
+    async fn look_up(&self, _order: &ObjectMeta) -> Result<NameLookup, UnknownResult> {
+        self.calls.lock().unwrap().push("look up".to_owned());
+        self.lookups.lock().unwrap().pop_front().expect("an unexpected call to the archive")
     }
 }
 

@@ -9,7 +9,8 @@ pub mod purchase;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use orders_crds::{Login, Money, OrderStatus, Outcome, Refusal, RetryStep};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orders_crds::{Login, Money, Order, OrderStatus, Outcome, Refusal, RetryStep};
 
 pub use purchase::Purchase;
 
@@ -130,6 +131,35 @@ pub trait Notify: Send + Sync {
     }
 }
 
+/// The archive's answer about the name of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NameLookup {
+    /// No other order had this name.
+    Free,
+    /// The newest archived order with this name.
+    Taken(Box<Order>),
+}
+
+/// The names that the archive has. A name is good once.
+#[async_trait]
+pub trait Names: Send + Sync {
+    /// Looks up the newest archived order with the name of this order.
+    ///
+    /// # Errors
+    /// [`UnknownResult`], after which it is unknown whether the name was used before.
+    async fn look_up(&self, order: &ObjectMeta) -> Result<NameLookup, UnknownResult>;
+}
+
+/// No archive is installed, so each name is free.
+pub struct NoArchive;
+
+#[async_trait]
+impl Names for NoArchive {
+    async fn look_up(&self, _order: &ObjectMeta) -> Result<NameLookup, UnknownResult> {
+        Ok(NameLookup::Free)
+    }
+}
+
 impl Payment {
     /// The payment with this outcome and balance.
     ///
@@ -143,7 +173,10 @@ impl Payment {
                 Outcome::Refused(refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled)),
                 balance,
             ) => Ok(Payment::Refused { refusal, balance }),
-            (Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder), _)
+            (
+                Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::AlreadyExists | Refusal::InvalidOrder),
+                _,
+            )
             | (Outcome::Undecided, _) => Err(UnknownResult("billing's reply has an outcome that no charge can have".to_owned())),
             (Outcome::Unknown, _) => {
                 Err(UnknownResult("billing's reply has an outcome that this version of the operator does not know".to_owned()))

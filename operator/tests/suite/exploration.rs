@@ -197,6 +197,7 @@ fn successors(state: &State, now: Timestamp) -> Vec<State> {
         };
         let builder = || StatusBuilder::new(status.clone(), Some(1));
         match decide(&status, &state.intent, now) {
+            Step::LookUp => unreachable!("the orders of the exploration have free names"),
             Step::Charge => {
                 for (charge, result) in CALLS.into_iter().flat_map(|call| charge(recorded, call)) {
                     let mut builder = builder();
@@ -350,9 +351,13 @@ fn the_invariants_hold_in_every_reachable_state_and_each_state_can_reach_a_final
                 Outcome::Unknown => false,
                 Outcome::Paid => after == Outcome::Refused(Refusal::Refunded) && intent.cancel,
                 Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound) => intent.attempt == 2,
-                Outcome::Refused(Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder) => {
-                    false
-                }
+                Outcome::Refused(
+                    Refusal::Cancelled
+                    | Refusal::DeadlineExceeded
+                    | Refusal::Refunded
+                    | Refusal::AlreadyExists
+                    | Refusal::InvalidOrder,
+                ) => false,
             };
             assert!(after == before || is_allowed, "{from:?} -> {to:?}");
         }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::Order;
 use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 
 use super::billing::excerpt;
-use crate::ports::UnknownResult;
+use crate::ports::{NameLookup, Names, UnknownResult};
 
 /// How long one batch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,14 +49,24 @@ impl Archive {
     /// # Errors
     /// [`UnknownResult`], after which it is unknown whether the archive has the order.
     pub async fn find(&self, uid: &str) -> Result<Option<Order>, UnknownResult> {
+        self.get(&format!("/archive/orders/{uid}")).await
+    }
+
+    async fn get(&self, path: &str) -> Result<Option<Order>, UnknownResult> {
         let unknown = |error: String| UnknownResult(format!("archive: {error}"));
-        let sending = self.0.send(self.0.request(Method::GET, &format!("/archive/orders/{uid}")));
+        let sending = self.0.send(self.0.request(Method::GET, path));
         let (status, body) = sending.await.map_err(|error| unknown(error.to_string()))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| unknown(error.to_string())),
             StatusCode::NOT_FOUND if is_problem(&body) => Ok(None),
             _ => Err(unknown(format!("responded {status}: {}", excerpt(&body)))),
         }
+    }
+
+    /// Returns the newest archived order with this name.
+    async fn find_named(&self, namespace: &str, name: &str) -> Result<Option<Order>, UnknownResult> {
+        // Names in Kubernetes need no escaping in a path.
+        self.get(&format!("/archive/namespaces/{namespace}/orders/{name}")).await
     }
 
     /// Stores orders in the archive, all or none. The archive keeps the latest version of each order.
@@ -70,6 +82,19 @@ impl Archive {
             StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => Err(NotArchived::Refused(error())),
             _ => Err(NotArchived::Unavailable(error())),
         }
+    }
+}
+
+#[async_trait]
+impl Names for Archive {
+    async fn look_up(&self, order: &ObjectMeta) -> Result<NameLookup, UnknownResult> {
+        let (namespace, name) = (order.namespace.as_deref().unwrap_or_default(), order.name.as_deref().unwrap_or_default());
+        Ok(match self.find_named(namespace, name).await? {
+            // The order itself is archived, for example before another attempt to charge it.
+            Some(archived) if archived.metadata.uid == order.uid => NameLookup::Free,
+            Some(archived) => NameLookup::Taken(Box::new(archived)),
+            None => NameLookup::Free,
+        })
     }
 }
 

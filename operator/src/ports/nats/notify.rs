@@ -95,7 +95,13 @@ fn is_published_by_billing(decided: &Decided) -> bool {
     decided.resends == 0
         && match decided.outcome {
             Outcome::Paid | Outcome::Refused(Refusal::InsufficientFunds | Refusal::AccountNotFound) => true,
-            Outcome::Refused(Refusal::Cancelled | Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder)
+            Outcome::Refused(
+                Refusal::Cancelled
+                | Refusal::DeadlineExceeded
+                | Refusal::Refunded
+                | Refusal::AlreadyExists
+                | Refusal::InvalidOrder,
+            )
             | Outcome::Undecided
             | Outcome::Unknown => false,
         }

@@ -28,7 +28,7 @@ async fn start_with_zero_ttl(change: impl FnOnce(&mut Vec<(&'static str, &'stati
 
 impl Shop {
     /// Calls the archive with this service's token for it.
-    async fn call_archive(&self, account: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Response> {
+    pub async fn call_archive(&self, account: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Response> {
         let token = std::fs::read_to_string(self.directory.path().join(format!("{account}-archive.token")))?;
         let request: RequestBuilder = self.http.request(method, format!("{}{path}", self.stack.archive.url));
         let request = request.bearer_auth(token.trim());

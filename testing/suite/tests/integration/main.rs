@@ -15,6 +15,7 @@ mod idempotency;
 mod kubectl_orders;
 mod life;
 mod lossy_proxy;
+mod names;
 mod outages;
 mod raw;
 mod resource;
