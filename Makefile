@@ -148,7 +148,9 @@ load-previous: node
 
 test-mutants: build ## Mutation tests of the code that decides about money: unit and database tests must kill every mutant (docs/explanation/reliability.md)
 	@PATH="$(ORDERS_CACHE)/cargo/bin:$$PATH"; export PATH; \
-	command -v cargo-mutants >/dev/null || env -u CARGO_TARGET_DIR cargo install cargo-mutants --locked --quiet --root $(ORDERS_CACHE)/cargo || exit 1; \
+	for tool in cargo-mutants cargo-nextest; do \
+	  command -v $$tool >/dev/null || env -u CARGO_TARGET_DIR cargo install $$tool --locked --quiet --root $(ORDERS_CACHE)/cargo || exit 1; \
+	done; \
 	testing/mutants.sh $(MUTANTS)
 
 dev: testbed ## Run the services on this machine with a control plane, until Ctrl-C; INTERACTION=broker for another style

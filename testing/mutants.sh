@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs mutation tests of the code that decides about money, with cargo-mutants. The tests of each package must kill every
 # mutant, except those that .cargo/mutants.toml excludes with a reason. `mutants.sh NAME` tests one group. cargo-mutants
-# changes a copy of the checkout.
+# changes a copy of the checkout. cargo-nextest runs the tests, because it stops at the first that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${ORDERS_CACHE:-$HOME/.cache/orders}
@@ -20,7 +20,7 @@ group() {
   [ -z "$only" ] || [ "$only" = "$name" ] || return 0
   printf '\n== mutants of %s\n' "$name"
   cargo mutants --package "$package" "${files[@]}" --output "$cache/mutants/$name" --colors never --minimum-test-timeout 120 \
-    --timeout-multiplier 4 -- "$@" || failed=1
+    --timeout-multiplier 4 --test-tool nextest -- "$@" || failed=1
   local out=$cache/mutants/$name/mutants.out
   rows+=("$(printf '%-14s %6d %6d %8d %9d %8d' "$name" "$(cat "$out"/{caught,missed,timeout}.txt | wc -l)" "$(wc -l < "$out/caught.txt")" \
     "$(wc -l < "$out/timeout.txt")" "$(wc -l < "$out/unviable.txt")" "$(wc -l < "$out/missed.txt")")")
