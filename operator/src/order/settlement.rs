@@ -226,7 +226,7 @@ impl Settlement {
                 builder.record_delivery(purchase, Ok(delivery), Timestamp::now());
                 // The record comes first: after the void, no list contains the charge any more.
                 self.archive(order, &builder).await?;
-                self.void(order, purchase).await
+                self.give_back(order, purchase).await
             }
         }
     }
@@ -244,14 +244,21 @@ impl Settlement {
         Ok(())
     }
 
-    async fn void(&self, order: &Order, purchase: &Purchase) -> Result<(), UnknownResult> {
-        let void = self.authorizations.void(&purchase.key).await?;
-        if !void.repeated {
+    /// Voids the charge. A charge that an earlier version made was captured at once, so it is refunded.
+    async fn give_back(&self, order: &Order, purchase: &Purchase) -> Result<(), UnknownResult> {
+        let is_repeated = match self.authorizations.void(&purchase.key).await? {
+            Some(void) => void.repeated,
+            None => {
+                self.billing.refund(purchase).await?;
+                false
+            }
+        };
+        if !is_repeated {
             let _ = self.remaining_voids.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |voids| voids.checked_sub(1));
             metrics::counter!("orders_charges_voided_total").increment(1);
         }
-        let (order, login) = (order.name_any(), purchase.login.as_ref());
-        tracing::warn!(order, key = purchase.key, login, amount = %void.amount, "voided the charge of an order that no longer exists");
+        let (order, login, amount) = (order.name_any(), purchase.login.as_ref(), purchase.amount);
+        tracing::warn!(order, key = purchase.key, login, %amount, "gave back the charge of an order that no longer exists");
         Ok(())
     }
 

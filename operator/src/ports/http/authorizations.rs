@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orders_contracts::billing::{Authorization, CaptureRequest, CapturedCount, Void};
 use orders_service::{http_client::Peer, token_file::TokenFile};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 
 use super::billing;
 use crate::ports::UnknownResult;
@@ -40,15 +40,28 @@ impl Authorizations {
         billing::parse(&billing::send(&self.0, request).await?)
     }
 
-    /// Voids the authorized charge with this key, once.
+    /// Voids the authorized charge with this key, once. Returns `None` if the charge is captured.
     ///
     /// # Errors
-    /// [`UnknownResult`], if the charge is captured, or if it is unknown whether it is voided.
-    pub async fn void(&self, key: &str) -> Result<Void, UnknownResult> {
+    /// [`UnknownResult`], after which it is unknown whether the charge is voided.
+    pub async fn void(&self, key: &str) -> Result<Option<Void>, UnknownResult> {
         // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
         let request = self.0.request(Method::POST, &format!("/billing/charges/{key}/void"));
-        let void: Void = billing::parse(&billing::send(&self.0, request).await?)?;
-        if void.key == key { Ok(void) } else { Err(UnknownResult("billing's response is about another charge".to_owned())) }
+        let sending = self.0.send(request);
+        let (status, body) = sending.await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
+        match status {
+            StatusCode::OK => {
+                let void: Void = billing::parse(&body)?;
+                let is_other = void.key != key;
+                if is_other {
+                    Err(UnknownResult("billing's response is about another charge".to_owned()))
+                } else {
+                    Ok(Some(void))
+                }
+            }
+            StatusCode::CONFLICT => Ok(None),
+            _ => Err(UnknownResult(format!("billing responded {status}: {}", billing::excerpt(&body)))),
+        }
     }
 
     /// Captures the charges with these keys, at most

@@ -1,6 +1,8 @@
 //! Tests of charges whose order no longer exists: each is captured if its customer was told of it, and given back
 //! otherwise.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
@@ -164,6 +166,30 @@ async fn the_charge_of_an_order_that_lost_its_finalizer_and_its_resource_is_void
     shop.wait_balance("edda", "500.0").await?;
     assert_eq!(shop.texts("edda").await?, ["Заказ отменён"]);
     assert_eq!(shop.wait_archived(id).await?["reason"], "Cancelled");
+    shop.assert_audit_passes().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_that_an_earlier_version_made_is_refunded_if_its_order_is_deleted_untold() -> Result<()> {
+    let shop = start().await?;
+    shop.open_account("emil", json!(500)).await?;
+    shop.stack.operators[0].process.signal(Signal::STOP)?;
+    let id = shop.place_with_key("emil", "k", "respond-async").await?.id();
+    let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;
+    let body = json!({"login": "emil", "balance": 100}).to_string();
+    let operator = Operator::new(&shop).await?;
+    operator.send(Method::POST, "/billing/withdraw", Some(&uid), &body).await?;
+    drop(operator);
+    assert_eq!((shop.balance("emil").await?, shop.charge_phase(&uid).await?), ("400.0".to_owned(), json!("Captured")));
+    shop.delete_order(id).await?;
+    // The operator reads an order again that it first sees two seconds after its creation, and finds it deleted.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    shop.stack.operators[0].process.signal(Signal::CONT)?;
+    shop.wait_balance("emil", "500.0").await?;
+    assert_eq!(
+        (shop.wait_archived(id).await?["reason"].clone(), shop.texts("emil").await?),
+        (json!("Cancelled"), vec!["Заказ отменён".to_owned()])
+    );
     shop.assert_audit_passes().await
 }
 
