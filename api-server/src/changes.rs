@@ -9,7 +9,7 @@ use kube::{
 };
 use orders_crds::{
     Order, OrderStatus, Outcome, Refusal,
-    order::{ATTEMPT_ANNOTATION, MAX_ATTEMPTS, RESEND_ANNOTATION, parse_annotation},
+    order::{ATTEMPT_ANNOTATION, FINALIZER, MAX_ATTEMPTS, RESEND_ANNOTATION, parse_annotation},
 };
 use orders_service::Problem;
 use serde_json::{Value, json};
@@ -160,8 +160,23 @@ fn decide_cancel(order: &Order) -> Change {
         ) => Change::Refuse("the order was refused: nothing was charged, and there is nothing to cancel"),
         Outcome::Unknown => Change::Refuse(UNKNOWN_OUTCOME),
         Outcome::Undecided | Outcome::Paid if is_requested => Change::Wait(TargetState::Unpaid),
-        Outcome::Undecided | Outcome::Paid => Change::Write(json!({"spec": {"cancelRequested": true}}), TargetState::Unpaid),
+        Outcome::Undecided | Outcome::Paid => Change::Write(cancellation(order), TargetState::Unpaid),
     }
+}
+
+/// The patch that requests the cancellation. It adds the operator's finalizer, so that the order
+/// cannot disappear before the operator has seen the request. Kubernetes allows no new finalizer on an
+/// order that is being deleted.
+fn cancellation(order: &Order) -> Value {
+    let mut patch = json!({"spec": {"cancelRequested": true}});
+    if order.metadata.deletion_timestamp.is_none() {
+        let mut finalizers = order.finalizers().to_vec();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        patch["metadata"] = json!({ "finalizers": finalizers });
+    }
+    patch
 }
 
 fn decide_retry(order: &Order) -> Change {
@@ -249,6 +264,16 @@ mod tests {
         }
         assert_eq!(decide_cancel(&order(Some(false), Reason::Refunded)), Change::AlreadyComplete);
         assert!(is_refused(&decide_cancel(&order(Some(false), Reason::InsufficientFunds))));
+    }
+
+    #[test]
+    fn a_cancellation_adds_the_finalizer_unless_the_order_is_being_deleted() {
+        let mut order = order(Some(true), Reason::Paid);
+        assert_eq!(cancellation(&order)["metadata"], json!({"finalizers": [FINALIZER]}));
+        order.metadata.finalizers = Some(vec!["a/b".into(), FINALIZER.into()]);
+        assert_eq!(cancellation(&order)["metadata"], json!({"finalizers": ["a/b", FINALIZER]}));
+        order.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(cancellation(&order), json!({"spec": {"cancelRequested": true}}));
     }
 
     #[test]

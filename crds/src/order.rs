@@ -134,7 +134,7 @@ pub fn parse_annotation(metadata: &ObjectMeta, annotation: &str) -> i32 {
 }
 
 /// The finalizer of an order whose charge is unknown or whose refund is pending. If such an order is
-/// deleted, it is first cancelled and its customer notified.
+/// deleted, it is first cancelled and its customer notified. The HTTP API adds it with a cancellation.
 pub const FINALIZER: &str = "arch.homework/charge-unknown";
 
 /// The observed state of the order. Only the operator writes it.

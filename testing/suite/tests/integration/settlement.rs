@@ -170,6 +170,29 @@ async fn the_charge_of_an_order_that_lost_its_finalizer_and_its_resource_is_void
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_deleted_before_the_operator_sees_its_cancellation_is_refunded() -> Result<()> {
+    let mut shop = start().await?;
+    shop.open_account("cora", json!(500)).await?;
+    let id = shop.place_order("cora", json!(100)).await?.id();
+    shop.wait_settled().await?;
+    shop.stack.operators[0].kill()?;
+    let cancel = shop.request(Method::POST, &format!("/orders/{id}/cancel")).header("prefer", "respond-async");
+    assert_eq!(shop.send(cancel).await?.status, 202);
+    shop.delete_order(id).await?;
+    shop.stack.operators[0].restart().await?;
+    shop.wait_balance("cora", "500.0").await?;
+    wait_for("the deletion of the order", WAIT_TIMEOUT, || async {
+        shop.orders().get_opt(&name(id)).await.ok()?.is_none().then_some(())
+    })
+    .await?;
+    wait_for("the refund in the archive", WAIT_TIMEOUT, || async {
+        (shop.get(&format!("/orders/{id}")).await.ok()?.json()["reason"] == "Refunded").then_some(())
+    })
+    .await?;
+    shop.assert_audit_passes().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_charge_that_an_earlier_version_made_is_refunded_if_its_order_is_deleted_untold() -> Result<()> {
     let shop = start().await?;
     shop.open_account("emil", json!(500)).await?;
