@@ -17,6 +17,20 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::support::{assert_books_balance, charge, on_both_databases, refill, refund, retry_while_unavailable};
 
+#[test]
+fn the_other_services_know_each_outcome_that_a_charge_can_have() {
+    use orders_crds::{Outcome as ChargeOutcome, Refusal};
+    for (outcome, expected) in [
+        (Outcome::Done, Some(ChargeOutcome::Paid)),
+        (Outcome::InsufficientFunds, Some(ChargeOutcome::Refused(Refusal::InsufficientFunds))),
+        (Outcome::AccountNotFound, Some(ChargeOutcome::Refused(Refusal::AccountNotFound))),
+        (Outcome::Closed, Some(ChargeOutcome::Refused(Refusal::Cancelled))),
+        (Outcome::BalanceLimit, None),
+    ] {
+        assert_eq!(outcome.to_charge_outcome(), expected, "{outcome:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_returns_the_first_outcome_and_moves_no_money() -> Result<()> {
     on_both_databases(|database| async move {

@@ -398,6 +398,30 @@ mod tests {
     }
 
     #[test]
+    fn a_void_cancels_a_charged_order_and_its_message_is_to_be_sent() {
+        let mut order = charged();
+        order.record_delivery(&purchase(), Ok(Delivery::Sent), at(2));
+        order.record_void(&purchase(), at(3));
+        assert_eq!(order.status.outcome(), Outcome::Refused(Refusal::Cancelled));
+        assert_eq!((order.status.charge.clone(), order.status.balance), (None, None));
+        assert!(order.status.is_message_open(), "the message about the charge does not count");
+        let entry = order.status.history.last().unwrap();
+        assert_eq!((&*entry.action, &*entry.reason), ("Void", "Cancelled"));
+        assert!(entry.message.contains("the charge of 10.00 to a is voided"), "{entry:?}");
+    }
+
+    #[test]
+    fn an_order_whose_name_cannot_be_looked_up_is_undecided_and_one_event_says_so() {
+        let mut order = builder();
+        for attempt in 1..=3 {
+            order.record_lookup_failure(&UnknownResult("timeout".into()), at(attempt));
+        }
+        let retry = order.status.retry.clone().unwrap();
+        assert_eq!((order.status.outcome(), retry.step, retry.attempts), (Outcome::Undecided, RetryStep::Payment, 3));
+        assert_eq!(order.events.iter().map(|event| event.reason).collect::<Vec<_>>(), [Reason::ArchiveUnavailable]);
+    }
+
+    #[test]
     fn a_change_of_the_spec_that_needs_no_step_is_observed_by_all_conditions() {
         let mut order = charged();
         let before = order.status.clone();
