@@ -19,8 +19,8 @@ pub struct Withdrawal {
     #[serde(with = "json_number")]
     #[schema(value_type = f64, example = 100)]
     pub balance: Money,
-    /// What the charge is authorized for. The charge is then to be captured or voided. Without this
-    /// field, the charge is captured at once.
+    /// The order that the charge is authorized for. The charge is captured or voided later. Without
+    /// this field, the charge is captured at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<NewAuthorization>,
 }
@@ -32,16 +32,16 @@ pub const MAX_REFERENCE: usize = 317;
 /// The maximum size of an authorization's metadata, in bytes of JSON.
 pub const MAX_METADATA: usize = 4096;
 
-/// What a charge is authorized for.
+/// The order that a charge is authorized for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAuthorization {
-    /// The name of what is charged: namespace and name of the order. Of several charges with one
+    /// The namespace and name of the order. Of several charges with one
     /// reference, only one is authorized at a time.
     #[schemars(length(min = 1, max = MAX_REFERENCE))]
     #[schema(min_length = 1, max_length = 317, example = "shop/order-14")]
     pub reference: String,
-    /// What the caller needs to settle the charge: the order without its status. Billing stores it
+    /// The order without its status. The caller needs it to settle the charge. Billing stores it
     /// until the charge is captured or voided, and does not interpret it. At most 4096 bytes.
     #[schema(value_type = Object)]
     pub metadata: serde_json::Map<String, serde_json::Value>,
@@ -84,7 +84,7 @@ pub struct Authorization {
     pub balance: Money,
     /// When the charge was made, in microseconds since 1970-01-01 UTC.
     pub created_at: i64,
-    /// The name of what was charged.
+    /// The namespace and name of the order.
     pub reference: String,
     /// The metadata of the request.
     #[schema(value_type = Object)]

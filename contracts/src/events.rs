@@ -37,7 +37,7 @@ pub struct PaymentRequested {
     /// The amount to charge: a decimal with two places.
     #[schemars(with = "String", regex(pattern = r"^[0-9]{1,12}\.[0-9]{2}$"))]
     pub amount: Money,
-    /// What the charge is authorized for. Without this field, the charge is captured at once.
+    /// The order that the charge is authorized for. Without this field, the charge is captured at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<NewAuthorization>,
 }

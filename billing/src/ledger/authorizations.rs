@@ -1,11 +1,11 @@
 //! Authorized charges: the list of those that are neither captured nor voided, and their capture and
 //! void.
 //!
-//! Whoever deletes the row of the authorization records the capture or the void, in the same
-//! database transaction. So a charge is captured or voided, once.
+//! The database transaction that deletes the row of an authorization also records the capture or the
+//! void. So each authorized charge is either captured or voided, once.
 
 use jiff::Timestamp;
-use orders_contracts::billing::Authorization;
+use orders_contracts::billing::{Authorization, ChargePhase};
 use orders_crds::Money;
 use orders_service::database::{Kind as DatabaseKind, json};
 use sqlx::{Any, AnyConnection, Row, Transaction, any::AnyRow};
@@ -74,40 +74,34 @@ impl Ledger {
     /// [`LedgerError::ChargeNotFound`], [`LedgerError::NotAuthorized`] if the charge was captured,
     /// refused or closed, [`LedgerError::BalanceLimit`] or [`LedgerError::Database`].
     pub async fn void(&self, key: &str) -> Result<VoidedCharge, LedgerError> {
-        let mut transaction = self.database.begin_write().await?;
-        let charge = select_charge(&mut *transaction, key).await?.ok_or(LedgerError::ChargeNotFound)?;
-        let (login, amount) = (charge.login, charge.amount);
-        let movement = Movement { kind: Kind::Void, key, login: &login, amount, charge_key: Some(key), authorization: None };
-        let (balance, repeated) = match find_recorded(&mut transaction, &movement).await? {
-            Some(first) => (first.balance, true),
-            None => {
-                // This update locks the account before the authorization, as a refund does.
-                let (outcome, balance) = update_balance(&mut transaction, &movement).await?;
-                let delete = sqlx::query("DELETE FROM authorizations WHERE charge_key = $1").bind(key);
-                if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
-                    // A concurrent call may have voided the charge while this one waited for the lock.
-                    transaction.rollback().await?;
-                    return self.find_void(key, &movement).await;
-                }
-                if outcome != Outcome::Done {
-                    // An account is never deleted, and a void raises the balance.
-                    return Err(LedgerError::BalanceLimit);
-                }
-                insert_transaction(&mut transaction, &movement, outcome, balance).await?;
-                (balance, false)
+        loop {
+            let mut transaction = self.database.begin_write().await?;
+            let charge = select_charge(&mut *transaction, key).await?.ok_or(LedgerError::ChargeNotFound)?;
+            let (login, amount) = (charge.login, charge.amount);
+            let movement = Movement { kind: Kind::Void, key, login: &login, amount, charge_key: Some(key), authorization: None };
+            if let Some(first) = find_recorded(&mut transaction, &movement).await? {
+                return Ok(VoidedCharge { amount, balance: first.balance.unwrap_or_default(), repeated: true, login });
             }
-        };
-        transaction.commit().await?;
-        Ok(VoidedCharge { amount, balance: balance.unwrap_or_default(), repeated, login })
-    }
-
-    /// Returns the void that is recorded for a charge that is not authorized any more.
-    async fn find_void(&self, key: &str, movement: &Movement<'_>) -> Result<VoidedCharge, LedgerError> {
-        let mut transaction = self.database.pool.begin().await?;
-        let void = find_recorded(&mut transaction, movement).await?.ok_or(LedgerError::NotAuthorized)?;
-        tracing::debug!(key, "the charge was voided concurrently");
-        let (login, amount) = (movement.login.to_owned(), movement.amount);
-        Ok(VoidedCharge { login, amount, balance: void.balance.unwrap_or_default(), repeated: true })
+            if charge.phase != Some(ChargePhase::Authorized) {
+                return Err(LedgerError::NotAuthorized);
+            }
+            // This update locks the account before the authorization, as a refund does.
+            let (outcome, balance) = update_balance(&mut transaction, &movement).await?;
+            let delete = sqlx::query("DELETE FROM authorizations WHERE charge_key = $1").bind(key);
+            if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
+                // A concurrent call captured or voided the charge first: roll back, and read what that
+                // call recorded.
+                transaction.rollback().await?;
+                continue;
+            }
+            if outcome != Outcome::Done {
+                // An account is never deleted, and a void raises the balance.
+                return Err(LedgerError::BalanceLimit);
+            }
+            insert_transaction(&mut transaction, &movement, outcome, balance).await?;
+            transaction.commit().await?;
+            return Ok(VoidedCharge { amount, balance: balance.unwrap_or_default(), repeated: false, login });
+        }
     }
 }
 

@@ -61,15 +61,15 @@ pub struct Movement<'a> {
     pub amount: Money,
     /// For a capture, a void or a refund, the key of the charge.
     pub charge_key: Option<&'a str>,
-    /// For a charge that is captured or voided later, what it is authorized for. A charge without it
-    /// is captured at once.
+    /// For a charge that is captured or voided later, the order that it is authorized for. A charge
+    /// without it is captured at once.
     pub authorization: Option<NewAuthorization<'a>>,
 }
 
-/// What a charge is authorized for.
+/// The order that a charge is authorized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewAuthorization<'a> {
-    /// The name of what is charged. Of several charges with one reference, only one is authorized
+    /// The namespace and name of the order. Of several charges with one reference, only one is authorized
     /// at a time.
     pub reference: &'a str,
     /// JSON that the caller needs to settle the charge. The ledger does not interpret it.

@@ -1,4 +1,4 @@
-//! What the tests of the ledger share.
+//! Helpers that the tests of the ledger share.
 
 use std::{future::Future, time::Instant};
 

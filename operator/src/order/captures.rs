@@ -13,8 +13,8 @@ use crate::ports::http::authorizations::Authorizations;
 #[derive(Debug)]
 pub(super) struct Captures {
     authorizations: Authorizations,
-    /// By UID: the key of the charge that is captured.
-    captured: HashMap<String, String>,
+    /// By UID: the attempt whose charge is captured.
+    captured: HashMap<String, i32>,
 }
 
 impl Captures {
@@ -25,20 +25,26 @@ impl Captures {
     /// Captures the charges of those orders that are paid. If billing does not respond, the next call
     /// tries again.
     pub(super) async fn capture(&mut self, orders: impl Iterator<Item = &Order>) {
-        let charges: Vec<(String, String)> =
-            orders.filter_map(paid_charge).filter(|(uid, key)| self.captured.get(uid) != Some(key)).collect();
-        for charges in charges.chunks(MAX_CAPTURES) {
-            match self.authorizations.capture(charges.iter().map(|(_, key)| key.clone()).collect()).await {
+        // The charges of most live orders are captured already. No keys are built for them.
+        let charged = orders.filter_map(|order| Some((order, paid_attempt(order)?)));
+        let new: Vec<(&Order, i32)> = charged.filter(|(order, attempt)| !self.contains(order, *attempt)).collect();
+        for batch in new.chunks(MAX_CAPTURES) {
+            let keys = batch.iter().map(|(order, attempt)| charge_key(order.key_uid(), *attempt)).collect();
+            match self.authorizations.capture(keys).await {
                 Ok(captured) => {
                     metrics::counter!("orders_charges_captured_total").increment(captured as u64);
-                    self.captured.extend(charges.iter().cloned());
+                    self.captured.extend(batch.iter().filter_map(|(order, attempt)| Some((order.uid()?, *attempt))));
                 }
                 Err(error) => {
-                    tracing::warn!(charges = charges.len(), %error, "the charges of finished orders are not captured; retrying");
+                    tracing::warn!(charges = batch.len(), %error, "the charges of finished orders are not captured; retrying");
                     return;
                 }
             }
         }
+    }
+
+    fn contains(&self, order: &Order, attempt: i32) -> bool {
+        order.metadata.uid.as_deref().is_some_and(|uid| self.captured.get(uid) == Some(&attempt))
     }
 
     /// Forgets the orders that are not among these UIDs.
@@ -47,9 +53,8 @@ impl Captures {
     }
 }
 
-/// The UID of the order and the key of its charge, if it is paid.
-fn paid_charge(order: &Order) -> Option<(String, String)> {
-    let (uid, status) = (order.uid()?, order.status.as_ref()?);
-    let key = charge_key(order.key_uid(), status.attempt());
-    (status.outcome() == Outcome::Paid).then_some((uid, key))
+/// The attempt that charged the order, if it is paid.
+fn paid_attempt(order: &Order) -> Option<i32> {
+    let status = order.status.as_ref()?;
+    (status.outcome() == Outcome::Paid).then(|| status.attempt())
 }

@@ -199,8 +199,8 @@ impl Settlement {
     }
 
     /// Captures the charge of an order that is gone if its customer was told of it, and voids it
-    /// otherwise. `was_paid`: the status of the order said that it is paid, so the customer is told so
-    /// unless another message was stored before.
+    /// otherwise. If `was_paid` (the resource's last status said that the order is paid), the message
+    /// "paid" is requested first.
     pub(super) async fn settle_charge(
         &self,
         order: &Order,
@@ -294,10 +294,4 @@ fn is_message_stored(status: &OrderStatus) -> bool {
 fn last_error(builder: &StatusBuilder) -> UnknownResult {
     let retry = builder.status.retry.as_ref();
     UnknownResult(retry.map_or_else(|| "a step failed".to_owned(), |retry| retry.last_error.clone()))
-}
-
-/// Whether the archived order has this charge, and is paid by it.
-pub(super) fn is_paid_by(archived: &Order, key: &str) -> bool {
-    let status = archived.status.as_ref();
-    status.is_some_and(|status| status.outcome() == Outcome::Paid && charge_key(archived.key_uid(), status.attempt()) == key)
 }

@@ -13,13 +13,9 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use orders_contracts::billing::Authorization;
-use orders_crds::{Order, OrderStatus, Outcome};
+use orders_crds::{Order, OrderStatus, Outcome, order::charge_key};
 
-use super::{
-    manifest,
-    settlement::{Settlement, is_paid_by},
-    status::StatusBuilder,
-};
+use super::{manifest, settlement::Settlement, status::StatusBuilder};
 use crate::{
     kube::{CALL_TIMEOUT, OrderGuard},
     ports::{Payment, Purchase, UnknownResult},
@@ -171,6 +167,12 @@ fn verdict(is_live: bool, archived: Option<&Order>, key: &str) -> Verdict {
         Some(archived) if is_paid_by(archived, key) => Verdict::Capture,
         Some(_) | None => Verdict::SettleByMessage,
     }
+}
+
+/// Whether the archived order has this charge, and is paid by it.
+fn is_paid_by(archived: &Order, key: &str) -> bool {
+    let status = archived.status.as_ref();
+    status.is_some_and(|status| status.outcome() == Outcome::Paid && charge_key(archived.key_uid(), status.attempt()) == key)
 }
 
 #[cfg(test)]
