@@ -23,7 +23,8 @@ pub enum LedgerError {
     /// An earlier request used the same key with another login, amount or charge.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
-    /// Another charge is authorized for the same reference.
+    /// Another charge of the same reference is authorized. It decides the reference only when it is
+    /// captured or voided, because its order is recorded before.
     #[error("an earlier charge of this reference is neither captured nor voided yet; repeat the call later")]
     ReferenceInUse,
     /// The charge was captured, refused or closed, so it cannot be voided.

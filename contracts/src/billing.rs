@@ -36,8 +36,7 @@ pub const MAX_METADATA: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAuthorization {
-    /// The namespace and name of the order. Of several charges with one
-    /// reference, only one is authorized at a time.
+    /// The namespace and name of the order. Of all charges with one reference, only one is ever made.
     #[schemars(length(min = 1, max = MAX_REFERENCE))]
     #[schema(min_length = 1, max_length = 317, example = "shop/order-14")]
     pub reference: String,
@@ -294,7 +293,8 @@ pub struct ExportedTransaction {
     #[serde(with = "json_number")]
     #[schema(value_type = f64)]
     pub amount: Money,
-    /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit` or `closed`.
+    /// `done`, `insufficient_funds`, `account_not_found`, `balance_limit`, `closed` or
+    /// `already_exists`.
     pub outcome: String,
     /// When the transaction was recorded, in microseconds since 1970-01-01 UTC.
     #[serde(default)]

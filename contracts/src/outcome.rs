@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 /// An outcome in a request, a response or an event.
 ///
-/// Billing sends the first four values, which are final for a charge's key. The operator sends all
-/// values.
+/// Billing sends the values of `ChargeOutcome`, which are final for a charge's key. The operator sends
+/// all values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Outcome")]
 pub enum WireOutcome {
@@ -25,7 +25,7 @@ pub enum WireOutcome {
     DeadlineExceeded,
     /// The charge was refunded: the order was cancelled after it was paid.
     Refunded,
-    /// An earlier order had the same name and another spec.
+    /// An earlier order had the same name.
     AlreadyExists,
     /// Any value that this version does not know.
     #[serde(other)]
@@ -76,6 +76,8 @@ pub enum ChargeOutcome {
     AccountNotFound,
     /// The charge was closed before it was made: the order was cancelled.
     Closed,
+    /// An earlier charge of the same reference was made.
+    AlreadyExists,
 }
 
 /// Serializes an outcome.
@@ -129,8 +131,8 @@ mod tests {
     fn the_schema_of_a_charge_lists_each_outcome_that_billing_sends() {
         fn is_sent_by_billing(refusal: Refusal) -> bool {
             match refusal {
-                Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled => true,
-                Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::AlreadyExists | Refusal::InvalidOrder => false,
+                Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled | Refusal::AlreadyExists => true,
+                Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder => false,
             }
         }
         let refusals = Refusal::iter().filter(|refusal| is_sent_by_billing(*refusal)).map(Outcome::Refused);

@@ -25,15 +25,19 @@ pub async fn listen(broker: Broker, delivery: Delivery, shutdown: Shutdown) {
         let (broker, delivery) = (broker.clone(), delivery.clone());
         async move {
             let decided: Decided = received.data()?;
-            // Only the operator knows why a charge was closed, so the operator itself publishes
-            // that outcome.
-            if received.subject == PAYMENT_DECIDED && decided.outcome == Outcome::Refused(Refusal::Cancelled) {
+            if received.subject == PAYMENT_DECIDED && is_published_by_operator(decided.outcome) {
                 return Ok(());
             }
             accept(&broker, &delivery, decided).await
         }
     };
     broker.consume(&topology::NOTIFY, handle, shutdown.requested()).await;
+}
+
+/// Whether the operator itself publishes this outcome of a charge. Only the operator knows why a charge
+/// was closed, and whether an order takes over the outcome of an earlier one of its name.
+fn is_published_by_operator(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::Cancelled | Refusal::AlreadyExists))
 }
 
 /// Stores the message about an outcome and schedules its delivery.

@@ -120,14 +120,23 @@ fn authorization(row: &AnyRow) -> Result<Authorization, sqlx::Error> {
     })
 }
 
-/// Fails if another charge is authorized for the movement's reference.
-pub(super) async fn require_unused(transaction: &mut Transaction<'_, Any>, movement: &Movement<'_>) -> Result<(), LedgerError> {
-    let Some(new) = movement.authorization else { return Ok(()) };
-    let used: Option<i64> = sqlx::query_scalar("SELECT transaction_id FROM authorizations WHERE reference = $1")
-        .bind(new.reference)
-        .fetch_optional(&mut **transaction)
-        .await?;
-    if used.is_some() { Err(LedgerError::ReferenceInUse) } else { Ok(()) }
+/// Whether an earlier charge of the movement's reference was made, and is captured or voided.
+///
+/// # Errors
+/// [`LedgerError::ReferenceInUse`] if that charge is still authorized, or [`LedgerError::Database`].
+pub(super) async fn is_reference_used(
+    transaction: &mut Transaction<'_, Any>,
+    movement: &Movement<'_>,
+) -> Result<bool, LedgerError> {
+    let Some(new) = movement.authorization else { return Ok(false) };
+    let (authorized, made): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM authorizations WHERE reference = $1),
+             (SELECT COUNT(*) FROM transactions WHERE reference = $1)",
+    )
+    .bind(new.reference)
+    .fetch_one(&mut **transaction)
+    .await?;
+    if authorized > 0 { Err(LedgerError::ReferenceInUse) } else { Ok(made > 0) }
 }
 
 /// Adds the authorization of a charge that was just recorded with this outcome.
@@ -135,19 +144,16 @@ pub(super) async fn insert(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
     outcome: Outcome,
-) -> Result<(), LedgerError> {
+) -> Result<(), sqlx::Error> {
     let Some(new) = movement.authorization.filter(|_| outcome == Outcome::Done) else { return Ok(()) };
-    let inserted = sqlx::query(
+    let insert = sqlx::query(
         "INSERT INTO authorizations (transaction_id, charge_key, reference, metadata, created_at)
-         SELECT id, key, $2, $3, created_at FROM transactions WHERE kind = 'charge' AND key = $1
-         ON CONFLICT (reference) DO NOTHING",
+         SELECT id, key, reference, $2, created_at FROM transactions WHERE kind = 'charge' AND key = $1",
     )
     .bind(movement.key)
-    .bind(new.reference)
-    .bind(new.metadata)
-    .execute(&mut **transaction)
-    .await?;
-    if inserted.rows_affected() == 0 { Err(LedgerError::ReferenceInUse) } else { Ok(()) }
+    .bind(new.metadata);
+    insert.execute(&mut **transaction).await?;
+    Ok(())
 }
 
 /// Captures the authorized charges with these keys. Returns their number. On SQLite, the connection

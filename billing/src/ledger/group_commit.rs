@@ -8,8 +8,8 @@
 //! The statement makes only the common movements and leaves all others to the transaction. It
 //! leaves out all movements of an account if one of them is not allowed or is a repeat, or if
 //! another transaction has locked the account. It leaves out all movements if another request
-//! records one of their keys or references first. SQLite cannot do this in one statement. It does not need to,
-//! because it has no round trips.
+//! records one of their keys or references first. SQLite cannot do this in one statement. It does not
+//! need to, because it has no round trips.
 
 use jiff::Timestamp;
 use orders_crds::Money;
@@ -23,16 +23,15 @@ use super::movement::Movement;
 
 /// Records a batch of movements. The statement makes either all movements of an account or none, so
 /// that their order does not matter: even the charges alone must not overdraw the account, and the
-/// refills alone must not exceed its limit. The unique constraint on the key is the final check: if
-/// two statements record the same key at the same time, the second statement fails as a whole. The same
-/// applies to a reference. The
-/// statement looks up each key in a subquery. PostgreSQL would plan a join while the table is small,
-/// as a sequential scan, and would keep that plan.
+/// refills alone must not exceed its limit. The unique indexes of the keys and the references are the
+/// final check: if two statements record the same key or reference at the same time, the second
+/// statement fails as a whole. The statement looks up each key and reference in a subquery. PostgreSQL
+/// would plan a join while the table is small, as a sequential scan, and would keep that plan.
 const RECORD_BATCH: &str = "
     WITH requested AS (
         SELECT requested.*,
             (SELECT id FROM transactions WHERE kind = requested.kind AND key = requested.key) AS existing_id,
-            (SELECT transaction_id FROM authorizations WHERE reference = requested.reference) AS conflicting_id
+            (SELECT id FROM transactions WHERE reference = requested.reference) AS conflicting_id
         FROM json_to_recordset($1::json) AS requested (
             n INT, kind TEXT, key TEXT, login TEXT, change BIGINT, amount BIGINT,
             from_account TEXT, to_account TEXT, reference TEXT, metadata TEXT)
@@ -47,8 +46,8 @@ const RECORD_BATCH: &str = "
         WHERE accounts.login = locked_accounts.login AND balance + decrease >= 0 AND balance + increase <= $2
         RETURNING accounts.login, balance - change AS previous_balance
     ), recorded AS (
-        INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
-        SELECT kind, key, login, amount, 'done', previous_balance + sum(change) OVER (PARTITION BY login ORDER BY n), $3
+        INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at, reference)
+        SELECT kind, key, login, amount, 'done', previous_balance + sum(change) OVER (PARTITION BY login ORDER BY n), $3, reference
         FROM requested JOIN updated_accounts USING (login)
         RETURNING id, kind, key, balance
     ), posted AS (

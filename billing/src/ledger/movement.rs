@@ -45,6 +45,8 @@ pub enum Outcome {
     BalanceLimit,
     /// The charge was closed before it was made; no money moves under its key.
     Closed,
+    /// An earlier charge of the same reference was made, and is captured or voided.
+    AlreadyExists,
 }
 
 /// A request to move money.
@@ -69,8 +71,7 @@ pub struct Movement<'a> {
 /// The order that a charge is authorized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewAuthorization<'a> {
-    /// The namespace and name of the order. Of several charges with one reference, only one is authorized
-    /// at a time.
+    /// The namespace and name of the order. Of all charges with one reference, only one is ever made.
     pub reference: &'a str,
     /// JSON that the caller needs to settle the charge. The ledger does not interpret it.
     pub metadata: &'a str,
@@ -165,6 +166,7 @@ impl Outcome {
             Outcome::InsufficientFunds => Some(ChargeOutcome::Refused(Refusal::InsufficientFunds)),
             Outcome::AccountNotFound => Some(ChargeOutcome::Refused(Refusal::AccountNotFound)),
             Outcome::Closed => Some(ChargeOutcome::Refused(Refusal::Cancelled)),
+            Outcome::AlreadyExists => Some(ChargeOutcome::Refused(Refusal::AlreadyExists)),
             Outcome::BalanceLimit => None,
         }
     }

@@ -19,7 +19,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::KeyReused`] if the key belongs to another request,
-    /// [`LedgerError::ReferenceInUse`] if another charge is authorized for the same reference, or
+    /// [`LedgerError::ReferenceInUse`] if another charge of the same reference is still authorized, or
     /// [`LedgerError::Database`]. After a database error, the outcome is unknown: repeat the
     /// request with the same key to learn it.
     pub async fn record(&self, movement: &Movement<'_>) -> Result<RecordedMovement, LedgerError> {
@@ -46,16 +46,19 @@ impl Ledger {
                 transaction.commit().await?;
                 return Ok(first);
             }
-            authorizations::require_unused(&mut transaction, movement).await?;
-            let (outcome, balance) = update_balance(&mut transaction, movement).await?;
+            let (outcome, balance) = if authorizations::is_reference_used(&mut transaction, movement).await? {
+                (Outcome::AlreadyExists, select_balance(&mut *transaction, movement.login).await?)
+            } else {
+                update_balance(&mut transaction, movement).await?
+            };
             if insert_transaction(&mut transaction, movement, outcome, balance).await? {
                 authorizations::insert(&mut transaction, movement, outcome).await?;
                 outbox::add(&mut transaction, movement, recipient).await?;
                 transaction.commit().await?;
                 return Ok(RecordedMovement { outcome, balance, repeated: false });
             }
-            // A concurrent request recorded this key first: roll back, and read what that request
-            // recorded.
+            // A concurrent request recorded this key or reference first: roll back, and read what that
+            // request recorded.
             transaction.rollback().await?;
         }
     }
@@ -116,8 +119,8 @@ pub(super) async fn update_balance(
     }
 }
 
-/// Inserts the transaction and its postings. Returns `false` if a transaction with the same key
-/// exists by now.
+/// Inserts the transaction and its postings. Returns `false` if a transaction with the same key or
+/// reference exists by now.
 pub(super) async fn insert_transaction(
     transaction: &mut Transaction<'_, Any>,
     movement: &Movement<'_>,
@@ -125,8 +128,8 @@ pub(super) async fn insert_transaction(
     balance: Option<Money>,
 ) -> Result<bool, sqlx::Error> {
     let id: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at, charge_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (kind, key) DO NOTHING RETURNING id",
+        "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at, charge_key, reference)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(movement.kind.as_str())
     .bind(movement.key)
@@ -136,6 +139,7 @@ pub(super) async fn insert_transaction(
     .bind(balance.map(Money::minor))
     .bind(Timestamp::now().as_microsecond())
     .bind(movement.charge_key)
+    .bind(movement.authorization.filter(|_| outcome == Outcome::Done).map(|authorization| authorization.reference))
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(id) = id else { return Ok(false) };

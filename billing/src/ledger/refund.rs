@@ -57,10 +57,12 @@ impl Ledger {
             match outcome {
                 Outcome::Done => {}
                 // An account is never deleted, a refund raises the balance, and only a charge is
-                // closed. So the balance limit is the only possible refusal.
-                Outcome::BalanceLimit | Outcome::AccountNotFound | Outcome::InsufficientFunds | Outcome::Closed => {
-                    return Err(LedgerError::BalanceLimit);
-                }
+                // closed or has a reference. So the balance limit is the only possible refusal.
+                Outcome::BalanceLimit
+                | Outcome::AccountNotFound
+                | Outcome::InsufficientFunds
+                | Outcome::Closed
+                | Outcome::AlreadyExists => return Err(LedgerError::BalanceLimit),
             }
             // Another request may have recorded the same key while this request waited for the
             // lock. In this case, this request is a repeat.

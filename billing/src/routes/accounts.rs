@@ -126,7 +126,7 @@ pub(super) async fn refill(
         (Outcome::Done, Some(balance)) => Ok(respond(Account { login: refill.login, balance }, recorded.repeated)),
         (Outcome::AccountNotFound, _) => Err(LedgerError::AccountNotFound.into()),
         (Outcome::BalanceLimit, _) => Err(LedgerError::BalanceLimit.into()),
-        (Outcome::Done, None) | (Outcome::InsufficientFunds | Outcome::Closed, _) => {
+        (Outcome::Done, None) | (Outcome::InsufficientFunds | Outcome::Closed | Outcome::AlreadyExists, _) => {
             Err(Problem::internal(&"a refill cannot have this outcome"))
         }
     }

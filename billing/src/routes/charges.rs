@@ -37,7 +37,8 @@ fn respond_with_charge(key: &str, withdrawal: Withdrawal, recorded: RecordedMove
 /// Charge an account, once for each key.
 ///
 /// With `authorization`, the charge is authorized: the balance decreases at once, and the charge is
-/// to be captured or voided. Without it, the charge is captured at once.
+/// to be captured or voided. Without it, the charge is captured at once. Of all charges with one
+/// `authorization.reference`, only one is ever made; the others are refused with `AlreadyExists`.
 ///
 /// A refusal is also an outcome, and it is final for the key: see `outcome`. After any other status
 /// than 200, or without a response, the outcome is unknown: repeat the call with the same key.
@@ -50,7 +51,7 @@ fn respond_with_charge(key: &str, withdrawal: Withdrawal, recorded: RecordedMove
     responses(
         (status = 200, description = "Charged or refused; the outcome is final", body = Charge),
         (status = 400, description = "The `Idempotency-Key` is missing, or the JSON is malformed", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another charge is authorized for the same reference", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "An earlier charge of the same reference is neither captured nor voided yet", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is invalid, or the key was used for another charge", body = Problem, content_type = "application/problem+json"),
         ServiceCallProblems
     )

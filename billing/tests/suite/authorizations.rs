@@ -172,7 +172,7 @@ async fn a_refund_captures_the_authorized_charge() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_charge_of_a_reference_is_authorized_at_a_time() -> Result<()> {
+async fn of_all_charges_of_a_reference_one_is_made() -> Result<()> {
     on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("a", None).await?;
@@ -186,17 +186,34 @@ async fn one_charge_of_a_reference_is_authorized_at_a_time() -> Result<()> {
         assert_eq!(ledger.find_charge("second").await?, None);
         assert_eq!(ledger.record(&authorized("other", "shop/order-2", "a", 10)).await?.outcome, Outcome::Done);
         assert_eq!(ledger.balance("a").await?, Money::from_minor(80));
-        ledger.void("first").await?;
-        assert_eq!(ledger.record(&authorized("second", "shop/order-1", "a", 10)).await?.outcome, Outcome::Done);
-        ledger.capture(&["second"]).await?;
-        assert_eq!(ledger.record(&authorized("third", "shop/order-1", "a", 10)).await?.outcome, Outcome::Done);
+        ledger.capture(&["first"]).await?;
+        ledger.void("other").await?;
+        for (key, reference) in [("second", "shop/order-1"), ("third", "shop/order-1"), ("fourth", "shop/order-2")] {
+            for (minor, repeated) in [(10, false), (10, true)] {
+                let refused = ledger.record(&authorized(key, reference, "a", minor)).await?;
+                assert_eq!((refused.outcome, refused.repeated), (Outcome::AlreadyExists, repeated), "{key}");
+                assert_eq!(refused.balance, Some(Money::from_minor(90)), "{key}");
+            }
+            assert_eq!(phase(&ledger, key).await?, None, "{key}");
+            let closed = ledger.close(key, "a", Money::from_minor(10)).await?;
+            assert_eq!((closed.outcome, closed.repeated), (Outcome::AlreadyExists, true), "{key}");
+        }
+        let repeated = ledger.record(&authorized("first", "shop/order-1", "a", 10)).await?;
+        assert_eq!((repeated.outcome, repeated.repeated), (Outcome::Done, true), "its own reference");
+        // A charge that was not made does not use its reference.
+        for outcome in [Outcome::InsufficientFunds, Outcome::Done] {
+            let minor = if outcome == Outcome::Done { 10 } else { 1000 };
+            let recorded = ledger.record(&authorized(&format!("{outcome:?}"), "shop/order-3", "a", minor)).await?;
+            assert_eq!(recorded.outcome, outcome);
+        }
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(80));
         assert_books_balance(&database).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_concurrent_charges_of_a_reference_one_is_made() -> Result<()> {
+async fn of_concurrent_charges_of_a_reference_one_is_made_and_the_others_wait() -> Result<()> {
     on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         for login in ["a", "b"] {
@@ -300,40 +317,58 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 /// A charge in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Charge {
-    Authorized(u8),
+    Authorized,
     Captured,
     Voided,
     Refunded,
+    Refused,
 }
 
-/// Applies an operation to the model of the charges. Returns whether it succeeds.
-fn apply(charges: &mut BTreeMap<u8, Charge>, operation: &Operation) -> bool {
+/// The model of the ledger.
+#[derive(Default)]
+struct Model {
+    charges: BTreeMap<u8, Charge>,
+    /// The key of the charge that was made for each reference.
+    references: BTreeMap<u8, u8>,
+}
+
+/// Applies an operation to the model. Returns whether it succeeds.
+fn apply(Model { charges, references }: &mut Model, operation: &Operation) -> bool {
     match operation {
         Operation::Charge(key, _) if charges.contains_key(key) => true,
-        Operation::Charge(_, Some(reference)) if charges.values().any(|charge| *charge == Charge::Authorized(*reference)) => {
-            false
-        }
-        Operation::Charge(key, reference) => {
-            charges.insert(*key, reference.map_or(Charge::Captured, Charge::Authorized));
+        Operation::Charge(key, None) => {
+            charges.insert(*key, Charge::Captured);
             true
         }
+        Operation::Charge(key, Some(reference)) => match references.get(reference).map(|made| charges[made]) {
+            None => {
+                references.insert(*reference, *key);
+                charges.insert(*key, Charge::Authorized);
+                true
+            }
+            Some(Charge::Authorized) => false,
+            Some(_) => {
+                charges.insert(*key, Charge::Refused);
+                true
+            }
+        },
         Operation::Capture(keys) => {
             for key in keys {
-                if let Some(charge @ Charge::Authorized(_)) = charges.get_mut(key) {
+                if let Some(charge @ Charge::Authorized) = charges.get_mut(key) {
                     *charge = Charge::Captured;
                 }
             }
             true
         }
         Operation::Void(key) => match charges.get_mut(key) {
-            Some(charge @ (Charge::Authorized(_) | Charge::Voided)) => {
+            Some(charge @ (Charge::Authorized | Charge::Voided)) => {
                 *charge = Charge::Voided;
                 true
             }
             _ => false,
         },
         Operation::Refund(key) => match charges.get_mut(key) {
-            Some(charge @ (Charge::Authorized(_) | Charge::Captured | Charge::Refunded)) => {
+            Some(charge @ (Charge::Authorized | Charge::Captured | Charge::Refunded)) => {
                 *charge = Charge::Refunded;
                 true
             }
@@ -358,7 +393,7 @@ async fn any_sequence_of_operations_leaves_the_charges_in_the_phases_of_the_mode
                     let id = |number: &u8| format!("case{case}-{number}");
                     ledger.register(&login, None).await.expect("a new account");
                     ledger.record(&refill(&login, &login, 100)).await.expect("a refill");
-                    let mut model = BTreeMap::new();
+                    let mut model = Model::default();
                     for operation in &operations {
                         let succeeded = match operation {
                             Operation::Charge(key, None) => ledger.record(&charge(&id(key), &login, 10)).await.is_ok(),
@@ -374,17 +409,19 @@ async fn any_sequence_of_operations_leaves_the_charges_in_the_phases_of_the_mode
                         };
                         prop_assert_eq!(succeeded, apply(&mut model, operation), "{:?} of {:?}", operation, operations);
                     }
-                    for (key, charge) in &model {
+                    for (key, charge) in &model.charges {
                         let state = ledger.find_charge(&id(key)).await.expect("a reply").expect("the charge");
                         let expected = match charge {
-                            Charge::Authorized(_) => (ChargePhase::Authorized, 0),
-                            Charge::Captured => (ChargePhase::Captured, 0),
-                            Charge::Voided => (ChargePhase::Voided, 10),
-                            Charge::Refunded => (ChargePhase::Captured, 10),
+                            Charge::Authorized => (Some(ChargePhase::Authorized), 0),
+                            Charge::Captured => (Some(ChargePhase::Captured), 0),
+                            Charge::Voided => (Some(ChargePhase::Voided), 10),
+                            Charge::Refunded => (Some(ChargePhase::Captured), 10),
+                            Charge::Refused => (None, 0),
                         };
-                        prop_assert_eq!((state.phase, state.refunded.minor()), (Some(expected.0), expected.1), "{}", key);
+                        prop_assert_eq!((state.phase, state.refunded.minor()), expected, "{}", key);
                     }
-                    let kept = model.values().filter(|charge| matches!(charge, Charge::Authorized(_) | Charge::Captured)).count();
+                    let kept =
+                        model.charges.values().filter(|charge| matches!(charge, Charge::Authorized | Charge::Captured)).count();
                     prop_assert_eq!(ledger.balance(&login).await.expect("a balance").minor(), 100 - 10 * kept as i64);
                     Ok(())
                 })
@@ -398,12 +435,21 @@ async fn any_sequence_of_operations_leaves_the_charges_in_the_phases_of_the_mode
     .await
 }
 
-/// The migrations of the version before charges had two phases.
-fn previous_migrations() -> Migrations {
-    let first_two = |migrator: &Migrator| -> &'static Migrator {
-        Box::leak(Box::new(Migrator::with_migrations(migrator.iter().take(2).cloned().collect())))
+/// The first migrations, which are those of an earlier version.
+fn first_migrations(count: usize) -> Migrations {
+    let first = |migrator: &Migrator| -> &'static Migrator {
+        Box::leak(Box::new(Migrator::with_migrations(migrator.iter().take(count).cloned().collect())))
     };
-    Migrations { sqlite: first_two(MIGRATIONS.sqlite), postgres: first_two(MIGRATIONS.postgres) }
+    Migrations { sqlite: first(MIGRATIONS.sqlite), postgres: first(MIGRATIONS.postgres) }
+}
+
+/// Asserts what SQLite does not check when a migration copies a table.
+async fn assert_rows_refer_to_rows(database: &Database) -> Result<()> {
+    if database.kind == Kind::Sqlite {
+        let problems: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM pragma_foreign_key_check").fetch_one(&database.pool).await?;
+        assert_eq!(problems, 0);
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -413,7 +459,7 @@ async fn charges_from_before_the_upgrade_are_captured() -> Result<()> {
     let sqlite = format!("sqlite://{}", directory.path().join("billing.db").display());
     for url in [sqlite, postgres.url()] {
         let open = |migrations| Database::open_with_timeouts(&url, 10, migrations, Timeouts::uniform(WAIT_TIMEOUT));
-        let previous = open(previous_migrations()).await?;
+        let previous = open(first_migrations(2)).await?;
         for statement in [
             "INSERT INTO accounts (login, balance) VALUES ('a', 40)",
             "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
@@ -441,11 +487,43 @@ async fn charges_from_before_the_upgrade_are_captured() -> Result<()> {
         assert_eq!(ids, [1, 2, 3, 4, 5], "{:?}: the numbers go on", database.kind);
         assert!(sqlx::query("DELETE FROM transactions").execute(&database.pool).await.is_err());
         assert_books_balance(&database).await?;
-        if database.kind == Kind::Sqlite {
-            let problems: i64 =
-                sqlx::query_scalar("SELECT COUNT(*) FROM pragma_foreign_key_check").fetch_one(&database.pool).await?;
-            assert_eq!(problems, 0);
+        assert_rows_refer_to_rows(&database).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_that_was_authorized_before_the_upgrade_keeps_its_reference() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let sqlite = format!("sqlite://{}", directory.path().join("billing.db").display());
+    for url in [sqlite, postgres.url()] {
+        let open = |migrations| Database::open_with_timeouts(&url, 10, migrations, Timeouts::uniform(WAIT_TIMEOUT));
+        let previous = open(first_migrations(3)).await?;
+        for statement in [
+            "INSERT INTO accounts (login, balance) VALUES ('a', 40)",
+            "INSERT INTO transactions (kind, key, login, amount, outcome, balance, created_at)
+             VALUES ('refill', 'r', 'a', 100, 'done', 100, 1), ('charge', 'k', 'a', 60, 'done', 40, 2)",
+            "INSERT INTO postings (transaction_id, account, amount)
+             VALUES (1, 'cash', -100), (1, 'customer:a', 100), (2, 'customer:a', -60), (2, 'authorized', 60)",
+            "INSERT INTO authorizations (transaction_id, charge_key, reference, metadata, created_at)
+             VALUES (2, 'k', 'shop/order-1', '{}', 2)",
+        ] {
+            sqlx::query(statement).execute(&previous.pool).await?;
         }
+        previous.pool.close().await;
+
+        let database = open(MIGRATIONS).await?;
+        let ledger = Ledger::new(database.clone());
+        assert_eq!((keys(&ledger).await?, phase(&ledger, "k").await?), (vec!["k".to_owned()], Some(ChargePhase::Authorized)));
+        let second = authorized("second", "shop/order-1", "a", 10);
+        assert!(matches!(ledger.record(&second).await, Err(LedgerError::ReferenceInUse)));
+        assert_eq!(ledger.capture(&["k"]).await?, 1);
+        assert_eq!(ledger.record(&second).await?.outcome, Outcome::AlreadyExists);
+        assert_eq!(ledger.balance("a").await?, Money::from_minor(40));
+        assert!(sqlx::query("UPDATE transactions SET reference = NULL").execute(&database.pool).await.is_err());
+        assert_books_balance(&database).await?;
+        assert_rows_refer_to_rows(&database).await?;
     }
     Ok(())
 }

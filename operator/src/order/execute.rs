@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use orders_crds::{OrderSpec, Outcome, order::charge_key};
+use orders_crds::{Order, OrderSpec, Outcome, Refusal, order::charge_key};
 
 use super::{
     decide::{Step, decide},
     intent::Intent,
     status::StatusBuilder,
 };
-use crate::ports::{Billing, NameLookup, Names, Notice, Notify, Purchase, UnknownResult};
+use crate::ports::{Billing, NameLookup, Names, Notice, Notify, Payment, Purchase, UnknownResult};
 
 /// The services that execute the steps.
 #[derive(Clone, Copy)]
@@ -32,29 +32,27 @@ pub async fn execute(
     builder: &mut StatusBuilder,
     services: Services<'_>,
 ) -> Option<Timestamp> {
+    let mut is_name_charged = false;
     // Each step ends in an outcome or in a later attempt, so this loop ends.
     loop {
         match decide(&builder.status, &intent, Timestamp::now()) {
             Step::LookUp => match services.names.look_up(metadata).await {
+                Ok(NameLookup::Free) if is_name_charged => builder.refuse_name(purchase, Timestamp::now()),
                 Ok(NameLookup::Free) => intent.check_name = false,
-                Ok(NameLookup::Taken(archived)) => match archived.outcome() {
-                    Outcome::Undecided | Outcome::Unknown => {
-                        let error = "the archive has an outcome that this version of the operator does not know".to_owned();
-                        builder.record_lookup_failure(&UnknownResult(error), Timestamp::now());
-                    }
-                    Outcome::Paid | Outcome::Refused(_) if spec.is_same_order(&archived.spec) => {
-                        intent.check_name = false;
-                        builder.adopt(&archived, Timestamp::now());
-                        purchase.key = charge_key(archived.key_uid(), builder.status.attempt());
-                    }
-                    Outcome::Paid | Outcome::Refused(_) => builder.refuse_name(purchase, Timestamp::now()),
-                },
+                Ok(NameLookup::Taken(archived)) => {
+                    take_over(&archived, spec, purchase, builder, services.billing).await;
+                    intent.check_name = builder.status.outcome() == Outcome::Undecided;
+                }
                 Err(error) => builder.record_lookup_failure(&error, Timestamp::now()),
             },
-            Step::Charge => {
-                let result = services.billing.charge(purchase).await;
-                builder.record_charge(purchase, result, Timestamp::now());
-            }
+            Step::Charge => match services.billing.charge(purchase).await {
+                // An earlier order of this name was charged. The archive has it by now, unless there is
+                // no archive or its data were lost.
+                Ok(Payment::Refused { refusal: Refusal::AlreadyExists, .. }) if !is_name_charged => {
+                    (is_name_charged, intent.check_name) = (true, true);
+                }
+                result => builder.record_charge(purchase, result, Timestamp::now()),
+            },
             Step::Close => {
                 let result = services.billing.close(purchase).await;
                 builder.record_close(purchase, result, intent.cancel, Timestamp::now());
@@ -78,6 +76,30 @@ pub async fn execute(
             Step::Wait(until) => return Some(until),
             Step::Done => return None,
         }
+    }
+}
+
+/// Takes over the outcome of the archived order that has the name of this order, or refuses this order
+/// if it has another spec. The charge of this order is closed before: an earlier pass, which ended before
+/// it could write a status, may have requested it. If it was made, it counts.
+async fn take_over(
+    archived: &Order,
+    spec: &OrderSpec,
+    purchase: &mut Purchase,
+    builder: &mut StatusBuilder,
+    billing: &dyn Billing,
+) {
+    if [Outcome::Undecided, Outcome::Unknown].contains(&archived.outcome()) {
+        let error = "the archive has an outcome that this version of the operator does not know".to_owned();
+        return builder.record_lookup_failure(&UnknownResult(error), Timestamp::now());
+    }
+    match billing.close(purchase).await {
+        Ok(Payment::Refused { .. }) if spec.is_same_order(&archived.spec) => {
+            builder.adopt(archived, Timestamp::now());
+            purchase.key = charge_key(archived.key_uid(), builder.status.attempt());
+        }
+        Ok(Payment::Refused { .. }) => builder.refuse_name(purchase, Timestamp::now()),
+        result @ (Ok(Payment::Charged { .. }) | Err(_)) => builder.record_charge(purchase, result, Timestamp::now()),
     }
 }
 
@@ -204,9 +226,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_with_the_name_and_the_spec_of_an_archived_one_takes_over_its_outcome() {
-        let services = ScriptedServices::new([], []).with_names([taken(archived("10.00", true, Reason::Paid))]);
+        let not_made = refused(Refusal::Cancelled);
+        let services = ScriptedServices::new([not_made.clone()], []).with_names([taken(archived("10.00", true, Reason::Paid))]);
         let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
-        assert_eq!((calls, next), (vec!["look up".to_owned()], None), "nothing is charged, and nobody is notified");
+        assert_eq!(calls, ["look up", "close uid"], "nothing is charged, and nobody is notified");
+        assert_eq!(next, None);
         assert_eq!((status.outcome(), status.is_notified()), (Outcome::Paid, true));
         assert_eq!((status.adopted_from.as_deref(), status.balance), (Some("first"), Some(Money::from_minor(9_000))));
         assert_eq!(status.history[0].action, "Adopt");
@@ -220,21 +244,55 @@ mod tests {
         purchase_of_first.retry = None;
         let (calls, ..) = run_as("first", purchase_of_first, cancel, services).await;
         assert_eq!(calls, ["refund first", "notify Refused(Refunded) first"]);
-        let services = ScriptedServices::new([charged()], [Ok(Delivery::Sent)]).with_names([taken(archived(
+        let services = ScriptedServices::new([not_made, charged()], [Ok(Delivery::Sent)]).with_names([taken(archived(
             "10.00",
             false,
             Reason::InsufficientFunds,
         ))]);
         let (calls, _, status) = run(OrderStatus::default(), Intent { attempt: 2, ..checked() }, services).await;
-        assert_eq!(calls, ["look up", "charge first.2", "notify Paid first.2"]);
+        assert_eq!(calls, ["look up", "close uid", "charge first.2", "notify Paid first.2"]);
         assert_eq!((status.adopted_from.as_deref(), status.attempt()), (Some("first"), 2));
     }
 
     #[tokio::test]
     async fn an_order_with_the_name_of_an_archived_one_and_another_spec_is_refused() {
-        let services = ScriptedServices::new([], [Ok(Delivery::Sent)]).with_names([taken(archived("11", true, Reason::Paid))]);
+        let services = ScriptedServices::new([refused(Refusal::Cancelled)], [Ok(Delivery::Sent)]);
+        let services = services.with_names([taken(archived("11", true, Reason::Paid))]);
         let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
-        assert_eq!(calls, ["look up", "notify Refused(AlreadyExists) uid"]);
+        assert_eq!(calls, ["look up", "close uid", "notify Refused(AlreadyExists) uid"]);
+        assert_eq!((next, status.outcome()), (None, Outcome::Refused(Refusal::AlreadyExists)));
+    }
+
+    #[tokio::test]
+    async fn an_order_that_an_earlier_pass_charged_does_not_take_over_another_outcome() {
+        for amount in ["10", "11"] {
+            let services = ScriptedServices::new([charged()], [Ok(Delivery::Sent)]);
+            let services = services.with_names([taken(archived(amount, false, Reason::InsufficientFunds))]);
+            let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+            assert_eq!(calls, ["look up", "close uid", "notify Paid uid"]);
+            assert_eq!((next, status.outcome(), status.adopted_from), (None, Outcome::Paid, None));
+        }
+        // Nothing is taken over before billing has replied.
+        let services = ScriptedServices::new([Err(UnknownResult("timeout".into()))], []);
+        let services = services.with_names([taken(archived("10", true, Reason::Paid))]);
+        let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!((calls, status.outcome()), (vec!["look up".to_owned(), "close uid".to_owned()], Outcome::Undecided));
+        assert!(next.is_some() && status.adopted_from.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_name_was_charged_before_is_looked_up_again_and_never_charged() {
+        let used = || refused(Refusal::AlreadyExists);
+        let lookups = || [Ok(NameLookup::Free), taken(archived("10", true, Reason::Paid))];
+        let services = ScriptedServices::new([used(), used()], []).with_names(lookups());
+        let (calls, next, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!(calls, ["look up", "charge uid", "look up", "close uid"]);
+        assert_eq!((next, status.outcome(), status.adopted_from.as_deref()), (None, Outcome::Paid, Some("first")));
+
+        // Without an archive, or if its data were lost.
+        let services = ScriptedServices::new([used()], [Ok(Delivery::Sent)]).with_names([Ok(NameLookup::Free)]);
+        let (calls, next, status) = run(OrderStatus::default(), Intent::default(), services).await;
+        assert_eq!(calls, ["charge uid", "look up", "notify Refused(AlreadyExists) uid"]);
         assert_eq!((next, status.outcome()), (None, Outcome::Refused(Refusal::AlreadyExists)));
     }
 

@@ -156,7 +156,8 @@ impl StatusBuilder {
         self.add_event(OrderEvent::normal(reason, "Adopt", message), now);
     }
 
-    /// Refuses an order whose name an archived order with another spec had.
+    /// Refuses an order whose name another order had before, with another spec or without a record in the
+    /// archive.
     pub fn refuse_name(&mut self, purchase: &Purchase, now: Timestamp) {
         self.set_refused(purchase, "Adopt", Refusal::AlreadyExists, None, now);
     }
@@ -346,7 +347,7 @@ fn explain(purchase: &Purchase, refusal: Refusal, balance: Option<Money>) -> Str
             balance.unwrap_or_default()
         ),
         Refusal::AlreadyExists => {
-            "An order of this name with another spec exists in the archive; choose another name. Nothing was charged.".to_owned()
+            "Another order had this name before, and a name is good once: choose another name. Nothing was charged.".to_owned()
         }
         // These are not refusals of a charge. They have their own messages.
         Refusal::Refunded | Refusal::InvalidOrder => format!("Nothing was charged to {login}."),

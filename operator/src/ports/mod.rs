@@ -28,7 +28,8 @@ pub enum Payment {
     },
     /// The account was not and will not be charged for this key.
     Refused {
-        /// [`Refusal::InsufficientFunds`], [`Refusal::AccountNotFound`] or [`Refusal::Cancelled`].
+        /// [`Refusal::InsufficientFunds`], [`Refusal::AccountNotFound`], [`Refusal::Cancelled`], or
+        /// [`Refusal::AlreadyExists`] if an earlier order of this name was charged.
         refusal: Refusal,
         /// The balance at the refusal, if there is an account.
         balance: Option<Money>,
@@ -170,14 +171,17 @@ impl Payment {
             (Outcome::Paid, Some(balance)) => Ok(Payment::Charged { balance }),
             (Outcome::Paid, None) => Err(UnknownResult("billing's reply has no balance".to_owned())),
             (
-                Outcome::Refused(refusal @ (Refusal::InsufficientFunds | Refusal::AccountNotFound | Refusal::Cancelled)),
+                Outcome::Refused(
+                    refusal @ (Refusal::InsufficientFunds
+                    | Refusal::AccountNotFound
+                    | Refusal::Cancelled
+                    | Refusal::AlreadyExists),
+                ),
                 balance,
             ) => Ok(Payment::Refused { refusal, balance }),
-            (
-                Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::AlreadyExists | Refusal::InvalidOrder),
-                _,
-            )
-            | (Outcome::Undecided, _) => Err(UnknownResult("billing's reply has an outcome that no charge can have".to_owned())),
+            (Outcome::Refused(Refusal::DeadlineExceeded | Refusal::Refunded | Refusal::InvalidOrder) | Outcome::Undecided, _) => {
+                Err(UnknownResult("billing's reply has an outcome that no charge can have".to_owned()))
+            }
             (Outcome::Unknown, _) => {
                 Err(UnknownResult("billing's reply has an outcome that this version of the operator does not know".to_owned()))
             }

@@ -9,6 +9,7 @@ use kube::{
 use orders_crds::{Order, OrderSpec, Outcome, Refusal};
 use orders_testbed::wait_for;
 use serde_json::json;
+use sqlx::AnyPool;
 
 use crate::shop::{Shop, WAIT_TIMEOUT, reasons};
 
@@ -38,6 +39,16 @@ impl Shop {
             (archived == reasons(order).first().copied().unwrap_or_default()).then_some(())
         })
         .await
+    }
+
+    /// Deletes all orders from the archive's database. Returns their number.
+    pub async fn lose_archived_orders(&self) -> Result<u64> {
+        sqlx::any::install_default_drivers();
+        let file = || format!("sqlite://{}", self.stack.directory.join("archive.db").display());
+        let archive = AnyPool::connect(&self.options.archive_database.clone().unwrap_or_else(file)).await?;
+        let lost = sqlx::query("DELETE FROM orders").execute(&archive).await?;
+        archive.close().await;
+        Ok(lost.rows_affected())
     }
 
     async fn archived_state(&self, uid: &str) -> Result<String> {
@@ -94,6 +105,20 @@ async fn another_order_under_the_name_of_an_archived_one_is_refused() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_name_was_charged_is_refused_if_the_archive_lost_the_first_one() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("olaf", json!(1000)).await?;
+    let first = shop.apply("from-git", spec("olaf", "10")).await?;
+    shop.remove(&first).await?;
+    assert_eq!(shop.lose_archived_orders().await?, 1);
+    let again = shop.apply("from-git", spec("olaf", "10")).await?;
+    assert_eq!(again.outcome(), Outcome::Refused(Refusal::AlreadyExists));
+    assert_eq!(shop.texts("olaf").await?, ["Заказ успешно оформлен", "Заказ не оформлен: заказ с таким именем уже есть."]);
+    assert_eq!(shop.balance("olaf").await?, "990.0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_without_a_number_waits_visibly_while_the_archive_is_away() -> Result<()> {
     let mut shop = Shop::start().await?;
     shop.open_account("mona", json!(1000)).await?;
@@ -117,7 +142,8 @@ async fn an_order_that_is_applied_again_before_the_archive_has_the_first_is_char
     // The message is stored and cannot be delivered, so the first order is not archived yet.
     shop.inbox.stop()?;
     shop.orders().create(&PostParams::default(), &Order::new("from-git", spec("nina", "10"))).await?;
-    let first = shop.wait_order("from-git", "paid", |order| order.outcome() == Outcome::Paid).await?;
+    let first = shop.wait_message_stored("from-git").await?;
+    assert_eq!(first.outcome(), Outcome::Paid);
     shop.orders().delete("from-git", &DeleteParams::default()).await?;
     shop.orders().create(&PostParams::default(), &Order::new("from-git", spec("nina", "10"))).await?;
     let again = shop.wait_order("from-git", "taken over", |order| order.outcome() == Outcome::Paid).await?;

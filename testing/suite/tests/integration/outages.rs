@@ -127,7 +127,9 @@ async fn a_mail_server_that_was_down_gets_the_message_after_it_recovers() -> Res
     let mut shop = Shop::start().await?;
     shop.open_account("egon", json!(500)).await?;
     shop.inbox.stop()?;
-    assert_eq!(shop.place_order("egon", json!(100)).await?.status, 200);
+    let placed = shop.place_order("egon", json!(100)).await?;
+    assert_eq!(placed.status, 200);
+    shop.wait_message_stored(&name(placed.id())).await?;
     assert_eq!(shop.messages("egon").await?, [(PAID.to_owned(), false)]);
     shop.inbox.restart().await?;
     shop.wait_settled().await?;

@@ -14,7 +14,6 @@ use orders_shop::Interaction;
 use orders_testbed::{Cluster, Signal, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::AnyPool;
 
 use crate::{
     charges::Operator,
@@ -116,7 +115,7 @@ async fn an_order_that_was_deleted_while_the_operator_was_dead_stays_paid_if_its
     // The message is stored and cannot be delivered, so the order is not archived yet.
     shop.inbox.stop()?;
     let id = shop.place_with_key("cleo", "k", "wait=10").await?.id();
-    let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;
+    let uid = shop.wait_message_stored(&name(id)).await?.uid().context("a UID")?;
     shop.stack.operators[0].kill()?;
     shop.delete_order(id).await?;
     shop.inbox.restart().await?;
@@ -239,12 +238,7 @@ async fn an_archive_that_was_lost_refunds_nothing() -> Result<()> {
     shop.wait_phase(&uid, "Captured").await?;
     shop.delete_order(id).await?;
     shop.wait_archived(id).await?;
-    sqlx::any::install_default_drivers();
-    let file = || format!("sqlite://{}", shop.stack.directory.join("archive.db").display());
-    let archive = AnyPool::connect(&shop.options.archive_database.clone().unwrap_or_else(file)).await?;
-    let lost = sqlx::query("DELETE FROM orders").execute(&archive).await?;
-    assert_eq!(lost.rows_affected(), 1);
-    archive.close().await;
+    assert_eq!(shop.lose_archived_orders().await?, 1);
     shop.get(&format!("/orders/{id}")).await?.assert_problem(404);
     // When a later charge without an order is voided, the operator has judged all charges without the archive's orders.
     charge_without_order(&shop, "fritz", &shop.stack.namespace, "5e2f31d4-0000-4000-8000-000000000001").await?;
@@ -308,7 +302,7 @@ async fn orders_that_an_older_etcd_does_not_have_are_settled_and_their_names_sta
     // The customer is told, and the order is not archived.
     shop.inbox.stop()?;
     let told = shop.place_with_key("iris", "told", "wait=60").await?.id();
-    let told_uid = shop.orders().get(&name(told)).await?.uid().context("a UID")?;
+    let told_uid = shop.wait_message_stored(&name(told)).await?.uid().context("a UID")?;
     // The customer is not told.
     shop.stack.notify.process.signal(Signal::STOP)?;
     let untold = shop.place_with_key("iris", "untold", "respond-async").await?.id();

@@ -194,6 +194,11 @@ impl Shop {
         found.with_context(|| self.stack.operators[0].process.output())
     }
 
+    /// Waits until notify has the message of an order while the mail server is down. The order may be paid earlier.
+    pub async fn wait_message_stored(&self, name: &str) -> Result<Order> {
+        self.wait_order(name, "notified by a stored message", |order| reasons(order).contains(&"Delivering")).await
+    }
+
     /// Waits until the archive has a deleted order, which is shortly after its deletion from Kubernetes, and returns the
     /// order as the public API shows it.
     pub async fn wait_archived(&self, id: i64) -> Result<Value> {
