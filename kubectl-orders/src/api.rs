@@ -8,7 +8,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     access::{Access, AccessError, Response},
     arguments::ListArgs,
-    order::Order,
+    order::{Charge, Order},
 };
 
 /// The maximum number of orders on a page.
@@ -92,6 +92,19 @@ impl Api {
     pub async fn get(&self, id: i64) -> Result<Order, ApiError> {
         let response = self.send(Method::GET, &format!("/orders/{id}")).await?;
         Ok(Order::parse(&response.text)?)
+    }
+
+    /// Returns the charge of an order, or `None` if nothing was charged or refused for it yet.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn get_charge(&self, id: i64) -> Result<Option<Charge>, ApiError> {
+        let response = self.access.send(Method::GET, &format!("/orders/{id}/charge")).await?;
+        match response.status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(serde_json::from_str(&response.text)?)),
+            _ => Err(ApiError::Refused(refusal(&response))),
+        }
     }
 
     /// Lists orders, page by page.

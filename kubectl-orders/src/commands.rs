@@ -37,7 +37,10 @@ pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
         ApiCommand::Retry { id } => request_action(api, id, Action::Retry, &mut printer).await,
         ApiCommand::Resend { id } => request_action(api, id, Action::Resend, &mut printer).await,
         ApiCommand::History { id } => match api.get(id).await {
-            Ok(order) => print_text(&printer.format_history(&order)),
+            Ok(order) => match api.get_charge(id).await {
+                Ok(charge) => print_text(&printer.format_history(&order, charge.as_ref())),
+                Err(error) => print_text(&printer.format_history(&order, None)) && print_error(&error),
+            },
             Err(error) => print_error(&error),
         },
     }

@@ -40,6 +40,19 @@ pub struct Order {
     pub json: Value,
 }
 
+/// The charge of an order, as the ledger has it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Charge {
+    /// The amount.
+    #[serde(with = "json_number")]
+    pub amount: Money,
+    /// `Authorized`, `Captured` or `Voided`; absent if the charge was refused or closed.
+    pub phase: Option<String>,
+    /// The amount that was given back.
+    #[serde(with = "json_number")]
+    pub refunded: Money,
+}
+
 /// An amount of money, for fields that may be null.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Amount(#[serde(with = "json_number")] pub Money);

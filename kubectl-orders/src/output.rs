@@ -1,13 +1,14 @@
 //! Formats orders and results as text: a table, JSON, YAML, names or a sentence.
 
 use jiff::Timestamp;
+use orders_crds::Money;
 use serde_json::{Value, json};
 
 use crate::{
     age,
     api::{Action, ActionResult},
     arguments::{Format, PrintArgs},
-    order::Order,
+    order::{Charge, Order},
     table::Table,
 };
 
@@ -60,8 +61,8 @@ impl Printer {
         }
     }
 
-    /// Formats the history of an order.
-    pub fn format_history(&mut self, order: &Order) -> String {
+    /// Formats the history of an order, and in a table also the phase of its charge.
+    pub fn format_history(&mut self, order: &Order, charge: Option<&Charge>) -> String {
         match self.format {
             Some(Format::Name) => format_name(order),
             Some(Format::Json) => to_json(&order.json["history"]),
@@ -70,7 +71,10 @@ impl Printer {
                 let entry = |entry: &crate::order::HistoryEntry| {
                     vec![entry.time.clone(), entry.action.clone(), entry.reason.clone(), entry.message.clone()]
                 };
-                self.format_rows(&["TIME", "ACTION", "REASON", "MESSAGE"], order.history.iter().map(entry).collect())
+                // Without headers, a script reads the rows.
+                let charge = charge.filter(|_| self.headers).and_then(describe_charge).unwrap_or_default();
+                let entries = order.history.iter().map(entry).collect();
+                self.format_rows(&["TIME", "ACTION", "REASON", "MESSAGE"], entries) + &charge
             }
         }
     }
@@ -105,6 +109,17 @@ pub fn describe(id: i64, action: Action, result: &ActionResult) -> String {
         Action::Resend if mail == "Sent" => format!("order {id}: message sent ({mail})"),
         Action::Resend => format!("order {id}: message given up again ({mail})"),
     }
+}
+
+/// Describes the phase of a charge in a line; `None` if nothing was charged.
+fn describe_charge(charge: &Charge) -> Option<String> {
+    let (amount, phase) = (charge.amount, charge.phase.as_deref()?);
+    let refunded = if phase == "Captured" && charge.refunded > Money::ZERO {
+        format!(", {} refunded", charge.refunded)
+    } else {
+        String::new()
+    };
+    Some(format!("charge of {amount}: {phase}{refunded}\n"))
 }
 
 fn headers(wide: bool) -> &'static [&'static str] {
@@ -213,10 +228,18 @@ mod tests {
 
     #[test]
     fn history_is_a_separate_table() {
-        assert_eq!(
-            printer(None).format_history(&order(json!({}))),
-            "TIME                   ACTION   REASON   MESSAGE\n2026-05-07T12:00:01Z   Charge   Paid     Charged.\n"
-        );
+        let table = "TIME                   ACTION   REASON   MESSAGE\n2026-05-07T12:00:01Z   Charge   Paid     Charged.\n";
+        assert_eq!(printer(None).format_history(&order(json!({})), None), table);
+        for (charge, line) in [
+            (json!({"amount": 100.0, "phase": "Authorized", "refunded": 0.0}), "charge of 100.00: Authorized\n"),
+            (json!({"amount": 100.0, "phase": "Captured", "refunded": 0.0}), "charge of 100.00: Captured\n"),
+            (json!({"amount": 100.0, "phase": "Captured", "refunded": 99.95}), "charge of 100.00: Captured, 99.95 refunded\n"),
+            (json!({"amount": 100.0, "phase": "Voided", "refunded": 100.0}), "charge of 100.00: Voided\n"),
+            (json!({"amount": 100.0, "refunded": 0.0}), ""),
+        ] {
+            let charge: Charge = serde_json::from_value(charge).unwrap();
+            assert_eq!(printer(None).format_history(&order(json!({})), Some(&charge)), format!("{table}{line}"));
+        }
     }
 
     #[test]

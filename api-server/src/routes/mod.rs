@@ -1,6 +1,7 @@
 //! The routes of the public HTTP API, and their OpenAPI document.
 
 mod changes;
+mod charge;
 mod events;
 mod orders;
 mod proxy;
@@ -44,6 +45,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(orders::create))
         .routes(routes!(orders::list))
         .routes(routes!(orders::show))
+        .routes(routes!(charge::show))
         .routes(routes!(changes::cancel))
         .routes(routes!(changes::retry))
         .routes(routes!(changes::resend))

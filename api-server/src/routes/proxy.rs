@@ -111,7 +111,8 @@ pub(super) async fn log(State(app): State<AppState>, login: Result<Path<String>,
     app.notify.forward(get(path)).await
 }
 
-fn get(path: String) -> Call<'static> {
+/// A call without a body and headers.
+pub(super) fn get(path: String) -> Call<'static> {
     static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     Call { method: Method::GET, path, headers: &NO_HEADERS, body: Bytes::new() }
 }

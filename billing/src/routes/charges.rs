@@ -12,7 +12,7 @@ use orders_contracts::{
 use orders_service::{IdempotencyKey, Json, Problem, problem::ServiceCallProblems};
 
 use super::{
-    state::{Billing, Operator},
+    state::{Billing, ChargeReader, Operator},
     values::{require_positive, respond},
 };
 use crate::ledger::{self, Kind, Movement, Outcome, RecordedMovement};
@@ -100,7 +100,7 @@ pub(super) async fn withdraw(
     )
 )]
 pub(super) async fn show_charge(
-    _: Operator,
+    _: ChargeReader,
     State(billing): State<Billing>,
     Path(key): Path<String>,
 ) -> Result<Json<ChargeState>, Problem> {

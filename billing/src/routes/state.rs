@@ -23,7 +23,7 @@ pub struct Billing {
 pub struct Callers {
     /// The operator's account. It may open accounts, and charge, close and refund.
     pub operator: String,
-    /// The api-server's account. It may register and refill accounts.
+    /// The api-server's account. It may register and refill accounts, and read charges.
     pub api_server: String,
     /// The audit's account. It may read the whole ledger.
     pub audit: Option<String>,
@@ -35,6 +35,9 @@ pub(super) struct Operator;
 
 /// An extractor that accepts only the api-server.
 pub(super) struct ApiServer;
+
+/// An extractor that accepts only the operator and the api-server.
+pub(super) struct ChargeReader;
 
 /// An extractor that accepts only the operator and the audit.
 pub(super) struct Auditor;
@@ -52,6 +55,15 @@ impl FromRequestParts<Billing> for ApiServer {
 
     async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
         billing.authenticator.require(&parts.headers, &[&billing.callers.api_server]).await.map(|()| ApiServer)
+    }
+}
+
+impl FromRequestParts<Billing> for ChargeReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
+        let Callers { operator, api_server, .. } = &*billing.callers;
+        billing.authenticator.require(&parts.headers, &[operator, api_server]).await.map(|()| ChargeReader)
     }
 }
 

@@ -166,6 +166,13 @@ async fn billing_and_notify_accept_each_call_only_from_its_account() -> Result<(
             }
         }
     }
+    // The api-server may only read charges.
+    let charge = format!("{}/billing/charges/unknown", shop.stack.billing.url);
+    for (account, status) in [("orders-operator", 404), ("orders-api-server", 404), ("default", 403)] {
+        let token = request_token(&shop, account, "orders-billing").await?;
+        shop.send(shop.http.get(&charge).bearer_auth(&token)).await?.assert_problem(status);
+    }
+    shop.send(shop.http.get(&charge)).await?.assert_problem(401);
     // An account of the same name in another namespace is another account.
     let namespace = orders_testbed::Cluster::control_plane().await?.namespace("elsewhere").await?;
     let file = shop.directory.path().join("elsewhere.token");

@@ -107,10 +107,18 @@ async fn kubectl_orders_lists_shows_cancels_and_retries() -> Result<()> {
 
     let history = orders(&shop, &format!("history {refused}"))?;
     assert_eq!(history.cells(0), ["TIME", "ACTION", "REASON", "MESSAGE"]);
-    let actions: Vec<String> = (1..history.out.lines().count()).map(|line| history.cells(line)[1..3].join(" ")).collect();
+    let entries = 1..history.out.lines().count() - 1;
+    let actions: Vec<String> = entries.map(|line| history.cells(line)[1..3].join(" ")).collect();
     let expected = ["Charge InsufficientFunds", "Notify Sent", "Charge Paid", "Notify Sent"];
     let is_ignored = |action: &str| action.starts_with("Retry") || SLOW_NOTIFY.contains(&action);
     assert_eq!(actions.iter().filter(|action| !is_ignored(action)).collect::<Vec<_>>(), expected, "{history:?}");
+    let history_of_refunded = orders(&shop, &format!("history {paid}"))?;
+    assert!(history_of_refunded.out.ends_with("charge of 100.00: Captured, 100.00 refunded\n"), "{history_of_refunded:?}");
+    wait_for("the capture in the history", WAIT_TIMEOUT, || async {
+        let history = orders(&shop, &format!("history {refused}")).ok()?;
+        history.out.ends_with("charge of 99.95: Captured\n").then_some(())
+    })
+    .await?;
 
     let shown = shop.get(&format!("/orders/{refused}")).await?.json();
     let as_json: Value = serde_json::from_str(&orders(&shop, &format!("get {refused} -o json"))?.out)?;

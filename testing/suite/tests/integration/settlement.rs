@@ -76,8 +76,13 @@ async fn the_charge_of_a_finished_order_is_captured() -> Result<()> {
     let id = shop.place_order("ada", json!(100)).await?.id();
     let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;
     shop.wait_phase(&uid, "Captured").await?;
+    let path = format!("/orders/{id}/charge");
+    let shown = shop.get(&path).await?.json();
+    assert_eq!((&shown["key"], &shown["phase"], &shown["refunded"]), (&json!(uid), &json!("Captured"), &json!(0.0)), "{shown}");
     // A cancellation refunds a captured charge.
     assert_eq!(shop.post_action(id, "cancel").await?.json()["reason"], "Refunded");
+    assert_eq!(shop.get(&path).await?.json()["refunded"], 100.0);
+    shop.get("/orders/4711/charge").await?.assert_problem(404);
     assert_eq!((shop.balance("ada").await?, shop.charge_phase(&uid).await?), ("500.0".to_owned(), json!("Captured")));
     shop.assert_audit_passes().await
 }
