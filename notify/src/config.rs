@@ -7,6 +7,8 @@ use orders_service::broker::BrokerArgs;
 use orders_service::telemetry::LogArgs;
 use secrecy::SecretString;
 
+use crate::mailer::MailArgs;
+
 /// The notify service: e-mails customers and keeps the log of messages.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -29,9 +31,9 @@ pub struct Config {
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// URL of the mail server: smtp://[USER:PASSWORD@]HOST:PORT[?tls=required] or smtps://…
-    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
-    pub smtp_url: SecretString,
+    /// The mail server.
+    #[command(flatten)]
+    pub mail: MailArgs,
 
     /// Maximum number of connections to the mail server.
     #[arg(long, env = "SMTP_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -41,10 +43,6 @@ pub struct Config {
     /// attempts are 1 s, 2 s, 4 s and so on up to 5 min. 15 attempts take about 35 minutes.
     #[arg(long, env = "MAX_ATTEMPTS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_attempts: u32,
-
-    /// E-mail address of the sender of the messages.
-    #[arg(long, env = "MAIL_FROM", default_value = "orders@arch.homework")]
-    pub mail_from: String,
 
     /// Audience that the callers' tokens must have.
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "orders-notify")]

@@ -1,12 +1,15 @@
 //! Delivers messages: immediately when a message arrives, and again with backoff until the mail
 //! server accepts it.
 //!
-//! A replica leases a message in the database before it tries to deliver the message. After a
-//! crash, another replica tries the message when the lease has expired, so each message is
-//! delivered at least once. A replica does not try a message again after the mail server has
-//! accepted it, however long the database is unavailable.
+//! A replica leases a message in the database before it tries to deliver the message, and renews the
+//! lease until the attempt ends. After a crash, another replica tries the message when the lease has
+//! expired, so each message is delivered at least once. A replica does not try a message again after
+//! the mail server has accepted it, however long the database is unavailable.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use orders_service::{broker::Broker, shutdown::Shutdown};
@@ -20,15 +23,24 @@ use tokio_util::task::TaskTracker;
 use crate::{
     error::NotifyError,
     in_flight::InFlight,
+    lease::Lease,
     log::Log,
-    mailer::{Mailer, SMTP_TIMEOUT},
+    mailer::{MailError, Mailer},
     message::{Message, NewMessage, State},
     publisher::publish_state,
+    smtp::SmtpError,
 };
 
-/// The duration of a replica's lease on a message. It is longer than an attempt together with the
-/// wait for a connection before it.
-pub const LEASE: Duration = Duration::from_secs(SMTP_TIMEOUT.as_secs() + 5);
+/// The duration of a replica's lease on a message. It is longer than the wait for a connection before
+/// an attempt. During the attempt, the replica renews the lease.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// How long a process that stops waits for the attempts in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a process that stops waits for the mail server's reply to messages that it has transferred.
+/// A content filter may take a minute. The message is sent again if the reply is not awaited.
+const STOP_TRANSFER_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The interval at which notify searches the log for due messages.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,6 +63,8 @@ pub struct Delivery {
     connections: Arc<Semaphore>,
     max_attempts: u32,
     attempts: TaskTracker,
+    /// The attempts whose message the mail server may accept at any time.
+    transfers: TaskTracker,
     in_flight: InFlight,
     lease: Duration,
     broker: Option<Broker>,
@@ -67,6 +81,7 @@ impl Delivery {
             connections,
             max_attempts,
             attempts: TaskTracker::new(),
+            transfers: TaskTracker::new(),
             in_flight: InFlight::default(),
             lease: LEASE,
             broker: None,
@@ -202,9 +217,12 @@ impl Delivery {
     /// Waits for the attempts in progress. The caller must ensure that no new attempt starts.
     pub async fn finish(&self) {
         self.attempts.close();
-        if tokio::time::timeout(SMTP_TIMEOUT, self.attempts.wait()).await.is_err() {
-            tracing::warn!("stopped with deliveries in flight; they are retried after the restart");
+        if tokio::time::timeout(STOP_TIMEOUT, self.attempts.wait()).await.is_ok() {
+            return;
         }
+        self.transfers.close();
+        let _ = tokio::time::timeout(STOP_TRANSFER_TIMEOUT.saturating_sub(STOP_TIMEOUT), self.transfers.wait()).await;
+        tracing::warn!("stopped with deliveries in flight; they are retried after the restart");
     }
 
     async fn sweep(&self) -> Result<(), NotifyError> {
@@ -235,13 +253,25 @@ impl Delivery {
     /// Makes one attempt and records its result in the log. Returns the updated message, its state
     /// and the error. Returns `None` if the result could not be recorded.
     async fn attempt(&self, message: &Message) -> Option<(Option<Message>, State, Option<String>)> {
-        let (recorded, state, error) = match self.mailer.send(message).await {
+        let (lease, transfer) = (Lease::of(message, self.lease), OnceLock::new());
+        // Called at the latest moment at which the message is certainly not accepted yet.
+        let begin_transfer = || {
+            transfer.get_or_init(|| self.transfers.token());
+            lease.is_held()
+        };
+        let sent = tokio::select! {
+            sent = self.mailer.send(message, begin_transfer) => sent,
+            never = lease.keep(&self.log) => match never {},
+        };
+        let (recorded, state, error) = match sent {
+            // Another replica tries the message.
+            Err(MailError::Smtp(SmtpError::LeaseExpired)) => return None,
             Ok(()) => {
                 tracing::info!(id = message.id, key = %message.key, "message sent");
                 (self.mark_sent(message.id).await, State::Sent, None)
             }
             Err(error) => {
-                let is_last = message.attempts + 1 >= i64::from(self.max_attempts);
+                let is_last = error.is_final() || message.attempts + 1 >= i64::from(self.max_attempts);
                 let delay = (!is_last).then(|| backoff(message.attempts));
                 tracing::warn!(id = message.id, key = %message.key, %error, retry_in = ?delay, "delivery attempt failed");
                 if is_last {

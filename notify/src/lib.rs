@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod error;
 mod group_commit;
 mod in_flight;
+mod lease;
 pub mod listener;
 pub mod log;
 pub mod mailer;

@@ -164,6 +164,22 @@ impl Log {
         Ok(claimed)
     }
 
+    /// Renews the lease on a message that expires at `expiry` (microseconds since 1970-01-01 UTC), for the
+    /// duration `lease`. Returns the new expiry, or `None` if the caller no longer holds the lease.
+    ///
+    /// # Errors
+    /// [`NotifyError::Database`].
+    pub async fn renew_lease(&self, id: i64, expiry: i64, lease: Duration) -> Result<Option<i64>, NotifyError> {
+        let renewed = sqlx::query_scalar(
+            "UPDATE messages SET next_attempt_at = $3
+             WHERE id = $1 AND next_attempt_at = $2 AND sent_at IS NULL AND dead_at IS NULL RETURNING next_attempt_at",
+        )
+        .bind(id)
+        .bind(expiry)
+        .bind((Timestamp::now() + lease).as_microsecond());
+        Ok(renewed.fetch_optional(&self.database.pool).await?)
+    }
+
     /// Records that the mail server accepted the message. Returns the updated message, or `None` if
     /// this was recorded before.
     ///

@@ -1,28 +1,54 @@
 //! Builds the e-mail for a message and sends it over SMTP.
 
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lettre::{
     Address,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox,
+        header::{ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0},
+    },
 };
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     message::Message,
-    smtp::{MailServer, SmtpError},
+    smtp::{MailServer, SmtpError, SmtpTimeouts},
 };
 
-/// How long a whole SMTP conversation may take.
-pub const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
-
 const SUBJECT: &str = "Ваш заказ";
+
+/// The mail server, and the sender of the messages.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MailArgs {
+    /// URL of the mail server: smtp://[USER:PASSWORD@]HOST:PORT[?tls=required] or smtps://…
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    pub smtp_url: SecretString,
+
+    /// File with certificate authorities (PEM) that the mail server's certificate may be signed by, in
+    /// addition to the public ones.
+    #[arg(long, env = "SMTP_CA_FILE")]
+    pub smtp_ca_file: Option<PathBuf>,
+
+    /// Name with which EHLO introduces notify to the mail server. By default the domain of MAIL_FROM.
+    #[arg(long, env = "SMTP_EHLO_NAME")]
+    pub smtp_ehlo_name: Option<String>,
+
+    /// Time limits of the conversation with the mail server.
+    #[command(flatten)]
+    pub smtp_timeouts: SmtpTimeouts,
+
+    /// Sender of the messages: an address, or a name and an address, as in `My Shop <orders@example.com>`.
+    #[arg(long, env = "MAIL_FROM", default_value = "orders@arch.homework")]
+    pub mail_from: String,
+}
 
 /// Sends messages to one mail server.
 #[derive(Clone)]
 pub struct Mailer {
     server: MailServer,
-    from: Address,
+    from: Mailbox,
 }
 
 /// The reason why the mail server did not accept a message.
@@ -34,43 +60,163 @@ pub enum MailError {
     /// The e-mail cannot be built.
     #[error("message: {0}")]
     Message(#[from] lettre::error::Error),
-    /// The server refused the message, or the connection to the server failed.
+    /// The server refused the message, or the conversation with the server failed.
     #[error(transparent)]
     Smtp(#[from] SmtpError),
-    /// The whole conversation took too long.
-    #[error("the mail server did not finish in time")]
-    Timeout(#[from] tokio::time::error::Elapsed),
+}
+
+impl MailError {
+    /// Whether another attempt would fail as well.
+    pub fn is_final(&self) -> bool {
+        match self {
+            MailError::Address(_) | MailError::Message(_) => true,
+            MailError::Smtp(error) => error.is_final(),
+        }
+    }
 }
 
 impl Mailer {
     /// Creates a mailer for this server and sender.
     ///
     /// # Errors
-    /// Fails if the URL or the sender's address cannot be parsed. The error message does not
-    /// contain the URL, because the URL may contain a password.
-    pub fn new(smtp_url: &str, from: &str) -> anyhow::Result<Self> {
-        let from = from.parse().with_context(|| format!("MAIL_FROM={from} is not an address"))?;
-        let server = MailServer::new(smtp_url)
-            .context("SMTP_URL is invalid; its form is smtp://host:port or smtps://user:password@host")?;
+    /// Fails if a value cannot be parsed, or the file of certificate authorities cannot be read. The error
+    /// message does not contain the URL, because the URL may contain a password.
+    pub fn new(arguments: &MailArgs) -> anyhow::Result<Self> {
+        let from: Mailbox = arguments.mail_from.parse().with_context(|| {
+            format!("MAIL_FROM={} is neither an address nor of the form `Name <address>`", arguments.mail_from)
+        })?;
+        let from = Mailbox::new(from.name, to_ascii_domain(&from.email)?);
+        let name = arguments.smtp_ehlo_name.clone().unwrap_or_else(|| from.email.domain().to_owned());
+        ensure!(
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()),
+            "SMTP_EHLO_NAME={name} is not the name of a host"
+        );
+        let ca_file = arguments.smtp_ca_file.as_deref();
+        let server = MailServer::new(arguments.smtp_url.expose_secret(), ca_file, name, arguments.smtp_timeouts)
+            .context("the mail server cannot be used; SMTP_URL has the form smtp://host:port or smtps://user:password@host")?;
         Ok(Mailer { server, from })
     }
 
-    /// Sends a message. The message may arrive more than once, because SMTP cannot guarantee a
-    /// single delivery. Each copy has the same Message-ID (RFC 5322, 3.6.4).
+    /// Sends a message. `begin_transfer` is called once the mail server is ready for the message; if it
+    /// returns `false`, the message is not sent. The message may arrive more than once, because SMTP
+    /// cannot guarantee a single delivery. Each copy has the same Message-ID (RFC 5322, 3.6.4).
     ///
     /// # Errors
     /// [`MailError`]. After a broken connection, the server may have accepted the message.
-    pub async fn send(&self, message: &Message) -> Result<(), MailError> {
-        let id = format!("<{}@{}>", message.key, self.from.domain());
-        let email = lettre::Message::builder()
-            .message_id(Some(id))
-            .from(Mailbox::new(None, self.from.clone()))
-            // There is no display name, because it would put user input into a header.
-            .to(Mailbox::new(None, message.email.parse()?))
-            .subject(SUBJECT)
-            .header(ContentType::TEXT_PLAIN)
-            .body(message.text.clone())?;
-        tokio::time::timeout(SMTP_TIMEOUT, self.server.send(&email)).await??;
+    pub async fn send(&self, message: &Message, begin_transfer: impl Fn() -> bool) -> Result<(), MailError> {
+        let email = self.build(message)?;
+        self.server.send(&email, begin_transfer).await?;
         Ok(())
+    }
+
+    fn build(&self, message: &Message) -> Result<lettre::Message, MailError> {
+        let id = format!("<{}@{}>", message.key, self.from.email.domain());
+        Ok(lettre::Message::builder()
+            .message_id(Some(id))
+            .from(self.from.clone())
+            // There is no display name, because it would put user input into a header.
+            .to(Mailbox::new(None, to_ascii_domain(&message.email.parse()?)?))
+            .subject(SUBJECT)
+            .header(AutoGenerated)
+            .header(MIME_VERSION_1_0)
+            .header(ContentType::TEXT_PLAIN)
+            .body(message.text.clone())?)
+    }
+}
+
+/// The address with its domain in ASCII (Punycode, RFC 3492), which every mail server accepts.
+fn to_ascii_domain(address: &Address) -> Result<Address, lettre::address::AddressError> {
+    match url::Host::parse(address.domain()) {
+        Ok(url::Host::Domain(domain)) if !address.domain().is_ascii() => Address::new(address.user(), domain),
+        _ => Ok(address.clone()),
+    }
+}
+
+/// `Auto-Submitted: auto-generated` (RFC 3834, 5): mailboxes do not answer the message with an absence note.
+#[derive(Clone)]
+struct AutoGenerated;
+
+impl Header for AutoGenerated {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(AutoGenerated)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mailer(from: &str) -> anyhow::Result<Mailer> {
+        Mailer::new(&MailArgs {
+            smtp_url: "smtp://mail.example.com".into(),
+            smtp_ca_file: None,
+            smtp_ehlo_name: None,
+            smtp_timeouts: SmtpTimeouts::uniform(std::time::Duration::from_secs(1)),
+            mail_from: from.to_owned(),
+        })
+    }
+
+    fn build(from: &str, to: &str) -> String {
+        let message = Message {
+            id: 1,
+            key: "k".to_owned(),
+            login: "anna".to_owned(),
+            email: to.to_owned(),
+            text: "Заказ".to_owned(),
+            created_at: 0,
+            sent_at: None,
+            attempts: 0,
+            next_attempt_at: 0,
+            last_error: None,
+            dead_at: None,
+            resends: 0,
+        };
+        String::from_utf8(mailer(from).unwrap().build(&message).unwrap().formatted()).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_each_header_that_readers_and_robots_need() {
+        let email = build("My Shop <orders@example.com>", "anna@example.org");
+        let (headers, _) = email.split_once("\r\n\r\n").unwrap();
+        for header in [
+            "Message-ID: <k@example.com>",
+            "From: \"My Shop\" <orders@example.com>",
+            "To: anna@example.org",
+            "Auto-Submitted: auto-generated",
+            "MIME-Version: 1.0",
+            "Content-Type: text/plain; charset=utf-8",
+            "Content-Transfer-Encoding: base64",
+        ] {
+            assert!(headers.lines().any(|line| line == header), "{header} in {headers}");
+        }
+        for name in ["Date: ", "Subject: "] {
+            assert_eq!(headers.lines().filter(|line| line.starts_with(name)).count(), 1, "{name} in {headers}");
+        }
+    }
+
+    #[test]
+    fn an_international_domain_is_sent_in_ascii() {
+        let email = build("orders@магазин.рф", "ivan@пример.рф");
+        assert!(email.contains("To: ivan@xn--e1afmkfd.xn--p1ai\r\n"), "{email}");
+        assert!(email.contains("From: orders@xn--80aairftm.xn--p1ai\r\n"), "{email}");
+    }
+
+    #[test]
+    fn a_sender_is_an_address_with_or_without_a_name() {
+        for from in ["orders@example.com", "<orders@example.com>", "My Shop <orders@example.com>", "Магазин <orders@example.com>"]
+        {
+            assert_eq!(mailer(from).unwrap().from.email.domain(), "example.com", "{from}");
+        }
+        for from in ["", "orders", "My Shop", "My Shop orders@example.com", "a@b.cd\r\nBcc: x@y.z"] {
+            assert!(mailer(from).is_err(), "{from}");
+        }
     }
 }

@@ -23,7 +23,7 @@ async fn main() -> anyhow::Result<()> {
     config.log.init()?;
     let shutdown = Shutdown::on_signals()?;
     let client = kube::Client::try_default().await?;
-    let mailer = Mailer::new(config.smtp_url.expose_secret(), &config.mail_from)?;
+    let mailer = Mailer::new(&config.mail)?;
     let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
 
     let pinged = database.clone();

@@ -23,6 +23,11 @@ The chart assumes that a Secret of the user holds a PostgreSQL URL: it cannot re
       name: {{ include "orders.component.name" . }}
       key: DATABASE_URL
       {{- end }}
+{{- if include "orders.ca.configMap" .root }}
+# With sslmode=verify-full in the URL.
+- name: PGSSLROOTCERT
+  value: {{ include "orders.ca.file" .root }}
+{{- end }}
 {{- end }}
 
 {{/* With SQLite: one replica, and never two pods that use the same file. */}}
@@ -48,6 +53,13 @@ rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
 - name: tmp
   emptyDir: {}
 {{- end }}
+{{- with include "orders.ca.configMap" .root }}
+- name: ca
+  configMap:
+    name: {{ . }}
+    items:
+      - {key: {{ $.root.Values.ca.key }}, path: ca.crt}
+{{- end }}
 {{- end }}
 
 {{- define "orders.database.mounts" -}}
@@ -56,6 +68,11 @@ rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
   mountPath: /data
 - name: tmp
   mountPath: /tmp
+{{- end }}
+{{- if include "orders.ca.configMap" .root }}
+- name: ca
+  mountPath: {{ include "orders.ca.file" .root | dir }}
+  readOnly: true
 {{- end }}
 {{- end }}
 

@@ -76,6 +76,9 @@ app.kubernetes.io/part-of: orders
 {{- with .secret }}
 checksum/config: {{ (. | fromYaml).data | toJson | sha256sum }}
 {{- end }}
+{{- if and .values.database .root.Values.ca.certificates }}
+checksum/ca: {{ .root.Values.ca.certificates | sha256sum }}
+{{- end }}
 {{- if .root.Values.metrics.annotations }}
 prometheus.io/scrape: "true"
 prometheus.io/port: "9090"
@@ -116,7 +119,7 @@ spec:
 {{- define "orders.component.pod" -}}
 serviceAccountName: {{ include "orders.component.name" . }}
 enableServiceLinks: false
-terminationGracePeriodSeconds: 30
+terminationGracePeriodSeconds: {{ default 30 .gracePeriod }}
 {{ include "orders.podSecurity" .root }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:

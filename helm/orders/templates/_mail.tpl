@@ -26,4 +26,16 @@ smtp://{{ include "orders.fullname" . }}-inbox.{{ .Release.Namespace }}.svc:1025
       {{- end }}
 - name: MAIL_FROM
   value: {{ .Values.smtp.from | quote }}
+{{- with .Values.smtp.ehloName }}
+- name: SMTP_EHLO_NAME
+  value: {{ . | quote }}
+{{- end }}
+{{- range $phase, $seconds := .Values.smtp.timeouts }}
+- name: SMTP_{{ upper $phase }}_TIMEOUT_SECONDS
+  value: {{ $seconds | int64 | quote }}
+{{- end }}
+{{- if include "orders.ca.configMap" . }}
+- name: SMTP_CA_FILE
+  value: {{ include "orders.ca.file" . }}
+{{- end }}
 {{- end }}

@@ -7,8 +7,8 @@ use futures::future::{join_all, try_join_all};
 use orders_notify::{
     delivery::Delivery,
     error::NotifyError,
-    log::{Log, MIGRATIONS},
-    mailer::Mailer,
+    log::Log,
+    mailer::{MailArgs, Mailer},
     message::{NewMessage, State},
 };
 use orders_service::{
@@ -16,6 +16,10 @@ use orders_service::{
     shutdown::Shutdown,
 };
 use orders_testbed::{Inbox, Postgres, WAIT_TIMEOUT, wait_for};
+
+pub use orders_notify::log::MIGRATIONS;
+
+use crate::smtp::arguments;
 
 /// A lease that does not expire during a test.
 const LEASE: Duration = Duration::from_secs(3600);
@@ -41,7 +45,7 @@ where
     on_both_databases(|database| test(Log::new(database))).await
 }
 
-fn message(key: &str) -> NewMessage {
+pub fn message(key: &str) -> NewMessage {
     NewMessage {
         key: key.to_owned(),
         login: "anna".to_owned(),
@@ -49,6 +53,11 @@ fn message(key: &str) -> NewMessage {
         text: "Заказ успешно оформлен".to_owned(),
         resends: 0,
     }
+}
+
+/// A mailer that sends to the inbox.
+fn mailer(inbox: &Inbox) -> Result<Mailer> {
+    Mailer::new(&MailArgs { mail_from: "orders@arch.homework".to_owned(), ..arguments(&inbox.smtp_url()) })
 }
 
 /// Waits until the e-mail with this key is in the inbox.
@@ -64,7 +73,7 @@ async fn a_message_is_delivered_once_for_its_key_with_a_message_id_derived_from_
     with_log_on_both_databases(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
+        let delivery = Delivery::new(log.clone(), mailer(&inbox)?, 2, 15);
         let first = delivery.deliver(message("k1"), WAIT_TIMEOUT).await?;
         assert!(first.sent_at.is_some(), "{first:?}");
         let again = delivery.deliver(message("k1"), WAIT_TIMEOUT).await?;
@@ -87,7 +96,7 @@ async fn delivery_is_retried_until_the_mail_server_accepts_the_message() -> Resu
     with_log_on_both_databases(|log| async move {
         let directory = tempfile::tempdir()?;
         let mut inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15);
+        let delivery = Delivery::new(log.clone(), mailer(&inbox)?, 2, 15);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         inbox.stop()?;
         let stored = delivery.deliver(message("k2"), WAIT_TIMEOUT).await?;
@@ -112,8 +121,7 @@ async fn a_call_that_is_dropped_at_any_point_does_not_delay_the_message() -> Res
     with_log_on_both_databases(|log| async move {
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery =
-            Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 15).with_lease(LEASE);
+        let delivery = Delivery::new(log.clone(), mailer(&inbox)?, 2, 15).with_lease(LEASE);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         for point in 0..60_u64 {
             let dropped_after = Duration::from_micros(point * point * 10);
@@ -136,7 +144,7 @@ async fn a_message_is_given_up_after_the_last_attempt_and_resent_once_on_request
     with_log_on_both_databases(|log| async move {
         let directory = tempfile::tempdir()?;
         let mut inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 2, 2);
+        let delivery = Delivery::new(log.clone(), mailer(&inbox)?, 2, 2);
         let running = tokio::spawn(delivery.clone().run(Shutdown::on_signals()?));
         inbox.stop()?;
         delivery.deliver(message("k"), WAIT_TIMEOUT).await?;
@@ -176,17 +184,17 @@ async fn a_message_that_was_cancelled_halfway_does_not_affect_the_next_one() -> 
         .await?,
     );
     let inbox = Inbox::start(directory.path()).await?;
-    let mailer = Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?;
+    let mailer = mailer(&inbox)?;
     let mut messages = Vec::new();
     for key in ["k1", "k2", "k3"] {
         messages.push(log.store(&message(key), LEASE).await?.0);
     }
-    mailer.send(&messages[0]).await?;
+    mailer.send(&messages[0], || true).await?;
     inbox.suspend()?;
-    let cancelled = tokio::time::timeout(Duration::from_millis(200), mailer.send(&messages[1])).await;
+    let cancelled = tokio::time::timeout(Duration::from_millis(200), mailer.send(&messages[1], || true)).await;
     assert!(cancelled.is_err(), "a frozen server accepts nothing");
     inbox.resume()?;
-    mailer.send(&messages[2]).await?;
+    mailer.send(&messages[2], || true).await?;
     let arrived: Vec<_> = inbox.messages().await?.into_iter().map(|mail| mail.message_id).collect();
     assert_eq!(arrived, ["k1@arch.homework", "k3@arch.homework"], "each message that was sent has arrived");
     Ok(())
@@ -209,7 +217,7 @@ async fn a_message_that_cannot_be_recorded_as_sent_is_not_sent_again() -> Result
         let log = Log::new(database.clone());
         let directory = tempfile::tempdir()?;
         let inbox = Inbox::start(directory.path()).await?;
-        let delivery = Delivery::new(log.clone(), Mailer::new(&inbox.smtp_url(), "orders@arch.homework")?, 3, 15);
+        let delivery = Delivery::new(log.clone(), mailer(&inbox)?, 3, 15);
         delivery.accept(message("first")).await?;
         wait_for_mail(&inbox, "first").await?;
         // The lease of the first message expires. The second message, which is also due, shows that a

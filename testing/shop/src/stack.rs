@@ -11,6 +11,15 @@ use crate::options::StackOptions;
 use crate::service::{Service, ServiceSettings};
 use crate::tokens::Tokens;
 
+/// The time limits of notify's conversation with the mail server, in seconds.
+const SMTP_TIMEOUTS: [&str; 5] = [
+    "SMTP_CONNECT_TIMEOUT_SECONDS",
+    "SMTP_GREETING_TIMEOUT_SECONDS",
+    "SMTP_COMMAND_TIMEOUT_SECONDS",
+    "SMTP_DATA_TIMEOUT_SECONDS",
+    "SMTP_TRANSFER_TIMEOUT_SECONDS",
+];
+
 /// The running services of one namespace.
 #[derive(Debug)]
 pub struct Stack {
@@ -78,6 +87,8 @@ impl Stack {
             ("SMTP_URL", options.smtp_url.clone()),
             ("AUDIT_ACCOUNT", tokens.audit_account.clone()),
         ];
+        // The tests wait until an attempt ends in which the mail server does not reply.
+        env.extend(SMTP_TIMEOUTS.map(|name| (name, "10".to_owned())));
         env.extend(options.broker_env("notify")?);
         let notify = start("notify", "orders-notify", None, env)?;
         let env = vec![

@@ -30,6 +30,7 @@ fn valid_values_render() -> Result<()> {
         "--set inbox.enabled=null",
         "--set smtp.url=smtp://u:p@mail.example.com:2525",
         "--set smtp.existingSecret=mail",
+        "--set ca.existingConfigMap=ca-bundle,ca.key=bundle.pem",
         "--set smtp.existingSecret=mail --set inbox.enabled=false",
         "--set billing.replicas=2 --set billing.database.existingSecret=db --set notify.replicas=2 --set notify.database.url=postgres://u:p@db:5433/n",
         "--set archive.replicas=2 --set archive.database.existingSecret=db",
@@ -64,6 +65,10 @@ fn invalid_values_are_refused_with_a_reason() -> Result<()> {
         ("--set inbox.enabled=true --set smtp.url=smtp://mail", "keep one of them"),
         ("--set smtp.existingSecret=m --set smtp.url=smtp://mail", "keep one of them"),
         ("--set smtp.url=mail.example.com", "smtp/url"),
+        ("--set smtp.from=orders", "smtp/from"),
+        ("--set smtp.ehloName=[127.0.0.1]", "smtp/ehloName"),
+        ("--set smtp.timeouts.transfer=0", "smtp/timeouts/transfer"),
+        ("--set ca.certificates=abc", "ca/certificates"),
         ("--set billing.replicas=2", "billing.replicas is 2"),
         ("--set notify.replicas=3", "notify.replicas is 3"),
         ("--set archive.replicas=2", "archive.replicas is 2"),
@@ -141,6 +146,38 @@ fn every_pod_is_restricted_and_replicated_services_have_disruption_budgets() -> 
         deployments.iter().filter(|d| d["spec"]["replicas"] != 1).map(|d| &d["metadata"]["name"]).collect();
     let budgets: Vec<&Value> = of_kind(&objects, "PodDisruptionBudget").map(|budget| &budget["metadata"]["name"]).collect();
     assert_eq!(budgets, replicated);
+    Ok(())
+}
+
+/// The environment variables of a component's container.
+fn variables<'a>(objects: &'a [Value], component: &str) -> Vec<(&'a str, &'a Value)> {
+    let deployment = of_kind(objects, "Deployment").find(|object| object["metadata"]["name"] == format!("orders-{component}"));
+    let env = deployment.and_then(|deployment| deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array());
+    env.into_iter().flatten().map(|variable| (variable["name"].as_str().unwrap_or_default(), &variable["value"])).collect()
+}
+
+#[test]
+fn a_sender_with_a_name_and_private_authorities_reach_the_services_that_need_them() -> Result<()> {
+    let certificates = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n";
+    let (ca, from) = (format!("ca.certificates={certificates}"), "smtp.from=My Shop <orders@example.com>");
+    let rendered = render_with(["--set-string", &ca, "--set", from, "--set", "smtp.ehloName=shop.example.com"])?;
+    let objects = parse_objects(&rendered.expect("it renders"));
+    let config_map = of_kind(&objects, "ConfigMap").find(|object| object["metadata"]["name"] == "orders-ca").expect("the CA");
+    assert_eq!(config_map["data"]["ca.crt"], certificates);
+    let notify = variables(&objects, "notify");
+    for (name, value) in [
+        ("MAIL_FROM", "My Shop <orders@example.com>"),
+        ("SMTP_EHLO_NAME", "shop.example.com"),
+        ("SMTP_CA_FILE", "/etc/orders/ca/ca.crt"),
+        ("SMTP_TRANSFER_TIMEOUT_SECONDS", "600"),
+    ] {
+        assert!(notify.contains(&(name, &Value::from(value))), "{name} in {notify:?}");
+    }
+    for component in ["billing", "notify", "archive"] {
+        let file = ("PGSSLROOTCERT", &Value::from("/etc/orders/ca/ca.crt"));
+        assert!(variables(&objects, component).contains(&file), "{component}");
+    }
+    assert_eq!(of_kind(&parse_objects(&render("")?.expect("it renders")), "ConfigMap").count(), 0);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod concurrency;
 mod contract;
 mod cost;
 mod customers;
+mod databases;
 mod idempotency;
 mod kubectl_orders;
 mod life;
