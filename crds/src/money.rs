@@ -22,7 +22,7 @@ pub enum MoneyError {
     /// The number has more than two decimal places. It is refused, not rounded.
     #[error("has more than two decimal places")]
     TooManyPlaces,
-    /// The number is larger than [`Money::MAX`] or smaller than its negative.
+    /// The number is larger than [`Money::MAX`], or larger than [`Money::MAX_BALANCE`] in absolute value.
     #[error("is larger than 999999999999.99")]
     TooLarge,
     /// The amount is zero or negative, but a charge, a refund or a refill needs a positive amount.
@@ -37,6 +37,10 @@ impl Money {
     /// The largest amount of one order or one refill: 999999999999.99. Its fourteen
     /// digits stay exact even in clients that read JSON numbers as doubles.
     pub const MAX: Money = Money(99_999_999_999_999);
+
+    /// The largest balance: 9999999999999.99, whose fifteen digits stay exact, too. Only refunds raise a
+    /// balance above [`Money::MAX`].
+    pub const MAX_BALANCE: Money = Money(999_999_999_999_999);
 
     /// An amount of `minor` units (hundredths). The value is not checked: use this for values from a
     /// database that stores only valid amounts.
@@ -55,19 +59,19 @@ impl Money {
     /// [`MoneyError`] if the text is not a decimal, has more than two places, or is
     /// not between 0.01 and [`Money::MAX`].
     pub fn positive(text: &str) -> Result<Self, MoneyError> {
-        let amount = Money::from_str(text)?;
-        if amount <= Money::ZERO {
-            return Err(MoneyError::NotPositive);
-        }
-        Ok(amount)
+        Money::from_str(text)?.require_positive()
     }
 
-    /// Refuses an amount that is zero or negative.
+    /// Refuses an amount that is zero or negative, or larger than [`Money::MAX`].
     ///
     /// # Errors
-    /// [`MoneyError::NotPositive`].
+    /// [`MoneyError::NotPositive`] or [`MoneyError::TooLarge`].
     pub fn require_positive(self) -> Result<Self, MoneyError> {
-        if self <= Money::ZERO { Err(MoneyError::NotPositive) } else { Ok(self) }
+        match self.0 {
+            ..=0 => Err(MoneyError::NotPositive),
+            minor if minor > Money::MAX.0 => Err(MoneyError::TooLarge),
+            _ => Ok(self),
+        }
     }
 
     /// The amount with one decimal place if that is exact, otherwise with two: `800.0`, `99.95`.
@@ -97,7 +101,7 @@ impl FromStr for Money {
             return Err(MoneyError::NotANumber);
         }
         let digits = text.trim_start_matches(['-', '0']).split(['.', 'e', 'E']).next().unwrap_or_default().len();
-        if digits > 12 {
+        if digits > 13 {
             return Err(MoneyError::TooLarge);
         }
         let parse = if text.contains(['e', 'E']) { Decimal::from_scientific } else { Decimal::from_str_exact };
@@ -107,7 +111,7 @@ impl FromStr for Money {
         }
         let minor =
             decimal.checked_mul(Decimal::ONE_HUNDRED).and_then(|minor| i64::try_from(minor).ok()).ok_or(MoneyError::TooLarge)?;
-        if minor.abs() > Money::MAX.0 {
+        if minor.abs() > Money::MAX_BALANCE.0 {
             return Err(MoneyError::TooLarge);
         }
         Ok(Money(minor))
@@ -193,7 +197,8 @@ mod tests {
             ("1e-3", TooManyPlaces),
             ("1e-400", TooManyPlaces),
             ("1E-400", TooManyPlaces),
-            ("1000000000000", TooLarge),
+            ("10000000000000", TooLarge),
+            ("-10000000000000", TooLarge),
             ("1234567890123456789", TooLarge),
             ("1e400", TooLarge),
             ("99999999999999999999999999999999999999", TooLarge),
@@ -213,8 +218,10 @@ mod tests {
 
     #[test]
     fn the_largest_and_the_smallest_amount_are_valid() {
-        assert_eq!("999999999999.99".parse::<Money>(), Ok(Money::MAX));
-        assert_eq!("-999999999999.99".parse::<Money>(), Ok(Money(-Money::MAX.minor())));
+        assert_eq!("9999999999999.99".parse::<Money>(), Ok(Money::MAX_BALANCE));
+        assert_eq!("-9999999999999.99".parse::<Money>(), Ok(Money(-Money::MAX_BALANCE.minor())));
+        assert_eq!(Money::positive("999999999999.99"), Ok(Money::MAX));
+        assert_eq!(Money::positive("1000000000000"), Err(MoneyError::TooLarge));
         assert_eq!("000000000000001.5".parse::<Money>(), Ok(Money(150)));
         assert_eq!(Money::positive("0.01"), Ok(Money(1)));
         assert_eq!(Money(1).require_positive(), Ok(Money(1)));
@@ -251,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_back_is_the_same_amount(minor in -Money::MAX.0..=Money::MAX.0) {
+        fn text_and_back_is_the_same_amount(minor in -Money::MAX_BALANCE.0..=Money::MAX_BALANCE.0) {
             let money = Money(minor);
             prop_assert_eq!(money.to_string().parse(), Ok(money));
             prop_assert_eq!(money.to_short_string().parse(), Ok(money));

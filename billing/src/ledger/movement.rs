@@ -41,7 +41,7 @@ pub enum Outcome {
     InsufficientFunds,
     /// There was no such account.
     AccountNotFound,
-    /// The balance would have become larger than [`Money::MAX`].
+    /// The balance would have become larger than the largest balance after this movement.
     BalanceLimit,
     /// The charge was closed before it was made; no money moves under its key.
     Closed,
@@ -118,6 +118,15 @@ impl Movement<'_> {
             Kind::Refill | Kind::Void | Kind::Refund => self.amount.minor(),
             Kind::Charge => -self.amount.minor(),
             Kind::Capture => 0,
+        }
+    }
+
+    /// Returns the largest balance that the movement may leave. Limits bind refills: what was charged can
+    /// always be given back.
+    pub(super) const fn max_balance(&self) -> Money {
+        match self.kind {
+            Kind::Refill => Money::MAX,
+            Kind::Charge | Kind::Capture | Kind::Void | Kind::Refund => Money::MAX_BALANCE,
         }
     }
 

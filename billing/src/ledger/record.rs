@@ -99,7 +99,7 @@ pub(super) async fn update_balance(
         )
         .bind(movement.login)
         .bind(change)
-        .bind(Money::MAX.minor())
+        .bind(movement.max_balance().minor())
         .fetch_optional(&mut **transaction)
         .await?;
         if let Some(balance) = updated {
@@ -110,7 +110,7 @@ pub(super) async fn update_balance(
         };
         let outcome = match balance.minor() + change {
             ..0 => Outcome::InsufficientFunds,
-            after if after > Money::MAX.minor() => Outcome::BalanceLimit,
+            after if after > movement.max_balance().minor() => Outcome::BalanceLimit,
             // The balance changed between the two statements, so the refusal would no longer be
             // correct.
             _ => continue,

@@ -96,8 +96,8 @@ pub(super) async fn open(
 
 /// Add money to an account.
 ///
-/// Billing also records a refusal under its key: after a 404, register the login and refill with a
-/// new key. Only the service account of the api-server may call this.
+/// Billing also records a refusal under the request's key: after a 404, register the login and refill
+/// with a new key. A refusal without a key leaves nothing. Only the service account of the api-server may call this.
 #[utoipa::path(
     post,
     path = "/billing/refill",
@@ -118,6 +118,13 @@ pub(super) async fn refill(
     Json(refill): Json<Refill>,
 ) -> Result<Response, Problem> {
     let amount = require_positive(refill.balance)?;
+    if key.is_none() {
+        // Nobody can repeat a request without a key, so its refusal need not be recorded.
+        let balance = billing.ledger.balance(refill.login.as_ref()).await?;
+        if balance.minor() + amount.minor() > Money::MAX.minor() {
+            return Err(LedgerError::BalanceLimit.into());
+        }
+    }
     let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), |key| format!("{}/{}", refill.login, key.as_str()));
     let movement =
         Movement { kind: Kind::Refill, key: &key, login: refill.login.as_ref(), amount, charge_key: None, authorization: None };

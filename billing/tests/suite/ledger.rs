@@ -402,15 +402,19 @@ async fn the_current_state_of_a_charge_can_be_looked_up() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refund_beyond_the_largest_balance_is_refused_and_moves_no_money() -> Result<()> {
+async fn a_refund_lands_although_refills_have_reached_the_limit() -> Result<()> {
     on_both_databases(|database| async move {
         let ledger = Ledger::new(database.clone());
         ledger.register("rich", None).await?;
         ledger.record(&refill("1", "rich", Money::MAX.minor())).await?;
         ledger.record(&charge("k", "rich", 10)).await?;
         ledger.record(&refill("2", "rich", 1)).await?;
-        assert!(matches!(ledger.refund(&refund("f", "k", "rich", 10)).await, Err(LedgerError::BalanceLimit)));
-        assert_eq!(ledger.refund(&refund("f", "k", "rich", 9)).await?.balance, Some(Money::MAX));
+        let above = Some(Money::from_minor(Money::MAX.minor() + 1));
+        assert_eq!(ledger.record(&refill("3", "rich", 10)).await?.outcome, Outcome::BalanceLimit);
+        assert_eq!(ledger.refund(&refund("f", "k", "rich", 10)).await?.balance, above);
+        // Above the limit, the customer can spend, and not refill.
+        assert_eq!(ledger.record(&refill("4", "rich", 1)).await?.balance, above);
+        assert_eq!(ledger.record(&charge("spent", "rich", 1)).await?.balance, Some(Money::MAX));
         assert_books_balance(&database).await
     })
     .await
