@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use kube::{
     ResourceExt,
     api::{Patch, PatchParams},
+    core::Status,
 };
 use orders_crds::{
     Order, OrderStatus, Outcome, Refusal,
@@ -15,9 +16,10 @@ use orders_service::Problem;
 use serde_json::{Value, json};
 
 use crate::{
+    kube_call::{call, write_problem},
     order_cache::{OrderState, Subscription},
     order_id::OrderId,
-    orders::{CALL_TIMEOUT, Orders, no_such_order, unavailable},
+    orders::{Orders, no_such_order},
 };
 
 /// The maximum number of attempts to write a change while others change the same order.
@@ -88,7 +90,7 @@ impl Orders {
     ///
     /// # Errors
     /// 404; 409 if the order was not refused for insufficient funds or a missing account, or was
-    /// deleted; 503.
+    /// deleted; 403 if Kubernetes refuses the change; 503; 504.
     pub async fn retry(&self, id: OrderId) -> Result<ChangeResult, Problem> {
         self.change(id, decide_retry).await
     }
@@ -96,7 +98,8 @@ impl Orders {
     /// Requests that a message whose delivery was given up be sent again.
     ///
     /// # Errors
-    /// 404; 409 if the delivery was not given up, or the order was deleted; 503.
+    /// 404; 409 if the delivery was not given up, or the order was deleted; 403, 503 or 504
+    /// as for [`Self::cancel`].
     pub async fn resend(&self, id: OrderId) -> Result<ChangeResult, Problem> {
         self.change(id, decide_resend).await
     }
@@ -116,18 +119,17 @@ impl Orders {
             };
             patch["metadata"]["resourceVersion"] = json!(order.resource_version());
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let call = self.api.patch(&name, &params, &patch);
-            match tokio::time::timeout(CALL_TIMEOUT, call).await {
-                Ok(Ok(_)) => return Ok(ChangeResult::InProgress { subscription: Box::new(subscription), target }),
-                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {}
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                    return Err(no_such_order(id));
+            match call(self.api.patch(&name, &params, &patch)).await {
+                Ok(_) => return Ok(ChangeResult::InProgress { subscription: Box::new(subscription), target }),
+                Err(error) if error.status().is_some_and(Status::is_conflict) => {}
+                Err(error) if error.status().is_some_and(Status::is_not_found) => return Err(no_such_order(id)),
+                Err(error) => {
+                    let failure = error.write_failure("change");
+                    return Err(write_problem(failure, "change", &error, "Repeat the request").with_id(id.number()));
                 }
-                Ok(Err(error)) => return Err(unavailable(&error)),
-                Err(timeout) => return Err(unavailable(&timeout)),
             }
         }
-        Err(Problem::unavailable("other clients keep changing the order; try again").with_id(id.number()))
+        Err(Problem::unavailable("other clients keep changing the order; nothing was done. Try again").with_id(id.number()))
     }
 
     /// Answers for an archived order: it may already have the requested state, but it cannot be

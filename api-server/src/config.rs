@@ -49,7 +49,7 @@ pub struct Config {
 
     /// Seconds that POST /orders/ waits for the outcome before it answers 202. A client can set
     /// another wait.
-    #[arg(long, env = "WAIT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=60))]
+    #[arg(long, env = "WAIT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=55))]
     pub wait_seconds: u64,
 
     /// Seconds that the response waits for the customer's message to be sent once the outcome is

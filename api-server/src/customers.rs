@@ -6,13 +6,14 @@ use axum::http::StatusCode;
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, PostParams},
+    core::Status,
     runtime::wait::await_condition,
 };
 use orders_crds::{Customer, CustomerSpec, CustomerStatus, EMail, Login, customer::KEY_ANNOTATION};
 use orders_service::{IdempotencyKey, Problem};
 use sha2::{Digest, Sha256};
 
-use crate::orders::CALL_TIMEOUT;
+use crate::kube_call::{call, write_problem};
 
 /// The maximum length of the part of a login with which the name of its resource begins, in
 /// characters.
@@ -33,8 +34,8 @@ impl Customers {
     ///
     /// # Errors
     /// 409 if another request created a customer with this login; 422 if the key was used for
-    /// another address, or Kubernetes refused the customer; 503 if the Kubernetes API does not
-    /// respond.
+    /// another address or a field is invalid; 403 if Kubernetes refuses the customer; 503 if it was not
+    /// created; 504 if that is unknown.
     pub async fn create(&self, login: &Login, email: &EMail, key: Option<&IdempotencyKey>) -> Result<Customer, Problem> {
         // A customer that was created with kubectl can have any name.
         if let Some(existing) = self.find(login).await? {
@@ -45,18 +46,17 @@ impl Customers {
         if let Some(key) = key {
             customer.annotations_mut().insert(KEY_ANNOTATION.to_owned(), key.as_str().to_owned());
         }
-        match with_timeout(self.0.create(&PostParams::default(), &customer)).await? {
+        match call(self.0.create(&PostParams::default(), &customer)).await {
             Ok(created) => Ok(created),
             // Another request has created a customer in the meantime.
-            Err(kube::Error::Api(status)) if status.is_already_exists() => match self.find(login).await? {
+            Err(error) if error.status().is_some_and(Status::is_already_exists) => match self.find(login).await? {
                 Some(existing) => check_same_request(existing, email, key),
-                None => Err(Problem::unavailable("the customer was deleted in the meantime; try again")),
+                None => Err(Problem::unavailable("the customer was deleted in the meantime; nothing was done. Try again")),
             },
-            Err(kube::Error::Api(status)) if status.is_invalid() => {
-                let reason = format!("Kubernetes refused the customer: {}", status.message);
-                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
+            Err(error) => {
+                let repeat = "Get the customer by its login, or send the request again with the same Idempotency-Key";
+                Err(write_problem(error.write_failure("customer"), "customer", &error, repeat))
             }
-            Err(error) => Err(unavailable(&error)),
         }
     }
 
@@ -85,7 +85,7 @@ impl Customers {
     async fn find(&self, login: &Login) -> Result<Option<Customer>, Problem> {
         // No character of a login has a meaning in a field selector.
         let selector = ListParams::default().fields(&format!("spec.login={login}"));
-        let mut found = with_timeout(self.0.list(&selector)).await?.map_err(|error| unavailable(&error))?.items;
+        let mut found = call(self.0.list(&selector)).await.map_err(|error| error.read_problem())?.items;
         // If several customers have this login, the first one counts, by creation time and name.
         found.sort_by_key(|customer| (customer.creation_timestamp(), customer.name_any()));
         Ok(found.into_iter().next())
@@ -127,17 +127,6 @@ fn resource_name(login: &Login) -> String {
         let _ = write!(name, "{byte:02x}");
     }
     name
-}
-
-async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, Problem> {
-    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|timeout| unavailable(&timeout))
-}
-
-fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%cause, "the Kubernetes API does not respond");
-    Problem::unavailable(
-        "the customer store does not respond; it is unknown whether the customer was created. Get the customer by its login, or send the request again with the same Idempotency-Key",
-    )
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod archive;
 pub mod changes;
 pub mod config;
 pub mod customers;
+pub mod kube_call;
 pub mod listing;
 pub mod order_cache;
 pub mod order_id;

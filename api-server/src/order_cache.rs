@@ -229,6 +229,30 @@ impl Subscription {
         }
     }
 
+    /// Like [`Self::wait`], but begins with a state that was read from the Kubernetes API, and reads each
+    /// further state. The watch only shows when to read again, because it may be behind.
+    pub async fn read_until_decided(mut self, mut state: OrderState, deadline: Instant, mail_wait: Duration) -> OrderState {
+        let mut decided_at = None;
+        loop {
+            let until = match state {
+                OrderState::Undecided => deadline,
+                OrderState::Deleted | OrderState::Decided { is_message_done: true, .. } => return state,
+                OrderState::Decided { .. } => deadline.min(*decided_at.get_or_insert_with(Instant::now) + mail_wait),
+            };
+            if Instant::now() >= until {
+                return state;
+            }
+            let _ = tokio::time::timeout_at(until.min(Instant::now() + POLL_INTERVAL), self.states.changed()).await;
+            self.states.mark_unchanged();
+            state = match self.cache.read_state(&self.name).await {
+                // A finished order was removed. Its outcome stays.
+                Some(OrderState::Deleted) if state != OrderState::Undecided => return state,
+                Some(read) => read,
+                None => state,
+            };
+        }
+    }
+
     /// Waits until the watch shows a change of the order, at most for `timeout`: a watch can go
     /// silent.
     pub async fn changed(&mut self, timeout: Duration) {

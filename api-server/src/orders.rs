@@ -2,21 +2,18 @@
 
 use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
-use kube::{Api, api::PostParams};
+use kube::{Api, api::PostParams, core::Status};
 use orders_crds::{EMail, Login, Money, Order, OrderSpec};
 use orders_service::{IdempotencyKey, Problem};
 use tokio::time::Instant;
 
 use crate::{
     archive::Archive,
+    kube_call::{WriteFailure, call, write_problem},
     listing::{Cursor, Filter},
     order_cache::{OrderCache, OrderState, Subscription},
     order_id::OrderId,
 };
-
-/// How long one call to the Kubernetes API may take.
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long to try to create an order while the Kubernetes API does not respond.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -48,6 +45,19 @@ pub struct PlacedOrder {
     pub id: OrderId,
     /// The subscription to its states.
     pub subscription: Subscription,
+    /// If an earlier request placed the order: its state, as this request has read it.
+    pub earlier: Option<OrderState>,
+}
+
+impl PlacedOrder {
+    /// Waits for the outcome as [`Subscription::wait`] does. The outcome of an earlier request is read:
+    /// the watch may still show one from before a change that another replica requested.
+    pub async fn wait(self, deadline: Instant, mail_wait: Duration) -> OrderState {
+        match self.earlier {
+            Some(state) => self.subscription.read_until_decided(state, deadline, mail_wait).await,
+            None => self.subscription.wait(deadline, mail_wait).await,
+        }
+    }
 }
 
 /// The orders of one namespace.
@@ -82,8 +92,8 @@ impl Orders {
     /// Creates the order, or finds the order that an earlier request with the same key created.
     ///
     /// # Errors
-    /// 422 if the key was used for another order; 503 if the Kubernetes API does not respond. It is
-    /// then unknown whether the order exists, and the problem carries its id.
+    /// 422 if the key was used for another order; 403 if Kubernetes refuses the order; 503 if it was not
+    /// placed; 504 if it is unknown whether the order exists. The problem carries its id.
     pub async fn place(&self, new: &NewOrder, key: Option<&IdempotencyKey>) -> Result<PlacedOrder, Problem> {
         for probe in 0..MAX_PROBES {
             let id = key.map_or_else(OrderId::random, |key| OrderId::of_key(&new.login, key, probe));
@@ -99,11 +109,8 @@ impl Orders {
                 }
             };
             match created.await.map_err(|problem| problem.with_id(id.number()))? {
-                CreateResult::Created => return Ok(PlacedOrder { id, subscription }),
-                CreateResult::AlreadyExists(state) => {
-                    subscription.publish(state);
-                    return Ok(PlacedOrder { id, subscription });
-                }
+                CreateResult::Created => return Ok(PlacedOrder { id, subscription, earlier: None }),
+                CreateResult::AlreadyExists(state) => return Ok(PlacedOrder { id, subscription, earlier: Some(state) }),
                 CreateResult::Conflict { is_same_login: true } if key.is_some() => {
                     let problem = Problem::invalid(
                         "Idempotency-Key",
@@ -114,7 +121,7 @@ impl Orders {
                 CreateResult::Conflict { .. } => {}
             }
         }
-        Err(Problem::unavailable("no free order number was found; try again"))
+        Err(Problem::unavailable("no free order number was found; no order was placed. Try again"))
     }
 
     /// Returns the order with this number, live or archived.
@@ -161,11 +168,7 @@ impl Orders {
 
     /// Returns the live order with this number.
     pub(crate) async fn get_live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
-        match tokio::time::timeout(CALL_TIMEOUT, self.api.get_opt(&id.resource_name())).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(timeout) => Err(unavailable(&timeout)),
-        }
+        call(self.api.get_opt(&id.resource_name())).await.map_err(|error| error.read_problem())
     }
 
     /// Returns the archived order with this number.
@@ -179,9 +182,12 @@ impl Orders {
     /// Compares the request with the archived order of this number, which an earlier request may
     /// have created long ago. The operator keeps the resource for a while after it is archived, so
     /// that no second resource is created in between. (The cache cannot replace this check: an
-    /// order in it may have been removed just now.)
+    /// order in it may have been removed just now.) As long as the resource exists, it counts, and not
+    /// the archived order: it may have changed since.
     async fn find_archived(&self, id: OrderId, new: &NewOrder) -> Result<Option<CreateResult>, Problem> {
-        Ok(self.get_archived(id).await?.map(|order| compare(&order, &spec(id, new))))
+        let Some(archived) = self.get_archived(id).await? else { return Ok(None) };
+        let order = self.get_live(id).await?.unwrap_or(archived);
+        Ok(Some(compare(&order, &spec(id, new))))
     }
 
     /// Creates the resource. While the Kubernetes API does not respond, the same request is
@@ -196,35 +202,31 @@ impl Orders {
         }
         let params = PostParams::default();
         let deadline = Instant::now() + CREATE_TIMEOUT;
+        let mut may_exist = false;
         loop {
-            let failure: Box<dyn std::error::Error + Send + Sync> =
-                match tokio::time::timeout(CALL_TIMEOUT, self.api.create(&params, &order)).await {
-                    Ok(Ok(_)) => return Ok(CreateResult::Created),
-                    Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {
-                        match self.compare_existing(id, &order.spec).await {
-                            Ok(created) => return Ok(created),
-                            Err(failure) => failure,
-                        }
+            let failure = match call(self.api.create(&params, &order)).await {
+                Ok(_) => return Ok(CreateResult::Created),
+                Err(error) if error.status().is_some_and(Status::is_already_exists) => {
+                    may_exist = true;
+                    match call(self.api.get(&id.resource_name())).await {
+                        Ok(existing) => return Ok(compare(&existing, &order.spec)),
+                        Err(error) => error,
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.is_invalid() => return Err(admission_problem(&status)),
-                    Ok(Err(error)) => error.into(),
-                    Err(timeout) => timeout.into(),
-                };
-            if Instant::now() >= deadline {
-                return Err(unavailable(&*failure));
+                }
+                Err(error) => error,
+            };
+            let mut effect = failure.write_failure("order");
+            may_exist |= effect == WriteFailure::Unknown;
+            if may_exist && effect == WriteFailure::NothingDone {
+                effect = WriteFailure::Unknown;
+            }
+            if matches!(effect, WriteFailure::Refused(_)) || Instant::now() >= deadline {
+                let repeat = "Get the order by its id, or send the request again with the same Idempotency-Key";
+                return Err(write_problem(effect, "order", &failure, repeat));
             }
             tracing::debug!(order = %id, error = %failure, "the order is not created yet; retrying");
             tokio::time::sleep(RETRY_DELAY).await;
         }
-    }
-
-    async fn compare_existing(
-        &self,
-        id: OrderId,
-        spec: &OrderSpec,
-    ) -> Result<CreateResult, Box<dyn std::error::Error + Send + Sync>> {
-        let existing = tokio::time::timeout(CALL_TIMEOUT, self.api.get(&id.resource_name())).await??;
-        Ok(compare(&existing, spec))
     }
 }
 
@@ -250,18 +252,6 @@ fn spec(id: OrderId, new: &NewOrder) -> OrderSpec {
     }
 }
 
-fn admission_problem(status: &kube::core::Status) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("Kubernetes refused the order: {}", status.message))
-}
-
 pub(crate) fn no_such_order(id: OrderId) -> Problem {
     Problem::not_found("there is no order with this id").with_id(id.number())
-}
-
-pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%cause, "the Kubernetes API does not respond");
-    Problem::unavailable(
-        "the order store does not respond; it is unknown whether the order was placed. \
-         Get the order by its id, or send the request again with the same Idempotency-Key",
-    )
 }

@@ -4,8 +4,8 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 
-/// The longest wait that a client can set.
-pub const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait that a client can set. Many proxies end a request after 60 s.
+pub const MAX_WAIT: Duration = Duration::from_secs(55);
 
 /// The preferences of the client. Unknown preferences are ignored, as the RFC requires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -54,8 +54,10 @@ impl Service {
     /// Forwards the request, and returns the service's response.
     ///
     /// # Errors
-    /// A [`Problem`] with status 503 if the service does not respond, or refuses this process.
+    /// A [`Problem`] with status 503 if the service does not respond, or refuses this process; with status
+    /// 504 if it is unknown whether the call had its effect.
     pub async fn forward(&self, call: Call<'_>) -> Result<Response, Problem> {
+        let is_read = call.method == Method::GET;
         let mut request = self.peer.request(call.method, &call.path).body(call.body);
         for name in REQUEST_HEADERS {
             for value in call.headers.get_all(name) {
@@ -64,7 +66,10 @@ impl Service {
         }
         let (status, headers, body) = self.peer.exchange(request).await.map_err(|error| {
             tracing::warn!(service = self.name, %error, "the service does not respond");
-            Problem::unavailable(format!(
+            if is_read || error.is_unsent() {
+                return Problem::unavailable(format!("the {} service does not respond; nothing was done. Try again later", self.name));
+            }
+            Problem::unknown(format!(
                 "the {} service does not respond; it is unknown whether the call had its effect. Repeat it with the same Idempotency-Key, or check the effect first",
                 self.name
             ))

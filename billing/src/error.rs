@@ -17,7 +17,8 @@ pub enum LedgerError {
     /// An account with this login already exists.
     #[error("this login is already registered; its balance is unchanged")]
     AlreadyRegistered,
-    /// The balance would exceed the largest amount that every component stores exactly.
+    /// A refill would raise the balance above the largest amount. A refund may, up to the largest number
+    /// that every component stores exactly.
     #[error("the balance would be larger than 999999999999.99")]
     BalanceLimit,
     /// An earlier request used the same key with another login, amount or charge.
@@ -65,7 +66,10 @@ impl From<LedgerError> for Problem {
             LedgerError::KeyReused => Problem::invalid("Idempotency-Key", detail),
             LedgerError::Database(error) if database::is_unavailable(&error) => {
                 tracing::warn!(%error, "database unavailable");
-                Problem::unavailable(
+                if database::had_no_effect(&error) {
+                    return Problem::unavailable("the ledger's database does not respond; nothing was done. Try again later");
+                }
+                Problem::unknown(
                     "the ledger's database does not respond; it is unknown whether the call had its effect. Repeat the call with the same Idempotency-Key, or check the balance first",
                 )
             }

@@ -207,8 +207,23 @@ fn settings(kind: Kind, timeouts: Timeouts) -> Vec<String> {
     }
 }
 
+/// Whether the transaction certainly had no effect: there was no connection for it, or the database
+/// replied that it rolls the transaction back.
+pub fn had_no_effect(error: &sqlx::Error) -> bool {
+    use sqlx::Error::*;
+    match error {
+        PoolTimedOut | PoolClosed => true,
+        Database(error) => error.code().is_some_and(|code| {
+            // PostgreSQL classes: 40 rollback, 53 resources, 55 lock. SQLite: busy, locked, full.
+            (code.len() == 5 && matches!(code.get(..2), Some("40" | "53" | "55")))
+                || matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6 | 13))
+        }),
+        _ => false,
+    }
+}
+
 /// Whether this error means that the database is unavailable now, and not that the statement is
-/// wrong. The service then answers 503, and the client may try again.
+/// wrong. The client may then try again.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     use sqlx::Error::*;
     match error {

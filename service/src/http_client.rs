@@ -27,6 +27,17 @@ pub enum CallError {
     Token(#[from] std::io::Error),
 }
 
+impl CallError {
+    /// Whether the request was certainly not sent.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            CallError::Transport(error) => error.is_connect() || error.is_builder(),
+            CallError::Token(_) => true,
+            CallError::TooLarge(_) => false,
+        }
+    }
+}
+
 /// Creates a client for calls within the cluster (plain HTTP). `timeout` limits each call, from its
 /// start to the last byte of the response.
 ///

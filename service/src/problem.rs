@@ -58,9 +58,15 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 503 with `Retry-After: 1`: a dependency of this service does not respond.
+    /// 503 with `Retry-After: 1`: a dependency of this service does not respond, and nothing was done.
+    /// Proxies repeat such a request by themselves.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Problem { retry_after_seconds: Some(1), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// 504 with `Retry-After: 1`: it is unknown whether the request had its effect.
+    pub fn unknown(detail: impl Into<String>) -> Self {
+        Problem { retry_after_seconds: Some(1), ..Problem::new(StatusCode::GATEWAY_TIMEOUT, detail) }
     }
 
     /// 500: an internal error. The cause is logged and not sent to the client.
@@ -100,7 +106,10 @@ pub enum ServiceCallProblems {
     /// The token belongs to an account that may not make this call.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(Problem),
-    /// The database or the token review is busy or down. Whether the call had its effect is not known.
+    /// The database or the token review is busy or down. Nothing was done.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
+    /// The database did not reply. Whether the call had its effect is not known.
+    #[response(status = 504, content_type = "application/problem+json")]
+    Unknown(Problem),
 }

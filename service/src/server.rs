@@ -103,9 +103,9 @@ async fn read(body: Body, max_body: usize) -> Result<Bytes, Problem> {
 
 async fn respond_to_error(error: BoxError) -> Response {
     if error.is::<tower::timeout::error::Elapsed>() {
-        Problem::unavailable("the request timed out").into_response()
+        Problem::unknown("the request timed out; it is unknown whether it had its effect").into_response()
     } else if error.is::<tower::load_shed::error::Overloaded>() {
-        Problem::unavailable("too many concurrent requests").into_response()
+        Problem::unavailable("too many concurrent requests; nothing was done").into_response()
     } else {
         Problem::internal(&error).into_response()
     }

@@ -37,7 +37,9 @@ use crate::{
         (status = 202, description = "The cancellation is requested, and not complete yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was refused: there is nothing to cancel", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 403, description = "Kubernetes refuses the change, for example by a policy", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was done: the order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It is unknown whether the change was requested; repeat the request", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn cancel(
@@ -67,7 +69,9 @@ pub(super) async fn cancel(
         (status = 202, description = "The attempt is requested, and not decided yet", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was not refused for insufficient funds or a missing account, or it was deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 403, description = "Kubernetes refuses the change, for example by a policy", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was done: the order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It is unknown whether the change was requested; repeat the request", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn retry(
@@ -96,7 +100,9 @@ pub(super) async fn retry(
         (status = 202, description = "The message is requested again, and its delivery is in progress", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The message was sent, its delivery is in progress, or the order was deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 403, description = "Kubernetes refuses the change, for example by a policy", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was done: the order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It is unknown whether the change was requested; repeat the request", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn resend(

@@ -96,7 +96,7 @@ pub(super) struct OrderResponse {
     tag = "orders",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key refers to the same order: 1 to 255 visible ASCII characters, unique per login"),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 immediately. `wait=N`: wait at most N seconds (default 10, maximum 60)")
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 immediately. `wait=N`: wait at most N seconds (default 10, maximum 55)")
     ),
     request_body = OrderRequest,
     responses(
@@ -105,13 +105,15 @@ pub(super) struct OrderResponse {
             (OrderResponse = "application/json", example = json!({"id": 15, "status": 0})),
             (Problem = "application/problem+json", example = json!({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the body is not valid JSON: EOF while parsing an object"}))
         )),
-        (status = 202, description = "Not decided yet", body = OrderResponse, headers(("Location" = String, description = "URL of the order, which shows the outcome")), example = json!({"id": 16, "status": 2})),
+        (status = 202, description = "Not decided yet", body = OrderResponse, headers(("Location" = String, description = "URL of the order, which shows the outcome"), ("Retry-After" = u32, description = "Seconds after which to get it")), example = json!({"id": 16, "status": 2})),
         (status = 404, description = "No such account; nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The order was deleted before it was decided", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, unknown or invalid, or the Idempotency-Key was used for another order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The order store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 403, description = "Kubernetes refuses the order, for example by a policy; `detail` has the reason", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was done: the order store does not respond, or a quota or limit is reached; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It is unknown whether the order was placed; `id` is its number", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn create(
@@ -132,12 +134,13 @@ pub(super) async fn create(
     if prefer.respond_async {
         return Ok(respond(StatusCode::ACCEPTED, placed.id, 2));
     }
-    match placed.subscription.wait(deadline, app.mail_wait).await {
-        OrderState::Undecided => Ok(respond(StatusCode::ACCEPTED, placed.id, 2)),
+    let id = placed.id;
+    match placed.wait(deadline, app.mail_wait).await {
+        OrderState::Undecided => Ok(respond(StatusCode::ACCEPTED, id, 2)),
         OrderState::Deleted => {
-            Err(Problem::new(StatusCode::GONE, "the order was deleted before it was decided").with_id(placed.id.number()))
+            Err(Problem::new(StatusCode::GONE, "the order was deleted before it was decided").with_id(id.number()))
         }
-        OrderState::Decided { outcome, .. } => respond_with_outcome(placed.id, outcome),
+        OrderState::Decided { outcome, .. } => respond_with_outcome(id, outcome),
     }
 }
 
@@ -164,6 +167,9 @@ fn respond(code: StatusCode, id: OrderId, status: u8) -> Response {
     let mut response = (code, Json(OrderResponse { id: id.number(), status })).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/orders/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
+    }
+    if code == StatusCode::ACCEPTED {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }

@@ -31,7 +31,8 @@ use crate::proxy::Call;
         (status = 200, description = "Opened", body = Account),
         (status = 409, description = "Registered already", body = Problem, content_type = CONTENT_TYPE),
         (status = 422, description = "The login is invalid", body = Problem, content_type = CONTENT_TYPE),
-        (status = 503, description = "Billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Nothing was done: billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE),
+        (status = 504, description = "It is unknown whether the call had its effect", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn register(
@@ -58,7 +59,8 @@ pub(super) async fn register(
         (status = 200, description = "The new balance", body = Account),
         (status = 404, description = "No such account", body = Problem, content_type = CONTENT_TYPE),
         (status = 422, description = "A field is invalid, or the Idempotency-Key was used for another request", body = Problem, content_type = CONTENT_TYPE),
-        (status = 503, description = "Billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE)
+        (status = 503, description = "Nothing was done: billing does not respond; see Retry-After", body = Problem, content_type = CONTENT_TYPE),
+        (status = 504, description = "It is unknown whether the call had its effect", body = Problem, content_type = CONTENT_TYPE)
     )
 )]
 pub(super) async fn refill(

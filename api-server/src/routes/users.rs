@@ -89,7 +89,9 @@ impl From<&Customer> for UserView {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not application/json", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, unknown or invalid, or the Idempotency-Key was used for another address", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The customer store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json")
+        (status = 403, description = "Kubernetes refuses the customer, for example by a policy", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was done: the customer store does not respond; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It is unknown whether the customer was created", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn create(

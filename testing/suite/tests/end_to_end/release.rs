@@ -121,7 +121,7 @@ impl Release {
         Ok((response.status().as_u16(), response.json().await.unwrap_or(Value::Null)))
     }
 
-    /// Opens an account and pays money in. Each call has a key and is repeated while the response is 503, as
+    /// Opens an account and pays money in. Each call has a key and is repeated while the response is 503 or 504, as
     /// that status requires: right after an installation, the node's network may not know the new pods yet.
     pub async fn open_account(&self, login: &str, balance: i64) -> Result<()> {
         let register = self.http.post(format!("{BASE_URL}/billing/register?login={login}"));
@@ -130,7 +130,7 @@ impl Release {
             let (status, response) = wait_for(&format!("a response to {key}"), TIMEOUT, || async {
                 let response = call.try_clone()?.header("idempotency-key", &key).send().await.ok()?;
                 let status = response.status().as_u16();
-                (status != 503).then_some((status, response.text().await.unwrap_or_default()))
+                (![503, 504].contains(&status)).then_some((status, response.text().await.unwrap_or_default()))
             })
             .await?;
             ensure!(status == 200, "{key}: {status} {response}");

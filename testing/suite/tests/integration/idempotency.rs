@@ -12,7 +12,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::shop::{Response, Shop, WAIT_TIMEOUT};
-use orders_testbed::wait_for;
+use orders_testbed::{Cluster, wait_for};
 
 const KEY: &str = "idempotency-key";
 
@@ -276,4 +276,28 @@ async fn orders_are_listed_page_by_page_newest_first() -> Result<()> {
 
 fn now_second() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_right_after_a_cancellation_through_another_replica_has_the_new_outcome() -> Result<()> {
+    let shop = Shop::start_with(&Cluster::control_plane().await?, |mut options| {
+        options.api_servers = 2;
+        options
+    })
+    .await?;
+    shop.open_account("hugo", json!(500)).await?;
+    let other = &shop.stack.more_api_servers[0].url;
+    let body = json!({"login": "hugo", "e_mail": "hugo@example.com", "id_cart": 0, "amount": 10});
+    let place = |url: &str, key: &str| shop.http.post(format!("{url}/orders/")).header(KEY, key).json(&body);
+    for round in 0..30 {
+        let key = format!("round-{round}");
+        let placed = shop.send(place(&shop.stack.api_server.url, &key)).await?;
+        assert_eq!(placed.status, 200, "{placed:?}");
+        let cancelled = shop.send(shop.request(Method::POST, &format!("/orders/{}/cancel", placed.id()))).await?;
+        assert_eq!(cancelled.json()["reason"], "Refunded", "{cancelled:?}");
+        let repeated = shop.send(place(other, &key)).await?;
+        repeated.assert(400, &format!(r#"{{"id":{},"status":0}}"#, placed.id()));
+    }
+    assert_eq!(shop.balance("hugo").await?, "500.0");
+    Ok(())
 }

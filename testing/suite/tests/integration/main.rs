@@ -19,6 +19,7 @@ mod lossy_proxy;
 mod names;
 mod outages;
 mod raw;
+mod refusals;
 mod resource;
 mod scale;
 mod servers;

@@ -30,13 +30,13 @@ pub fn read_number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Sends an order with its key until there is a response other than 503, as docs/reference/api.md requires of
+/// Sends an order with its key until there is a response other than 503 and 504, as docs/reference/api.md requires of
 /// clients. `requests` returns the request for the first, second … attempt.
 pub async fn place_order_with_retries(shop: &Shop, key: &str, requests: impl Fn(usize) -> RequestBuilder) -> Result<Response> {
     let attempts = async {
         for attempt in 0.. {
             match shop.send(requests(attempt).header("idempotency-key", key)).await {
-                Ok(response) if response.status != 503 => return response,
+                Ok(response) if ![503, 504].contains(&response.status) => return response,
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
