@@ -6,7 +6,7 @@ use clap::Parser;
 use orders_operator::{
     config::Config,
     customer::context::Customers,
-    kube::events::Publisher,
+    kube::{events::Publisher, server_clock::ServerClock},
     leader::{self, Election},
     order::{
         context::Context,
@@ -66,9 +66,11 @@ async fn main() -> anyhow::Result<()> {
         names,
         events,
         echo: WatchEcho::default(),
+        clock: ServerClock::default(),
         customers: customers.clone(),
         client: client.clone(),
     });
+    context.clock.compare(&client).await;
     let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
     let tasks = Tasks { context, retention, settlement_check, customers, listener, namespace, concurrency };
     let work = async || tasks.run(shutdown.clone()).await;

@@ -47,6 +47,7 @@ impl Tasks {
             () = passes => {}
             () = self.retention.run(store.clone()) => {}
             () = self.settlement_check.run(store) => {}
+            () = self.context.clock.run(&self.context.client) => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}
             () = shutdown.clone().grace_elapsed() => {

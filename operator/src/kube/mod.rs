@@ -5,6 +5,7 @@ pub mod error;
 pub mod events;
 pub mod finalizer;
 pub mod order_guard;
+pub mod server_clock;
 pub mod status_patch;
 
 use std::time::Duration;

@@ -7,7 +7,7 @@ use kube::Client;
 use super::{settlement::Settlement, watch_echo::WatchEcho};
 use crate::{
     customer::context::Customers,
-    kube::events::Publisher,
+    kube::{events::Publisher, server_clock::ServerClock},
     ports::{Billing, Names, Notify},
 };
 
@@ -21,6 +21,8 @@ pub struct Context {
     pub notify: Arc<dyn Notify>,
     /// The names of archived orders.
     pub names: Arc<dyn Names>,
+    /// The API server's clock.
+    pub clock: ServerClock,
     /// Publishes Events.
     pub events: Publisher,
     /// Waits until the watch has the operator's own write.

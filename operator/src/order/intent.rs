@@ -1,7 +1,7 @@
 //! The requests of users about an order, in addition to its payment. They are read from the spec,
 //! the annotations and the deletion of the order.
 
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orders_crds::{
     OrderSpec, OrderStatus, Outcome,
@@ -48,6 +48,12 @@ impl Intent {
             resends: number(RESEND_ANNOTATION),
         }
     }
+
+    /// The intent with its deadline by this machine's clock, which is `ahead` of the API server's. The
+    /// deadline counts from the creation of the order, which the API server stamps.
+    pub fn with_clock_ahead(self, ahead: SignedDuration) -> Self {
+        Intent { deadline: self.deadline.and_then(|deadline| deadline.checked_add(ahead).ok()), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +90,17 @@ mod tests {
         let (new, unknown, paid) = (OrderStatus::default(), status(None, Reason::Processing), status(Some(true), Reason::Paid));
         assert_eq!([checks(None, &new), checks(None, &unknown), checks(None, &paid)], [true, true, false]);
         assert_eq!([checks(Some(1), &new), checks(Some(1), &unknown), checks(Some(1), &paid)], [false, true, false]);
+    }
+
+    #[test]
+    fn a_deadline_is_moved_by_the_difference_of_the_clocks() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let intent = |deadline| Intent { deadline, ..Intent::default() };
+        for ahead in [60, -60, 0] {
+            let moved = intent(Some(at(1_000))).with_clock_ahead(SignedDuration::from_secs(ahead));
+            assert_eq!(moved, intent(Some(at(1_000 + ahead))));
+        }
+        assert_eq!(intent(None).with_clock_ahead(SignedDuration::from_secs(60)), intent(None));
     }
 
     fn with_annotation(annotation: &str, text: &str) -> ObjectMeta {

@@ -45,7 +45,7 @@ pub async fn reconcile(order: &Arc<OrderGuard>, context: &Context) -> Result<Opt
         return Ok(None);
     }
     let Some(parsed) = read(order, &context.client).await? else { return Ok(None) };
-    let intent = Intent::of(order.meta(), parsed.spec.as_ref().ok(), &parsed.status);
+    let intent = Intent::of(order.meta(), parsed.spec.as_ref().ok(), &parsed.status).with_clock_ahead(context.clock.ahead());
     let pass = decide_and_execute(order, parsed, &intent, context).await;
     // Registered before the write, so that a reply that arrives during the write is not missed.
     let late_reply = pass.late_reply(context);

@@ -48,6 +48,7 @@ mod packages;
 mod postgres;
 mod process;
 mod recorded;
+mod shifted_clock;
 mod smtp;
 mod wait;
 
@@ -61,5 +62,6 @@ pub use nats::{BrokerAccess, Nats, NatsOptions};
 pub use network::BRIDGE_ADDRESS;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Builder, Process, Signal, binary, tail};
+pub use shifted_clock::shifted_clock;
 pub use smtp::{Credentials, serve as serve_inbox};
 pub use wait::{TIMED_OUT, WAIT_TIMEOUT, free_port, wait_for, wait_until};

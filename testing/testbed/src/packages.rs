@@ -21,6 +21,9 @@ pub struct Package {
 /// PostgreSQL's server.
 pub const POSTGRES: Package = Package { name: "postgresql", marker_files: &["/usr/lib/postgresql"] };
 
+/// A library that shifts the clock of a process.
+pub const FAKETIME: Package = Package { name: "faketime", marker_files: &["/usr/bin/faketime"] };
+
 /// The packages that a node needs, besides the programs that are built from Go modules.
 pub const NODE: &[Package] = &[
     Package { name: "runc", marker_files: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },

@@ -11,7 +11,7 @@ use kube::{
 };
 use orders_crds::{Order, Outcome, Refusal, order::FINALIZER};
 use orders_shop::Interaction;
-use orders_testbed::{Cluster, Signal, wait_for, wait_until};
+use orders_testbed::{Cluster, Signal, shifted_clock, wait_for, wait_until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -272,6 +272,38 @@ async fn no_charge_starts_after_the_deadline() -> Result<()> {
     let error = shop.patch_spec(in_time, json!({"deadlineSeconds": 5})).await.expect_err("another deadline");
     assert!(error.to_string().contains("immutable"), "{error}");
     shop.assert_audit_passes().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_counts_by_the_clock_of_kubernetes_if_that_of_the_operator_is_wrong() -> Result<()> {
+    for seconds in [60, -60] {
+        let clock = shifted_clock(seconds).await?;
+        let mut shop = Shop::start_with(&Cluster::control_plane().await?, |mut options| {
+            options.env.extend(clock.map(|(name, value)| ("operator", name, value)));
+            options
+        })
+        .await?;
+        shop.open_account("dana", json!(500)).await?;
+        let order = |deadline: i64| {
+            shop.request(Method::POST, "/orders/").header("prefer", "wait=0").json(&json!({
+                "login": "dana", "e_mail": "dana@example.com", "id_cart": 0, "amount": 100, "deadline_seconds": deadline
+            }))
+        };
+        let in_time = shop.send(order(50)).await?.id();
+        shop.wait_order(&name(in_time), "paid", |order| order.outcome() == Outcome::Paid).await?;
+        let late = order(5);
+        shop.stack.operators[0].kill()?;
+        let late = shop.send(late).await?.id();
+        let created = shop.orders().get(&name(late)).await?.metadata.creation_timestamp.context("a creation time")?.0;
+        wait_for("the deadline to pass", WAIT_TIMEOUT, || async move {
+            (jiff::Timestamp::now() > created + Duration::from_secs(8)).then_some(())
+        })
+        .await?;
+        shop.stack.operators[0].restart().await?;
+        shop.wait_order(&name(late), "too late", |order| is_refused_as(order, Refusal::DeadlineExceeded)).await?;
+        assert_eq!(shop.balance("dana").await?, "400.0", "{seconds}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
