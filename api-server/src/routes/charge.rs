@@ -18,6 +18,7 @@ use super::{orders::read_id, proxy::get, state::AppState};
 #[utoipa::path(
     get,
     path = "/orders/{id}/charge",
+    operation_id = "show_charge",
     tag = "orders",
     params(("id" = i64, Path, description = "The order's number")),
     responses(
