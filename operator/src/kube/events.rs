@@ -36,8 +36,11 @@ pub struct OrderEvent {
     pub reason: Reason,
     /// The operator's action.
     pub action: &'static str,
-    /// A description, with amounts.
+    /// A description, with amounts. The history shows it to customers.
     pub note: String,
+    /// The error of another service, for the administrator; empty if there is none. Only the Event and the
+    /// log have it.
+    pub error: String,
     /// A number that increases when the order repeats its steps: for another attempt to charge,
     /// another resend or a refund.
     pub round: i32,
@@ -46,12 +49,23 @@ pub struct OrderEvent {
 impl OrderEvent {
     /// A `Normal` event.
     pub fn normal(reason: Reason, action: &'static str, note: String) -> Self {
-        OrderEvent { type_: NORMAL, reason, action, note, round: 1 }
+        OrderEvent { type_: NORMAL, reason, action, note, error: String::new(), round: 1 }
     }
 
     /// A `Warning` event.
     pub fn warning(reason: Reason, action: &'static str, note: String) -> Self {
-        OrderEvent { type_: WARNING, reason, action, note, round: 1 }
+        OrderEvent { type_: WARNING, reason, action, note, error: String::new(), round: 1 }
+    }
+
+    /// The event with the error of another service that caused it.
+    #[must_use]
+    pub fn because_of(self, error: &str) -> Self {
+        OrderEvent { error: error.to_owned(), ..self }
+    }
+
+    /// The description and the error.
+    pub fn full_note(&self) -> String {
+        if self.error.is_empty() { self.note.clone() } else { format!("{} {}", self.note, self.error) }
     }
 
     /// Merges what happened in one pass, oldest first, so that the pass costs one Event. Its reason is
@@ -61,11 +75,11 @@ impl OrderEvent {
         let main = events.iter().rev().find(|event| event.action != NOTIFY).or(events.last())?;
         let notes = events.iter().enumerate().map(|(index, event)| {
             // The note about the outcome comes first, and the address is in the spec.
-            if event.reason == Reason::Sent && index > 0 { "E-mail sent." } else { &*event.note }
+            if event.reason == Reason::Sent && index > 0 { "E-mail sent.".to_owned() } else { event.full_note() }
         });
         let note = notes.collect::<Vec<_>>().join(" ");
         let type_ = if events.iter().any(|event| event.type_ == WARNING) { WARNING } else { NORMAL };
-        Some(OrderEvent { type_, note, ..main.clone() })
+        Some(OrderEvent { type_, note, error: String::new(), ..main.clone() })
     }
 }
 
@@ -133,6 +147,7 @@ mod tests {
         let paid = OrderEvent::normal(Reason::Paid, "Charge", "Charged 100.00 to a; the balance is now 800.00.".into());
         let sent = OrderEvent::normal(Reason::Sent, NOTIFY, "The mail server accepted the message to a@b.cd.".into());
         let unavailable = OrderEvent::warning(Reason::NotifyUnavailable, NOTIFY, "The request is retried.".into());
+        let unavailable = unavailable.because_of("timeout");
         let refunded = OrderEvent { round: 2, ..OrderEvent::normal(Reason::Refunded, "Refund", "Refunded 100.00.".into()) };
         let merged = |events: &[&OrderEvent]| {
             let events: Vec<OrderEvent> = events.iter().copied().cloned().collect();
@@ -142,7 +157,7 @@ mod tests {
         let both = "Charged 100.00 to a; the balance is now 800.00. E-mail sent.".to_owned();
         assert_eq!(merged(&[&paid, &sent]), Some(("Normal", Reason::Paid, 1, both)));
         assert_eq!(merged(&[&sent]), Some(("Normal", Reason::Sent, 1, sent.note.clone())), "a mail that is sent later");
-        let later = format!("{} {}", paid.note, unavailable.note);
+        let later = format!("{} The request is retried. timeout", paid.note);
         assert_eq!(merged(&[&paid, &unavailable]), Some(("Warning", Reason::Paid, 1, later)));
         let cancelled = format!("{} Refunded 100.00. E-mail sent.", paid.note);
         assert_eq!(merged(&[&paid, &refunded, &sent]), Some(("Normal", Reason::Refunded, 2, cancelled)));

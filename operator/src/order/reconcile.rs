@@ -150,7 +150,7 @@ fn late_reply(status: &OrderStatus, purchase: &Purchase, context: &Context) -> O
 fn record(order: &OrderGuard, event: &OrderEvent) {
     let (reason, action) = (event.reason.as_str(), event.action);
     metrics::counter!("orders_steps_total", "action" => action, "reason" => reason).increment(1);
-    tracing::info!(order = order.name_any(), action, reason, note = event.note);
+    tracing::info!(order = order.name_any(), action, reason, note = event.full_note());
 }
 
 fn delay_until(time: Timestamp) -> Duration {

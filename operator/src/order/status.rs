@@ -90,7 +90,10 @@ impl StatusBuilder {
             Err(UnknownResult(error)) => {
                 let message = "The order was cancelled after it was charged; the refund is retried until it succeeds.";
                 if self.set(Succeeded, Some(true), Reason::RefundPending, message, now) {
-                    self.add_event(OrderEvent::warning(Reason::RefundPending, "Refund", format!("{message} {error}")), now);
+                    self.add_event(
+                        OrderEvent::warning(Reason::RefundPending, "Refund", message.to_owned()).because_of(&error),
+                        now,
+                    );
                 }
                 self.schedule_retry(RetryStep::Refund, &error, now);
             }
@@ -115,7 +118,7 @@ impl StatusBuilder {
     pub fn record_lookup_failure(&mut self, UnknownResult(error): &UnknownResult, now: Timestamp) {
         let message = "The archive has not replied whether an order of this name exists; nothing is charged until then.";
         if self.set(ConditionType::Paid, None, Reason::ArchiveUnavailable, message, now) {
-            self.add_event(OrderEvent::warning(Reason::ArchiveUnavailable, "Adopt", format!("{message} {error}")), now);
+            self.add_event(OrderEvent::warning(Reason::ArchiveUnavailable, "Adopt", message.to_owned()).because_of(error), now);
         }
         self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the archive.", now);
         self.schedule_retry(RetryStep::Payment, error, now);
@@ -210,8 +213,8 @@ impl StatusBuilder {
 
     fn set_unknown(&mut self, action: &'static str, message: &str, error: &str, now: Timestamp) {
         if self.set(ConditionType::Paid, None, Reason::PaymentUnknown, message, now) {
-            let note = format!("{message} Nothing is charged twice. {error}");
-            self.add_event(OrderEvent::warning(Reason::PaymentUnknown, action, note), now);
+            let note = format!("{message} Nothing is charged twice.");
+            self.add_event(OrderEvent::warning(Reason::PaymentUnknown, action, note).because_of(error), now);
         }
         self.set(ConditionType::Succeeded, None, Reason::Processing, "Waiting for the payment.", now);
     }
@@ -252,27 +255,30 @@ impl StatusBuilder {
                 let message = format!("The message to {email} is stored; the mail server has not accepted it yet.");
                 let error = last_error.unwrap_or_else(|| "the mail server has not replied yet".to_owned());
                 if self.set(Notified, Some(false), Reason::Delivering, &message, now) {
-                    self.add_event(OrderEvent::warning(Reason::Delivering, NOTIFY, format!("{message} {error}")), now);
+                    self.add_event(OrderEvent::warning(Reason::Delivering, NOTIFY, message).because_of(&error), now);
                 }
                 self.schedule_retry(RetryStep::Notification, &error, now);
             }
             Ok(Delivery::Undeliverable { error }) => {
-                let message = format!("The message to {email} cannot be delivered: {error}");
-                self.set(Notified, Some(false), Reason::Undeliverable, &message, now);
+                let message = format!("The message to {email} cannot be delivered.");
+                let with_error = format!("The message to {email} cannot be delivered: {error}");
+                self.set(Notified, Some(false), Reason::Undeliverable, &with_error, now);
                 self.status.retry = None;
-                self.add_event(OrderEvent::warning(Reason::Undeliverable, NOTIFY, message), now);
+                self.add_event(OrderEvent::warning(Reason::Undeliverable, NOTIFY, message).because_of(&error), now);
             }
             Ok(Delivery::DeadLettered { error }) => {
-                let message =
-                    format!("The message to {email} was not delivered after all attempts; it can be resent. Last error: {error}");
-                self.set(Notified, Some(false), Reason::DeadLettered, &message, now);
+                let message = format!("The message to {email} was not delivered, and delivery was stopped; it can be resent.");
+                self.set(Notified, Some(false), Reason::DeadLettered, &format!("{message} Last error: {error}"), now);
                 self.status.retry = None;
-                self.add_event(OrderEvent::warning(Reason::DeadLettered, NOTIFY, message), now);
+                self.add_event(OrderEvent::warning(Reason::DeadLettered, NOTIFY, message).because_of(&error), now);
             }
             Err(UnknownResult(error)) => {
                 let message = "The notify service has not accepted the message; the request is retried.";
                 if self.set(Notified, None, Reason::NotifyUnavailable, message, now) {
-                    self.add_event(OrderEvent::warning(Reason::NotifyUnavailable, NOTIFY, format!("{message} {error}")), now);
+                    self.add_event(
+                        OrderEvent::warning(Reason::NotifyUnavailable, NOTIFY, message.to_owned()).because_of(&error),
+                        now,
+                    );
                 }
                 self.schedule_retry(RetryStep::Notification, &error, now);
             }
@@ -491,8 +497,8 @@ mod tests {
         for entry in &status.history {
             lines.push(format!("history {}: {} {}: {}", second(entry.time.0), entry.action, entry.reason, entry.message));
         }
-        for OrderEvent { type_, reason, action, note, round } in &builder.events {
-            lines.push(format!("event {type_} {reason} {action} {round}: {note}"));
+        for event @ OrderEvent { type_, reason, action, round, .. } in &builder.events {
+            lines.push(format!("event {type_} {reason} {action} {round}: {}", event.full_note()));
         }
         lines.push(format!("observed generation {:?}", status.observed_generation));
         lines.join("\n")
@@ -643,7 +649,7 @@ mod tests {
                  Succeeded=Unknown Processing generation 1 since 1: Waiting for the payment.\n\
                  Decided=False Processing generation 1 since 1: Waiting for the payment.\n\
                  Cancellation failed 2 times, next at 3: reset\n\
-                 history 1: Cancel PaymentUnknown: {message} Nothing is charged twice. reset\n\
+                 history 1: Cancel PaymentUnknown: {message} Nothing is charged twice.\n\
                  event Warning PaymentUnknown Cancel 1: {message} Nothing is charged twice. reset\n\
                  observed generation Some(1)"
             )
@@ -697,13 +703,13 @@ mod tests {
                 Ok(Delivery::Undeliverable { error: "no such user".into() }),
                 format!("Notified=False Undeliverable generation 1 since 2: {email} cannot be delivered: no such user"),
                 None,
-                format!("event Warning Undeliverable Notify 1: {email} cannot be delivered: no such user"),
+                format!("event Warning Undeliverable Notify 1: {email} cannot be delivered. no such user"),
             ),
             (
                 Ok(Delivery::DeadLettered { error: "451".into() }),
-                format!("Notified=False DeadLettered generation 1 since 2: {email} was not delivered after all attempts; it can be resent. Last error: 451"),
+                format!("Notified=False DeadLettered generation 1 since 2: {email} was not delivered, and delivery was stopped; it can be resent. Last error: 451"),
                 None,
-                format!("event Warning DeadLettered Notify 1: {email} was not delivered after all attempts; it can be resent. Last error: 451"),
+                format!("event Warning DeadLettered Notify 1: {email} was not delivered, and delivery was stopped; it can be resent. 451"),
             ),
             (
                 Err(UnknownResult("503".into())),
@@ -721,6 +727,10 @@ mod tests {
                 assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
             }
             assert_eq!(shown.lines().find(|line| line.contains(" failed ")), retry, "{shown}");
+            // The history is for customers, so no error of another service is in it.
+            for error in ["no such user", "451", "503", "the mail server has not replied yet"] {
+                assert!(!order.status.history.iter().any(|entry| entry.message.contains(error)), "{error}");
+            }
             let published = order.events.len();
             order.record_delivery(&purchase(), result, at(3));
             if retry.is_some() {
@@ -781,7 +791,7 @@ mod tests {
         let mut order = builder();
         order.record_charge(&purchase(), Err(UnknownResult("é".repeat(1000))), at(1));
         assert_eq!(order.status.retry.map(|retry| retry.last_error.chars().count()), Some(512));
-        assert_eq!(order.status.history[0].message.chars().count(), 512);
+        assert!(!order.status.history[0].message.contains('é'), "the history is for customers");
     }
 
     #[test]
