@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use orders_service::telemetry::LogArgs;
 
+use crate::cross_origin::Origin;
+
 /// The order service's public HTTP API.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -56,6 +58,11 @@ pub struct Config {
     /// known.
     #[arg(long, env = "MAIL_WAIT_SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub mail_wait_seconds: u64,
+
+    /// Origins of web pages that may call the API from a browser (CORS), such as
+    /// https://shop.example.com, separated by commas. By default none.
+    #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<Origin>,
 
     /// Logs.
     #[command(flatten)]

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod changes;
 pub mod config;
+pub mod cross_origin;
 pub mod customers;
 pub mod kube_call;
 pub mod listing;

@@ -6,6 +6,7 @@ use clap::Parser;
 use orders_api_server::{
     archive::Archive,
     config::Config,
+    cross_origin,
     customers::Customers,
     orders::Orders,
     prefer::MAX_WAIT,
@@ -52,6 +53,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let listener = server::bind(config.listen_addr).await?;
     tracing::info!(address = %config.listen_addr, namespace, "the api-server is ready");
-    server::run(listener, server::with_bounds(routes::router(app), LIMITS), shutdown).await;
+    // A preflight is answered before its method is refused.
+    let router = cross_origin::protect(server::with_bounds(routes::router(app), LIMITS), config.cors_origins);
+    server::run(listener, router, shutdown).await;
     Ok(())
 }

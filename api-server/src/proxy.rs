@@ -19,8 +19,8 @@ const MAX_RESPONSE: usize = 16 * 1024 * 1024;
 
 /// The headers that are passed from the client's request to the service, and back with the
 /// response.
-const REQUEST_HEADERS: [&str; 2] = ["content-type", IDEMPOTENCY_KEY];
-const RESPONSE_HEADERS: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+const REQUEST_HEADERS: [&str; 3] = ["content-type", "content-encoding", IDEMPOTENCY_KEY];
+const RESPONSE_HEADERS: [header::HeaderName; 3] = [header::CONTENT_TYPE, header::RETRY_AFTER, header::ACCEPT_ENCODING];
 
 /// A service whose calls are proxied.
 #[derive(Clone)]

@@ -45,7 +45,7 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CustomerSpec {
-    /// The login of the billing account: 1 to 64 ASCII letters, digits, '.', '_', '@' or '-',
+    /// The login of the billing account: 1 to 64 ASCII letters, digits, '.', '_', '@', '+' or '-',
     /// starting with a letter or a digit. Immutable.
     #[schemars(length(min = 1, max = 64), regex(pattern = LOGIN_PATTERN))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("login is immutable: make another customer"))]

@@ -65,7 +65,7 @@ pub struct OrderSpec {
     pub id: Option<i64>,
 
     /// The login of the billing account that is charged: 1 to 64 ASCII letters, digits,
-    /// '.', '_', '@' or '-', starting with a letter or a digit. Immutable.
+    /// '.', '_', '@', '+' or '-', starting with a letter or a digit. Immutable.
     #[schemars(length(min = 1, max = 64), regex(pattern = LOGIN_PATTERN))]
     pub login: String,
 

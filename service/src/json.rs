@@ -19,9 +19,9 @@ const MAX_FIELD: usize = 64;
 
 /// A JSON body: an extractor for requests, and a response.
 ///
-/// Malformed JSON is answered 400. Well-formed JSON that is not an object is answered 422. A
+/// Malformed JSON is answered 400, and the problem says what the body is instead. Well-formed JSON that is not an object is answered 422. A
 /// missing, unknown or invalid field is also answered 422, and the problem names the field. Another
-/// content type is answered 415, and a body that is too large 413.
+/// content type, charset or content encoding is answered 415, and a body that is too large 413.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -53,8 +53,18 @@ enum Shape {
 }
 
 async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    if !is_json(&request) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json"));
+    let unsupported = |detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+    match charset(&request) {
+        None => return Err(unsupported("send the body with Content-Type: application/json".to_owned())),
+        Some(charset) if !["", "utf-8", "utf8"].contains(&&*charset) => {
+            return Err(unsupported(format!("the body is in {charset}; send it in UTF-8, as RFC 8259 requires")));
+        }
+        Some(_) => {}
+    }
+    let encodings = request.headers().get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    if let Some(encoding) = encodings.flat_map(|value| value.split(',')).map(str::trim).find(|name| !is_identity(name)) {
+        let detail = format!("the body has the content encoding {}; send it without", shorten(encoding, MAX_FIELD));
+        return Err(Problem { is_encoding_refused: true, ..unsupported(detail) });
     }
     Bytes::from_request(request, state).await.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
 }
@@ -65,21 +75,45 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-fn is_json(request: &Request) -> bool {
-    request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+fn is_identity(encoding: &str) -> bool {
+    encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")
+}
+
+/// The charset of a JSON body in lowercase, empty if the request does not name one; `None` if the content
+/// type is not JSON.
+fn charset(request: &Request) -> Option<String> {
+    let mut parts = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case("application/json") {
+        return None;
+    }
+    let charset = parts.filter_map(|parameter| parameter.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case("charset"));
+    Some(charset.map(|(_, value)| shorten(value.trim_matches('"'), MAX_FIELD).to_ascii_lowercase()).unwrap_or_default())
+}
+
+/// What a body is that is not UTF-8 JSON, if that can be told from its first bytes.
+fn recognize(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [] => Some("the body is empty; send a JSON object"),
+        [0xef, 0xbb, 0xbf, ..] => Some("the body begins with a byte order mark; send UTF-8 without one, as RFC 8259 requires"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
+            Some("the body is in UTF-16 or UTF-32; send it in UTF-8, as RFC 8259 requires")
+        }
+        [0x1f, 0x8b, ..] => Some("the body is compressed with gzip; send it without compression"),
+        _ => None,
+    }
 }
 
 /// Parses a body, or returns a problem that describes the error.
 fn read<T: DeserializeOwned>(body: &[u8], shape: Shape) -> Result<T, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
+    if let Some(what) = recognize(body) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, what));
+    }
+    let text = std::str::from_utf8(body).map_err(|error| {
+        malformed(&format!("byte {} is not UTF-8; send the body in UTF-8, as RFC 8259 requires", error.valid_up_to() + 1))
+    })?;
     // Check the syntax of the whole body first. Otherwise, an invalid value would hide a syntax
     // error that follows it.
-    let json: &RawValue = serde_json::from_str(text).map_err(|error| explain(&error, None))?;
+    let json: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     // serde would also read a struct from an array of its fields' values.
     let (start, detail) = match shape {
         Shape::Object => ('{', "the body must be a JSON object"),
@@ -150,6 +184,57 @@ mod tests {
             [&b"{"[..], b"", b"\xff\xfe", b"{\"count\":NaN}", b"{\"count\":1} x", b"{\"count\":-0x10}", b"{\"count\":\"\xff\"}"]
         {
             assert_eq!(problem(body), (400, None), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_plain_json_is_named() {
+        let detail = |body: &[u8]| read::<Body>(body, Shape::Object).unwrap_err().detail;
+        let utf16: Vec<u8> = "{\"count\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big_endian: Vec<u8> = "{\"count\":1}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for (body, expected) in [
+            (&b""[..], "empty"),
+            (b"\xef\xbb\xbf{\"count\":1}", "byte order mark"),
+            (&utf16, "UTF-16"),
+            (&big_endian, "UTF-16"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (b"\x1f\x8b\x08\0", "gzip"),
+            (b"{\"count\":\"caf\xe9\"}", "byte 14 is not UTF-8"),
+            (b"count=1", "line 1 column 1"),
+            (b"{\"count\":1,}", "line 1 column 12"),
+        ] {
+            assert!(detail(body).contains(expected), "{body:?}: {}", detail(body));
+        }
+    }
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(axum::body::Body::from(r#"{"count":1}"#)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_plain_json_in_utf_8_is_accepted() {
+        let json = ("content-type", "application/json");
+        for accepted in [
+            &[json][..],
+            &[("content-type", "Application/JSON; charset=UTF-8")],
+            &[("content-type", "application/json;charset=\"utf-8\"")],
+            &[json, ("content-encoding", "identity")],
+        ] {
+            assert!(Json::<Body>::from_request(request(accepted), &()).await.is_ok(), "{accepted:?}");
+        }
+        for (refused, is_encoding_refused) in [
+            (&[][..], false),
+            (&[("content-type", "text/plain")], false),
+            (&[("content-type", "application/json; charset=utf-16")], false),
+            (&[json, ("content-encoding", "gzip")], true),
+            (&[json, ("content-encoding", "identity, br")], true),
+        ] {
+            let problem = Json::<Body>::from_request(request(refused), &()).await.unwrap_err();
+            assert_eq!((problem.status, problem.is_encoding_refused), (415, is_encoding_refused), "{refused:?}");
         }
     }
 

@@ -32,6 +32,10 @@ pub struct Problem {
     /// Number of seconds after which the client may try again. It is sent as `Retry-After`.
     #[serde(skip)]
     pub retry_after_seconds: Option<u32>,
+    /// Whether the content encoding of the request is the problem. Then `Accept-Encoding: identity` says that
+    /// there must be none (RFC 9110, 15.5.16).
+    #[serde(skip)]
+    pub is_encoding_refused: bool,
 }
 
 impl Problem {
@@ -45,6 +49,7 @@ impl Problem {
             field: None,
             id: None,
             retry_after_seconds: None,
+            is_encoding_refused: false,
         }
     }
 
@@ -85,12 +90,15 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after_seconds;
+        let (retry_after, is_encoding_refused) = (self.retry_after_seconds, self.is_encoding_refused);
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if is_encoding_refused {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

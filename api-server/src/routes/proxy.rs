@@ -26,7 +26,7 @@ use crate::proxy::Call;
     post,
     path = "/billing/register",
     tag = "billing",
-    params(("login" = String, Query, description = "Login of the account: 1 to 64 letters, digits, '.', '_', '@' or '-'")),
+    params(("login" = String, Query, description = "Login of the account: 1 to 64 letters, digits, '.', '_', '@', '+' or '-'; in the query, '+' is written %2B")),
     responses(
         (status = 200, description = "Opened", body = Account),
         (status = 409, description = "Registered already", body = Problem, content_type = CONTENT_TYPE),

@@ -18,7 +18,7 @@ use crate::{customers::has_account, prefer::Prefer};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserRequest {
-    /// Login of the account: 1 to 64 letters, digits, '.', '_', '@' or '-'.
+    /// Login of the account: 1 to 64 letters, digits, '.', '_', '@', '+' or '-'.
     #[schema(value_type = String, example = "Aurore56")]
     login: Login,
     /// E-mail address of the customer.

@@ -562,3 +562,59 @@ async fn an_order_deleted_before_its_charge_is_never_charged() -> Result<()> {
     assert_eq!(shop.balance("xenia").await?, "498.0");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_plain_json_is_named_and_has_no_effect() -> Result<()> {
+    let shop = Shop::start().await?;
+    shop.open_account("quinn", json!(500)).await?;
+    let order = json!({"login": "quinn", "e_mail": "quinn@example.com", "id_cart": 0, "amount": 100}).to_string();
+    let refill = json!({"login": "quinn", "balance": 100}).to_string();
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (path, body) in [("/orders/", &order), ("/billing/refill", &refill)] {
+        let gzip = || [&b"\x1f\x8b\x08\0"[..], body.as_bytes()].concat();
+        for (content_type, encoding, body, status, detail) in [
+            ("application/json", Some("gzip"), gzip(), 415, "gzip"),
+            ("application/json", None, gzip(), 400, "gzip"),
+            ("application/json; charset=utf-16", None, utf16(body), 415, "utf-16"),
+            ("application/json", None, utf16(body), 400, "UTF-16"),
+            ("application/json", None, [b"\xef\xbb\xbf", body.as_bytes()].concat(), 400, "byte order mark"),
+            ("application/json", None, body.replace("quinn", "qu\u{ed}nn").chars().map(|c| c as u8).collect(), 400, "not UTF-8"),
+            ("application/json", None, Vec::new(), 400, "empty"),
+        ] {
+            let request = shop.request(Method::POST, path).header("content-type", content_type).body(body);
+            let response =
+                shop.send(encoding.iter().fold(request, |request, name| request.header("content-encoding", *name))).await?;
+            response.assert_problem(status);
+            assert!(response.json()["detail"].as_str().unwrap_or_default().contains(detail), "{path} {detail}: {response:?}");
+            assert_eq!(response.headers.contains_key("accept-encoding"), encoding.is_some(), "{path}: {response:?}");
+        }
+    }
+    assert_eq!((shop.balance("quinn").await?, shop.all_orders().await?.len()), ("500.0".to_owned(), 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_an_address_with_a_tag_and_an_international_domain_are_accepted() -> Result<()> {
+    let shop = Shop::start().await?;
+    let login = "ivan+shop@example.com";
+    // In a query, a plus sign stands for a space.
+    let unescaped = shop.send(shop.request(Method::POST, &format!("/billing/register?login={login}"))).await?;
+    unescaped.assert_problem(422);
+    assert!(unescaped.text.contains("%2B"), "{unescaped:?}");
+    shop.send(shop.request(Method::POST, "/billing/register?login=ivan%2Bshop@example.com"))
+        .await?
+        .assert(200, r#"{"login":"ivan+shop@example.com","balance":0.0}"#);
+    shop.post("/billing/refill", json!({"login": login, "balance": 500})).await?;
+    let body = json!({"login": login, "e_mail": "ivan@пример.рф", "id_cart": 0, "amount": 100});
+    let placed = shop.post("/orders/", body).await?;
+    assert_eq!(placed.status, 200, "{placed:?}");
+    assert_eq!(shop.balance(login).await?, "400.0");
+    shop.wait_settled().await?;
+    assert_eq!(shop.inbox.messages_to("ivan@xn--e1afmkfd.xn--p1ai").await?.len(), 1);
+    let shown = shop.get(&format!("/orders/{}", placed.id())).await?.json();
+    assert_eq!(shown["e_mail"], "ivan@xn--e1afmkfd.xn--p1ai", "{shown}");
+    shop.get("/orders?login=ivan+shop@example.com").await?.assert_problem(422);
+    assert_eq!(shop.get("/orders?login=ivan%2Bshop@example.com").await?.status, 200);
+    assert_eq!(shop.get(&format!("/notify/log/{login}")).await?.json().as_array().map(Vec::len), Some(1));
+    Ok(())
+}

@@ -6,6 +6,7 @@ mod audit;
 mod authorization;
 mod bad_input;
 mod broker;
+mod browsers;
 mod charges;
 mod concurrency;
 mod contract;
