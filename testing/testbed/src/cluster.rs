@@ -159,25 +159,23 @@ impl Cluster {
         plane.start_api_server().await
     }
 
-    /// Copies etcd's data to this directory, while etcd is stopped.
+    /// Makes a snapshot of etcd's data: a copy of its database, while etcd is stopped.
     ///
     /// # Errors
     /// If the cluster is not private, or does not become ready again.
-    pub async fn back_up_etcd(&mut self, backup: &Path) -> Result<()> {
-        self.private_plane()?.change_etcd_data(|data| copy_directory(data, backup)).await
+    pub async fn back_up_etcd(&mut self, snapshot: &Path) -> Result<()> {
+        let copy = |data: &Path| Ok(std::fs::copy(data.join("member/snap/db"), snapshot).map(drop)?);
+        self.private_plane()?.change_etcd_data(copy).await
     }
 
-    /// Replaces etcd's data by a copy that [`back_up_etcd`](Self::back_up_etcd) made. What was stored since then
-    /// is lost.
+    /// Restores a snapshot that [`back_up_etcd`](Self::back_up_etcd) made, with `etcdutl snapshot restore`. What was
+    /// stored since then is lost. The revision increases, so that watchers do not continue in the past, as etcd's
+    /// documentation asks for a cluster of Kubernetes.
     ///
     /// # Errors
     /// If the cluster is not private, or does not become ready again.
-    pub async fn restore_etcd(&mut self, backup: &Path) -> Result<()> {
-        let restore = |data: &Path| {
-            std::fs::remove_dir_all(data)?;
-            copy_directory(backup, data)
-        };
-        self.private_plane()?.change_etcd_data(restore).await
+    pub async fn restore_etcd(&mut self, snapshot: &Path) -> Result<()> {
+        self.private_plane()?.restore_etcd(snapshot).await
     }
 
     /// Suspends the API server of a private cluster: its connections stay open, but it does not respond
@@ -200,20 +198,6 @@ impl Cluster {
     fn private_plane(&mut self) -> Result<&mut ControlPlane> {
         self.private.as_mut().context("this cluster is shared; use Cluster::private to control its API server")
     }
-}
-
-fn copy_directory(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy_directory(&source, &target)?;
-        } else {
-            std::fs::copy(source, target)?;
-        }
-    }
-    Ok(())
 }
 
 fn private_settings(directory: &Path) -> Settings {

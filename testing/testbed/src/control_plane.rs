@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -140,12 +140,11 @@ impl ControlPlane {
             .component("etcd")
             .arg("--data-dir")
             .arg(self.settings.directory.join("etcd"))
-            .args(["--name=testbed", "--log-level=warn", "--auto-compaction-retention=1h"])
+            .args(["--log-level=warn", "--auto-compaction-retention=1h"])
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=testbed={peer}"));
+            .args(member(&peer));
         if !self.settings.fsync {
             // The data may be lost if the machine crashes: it is test data.
             etcd = etcd.arg("--unsafe-no-fsync");
@@ -193,6 +192,22 @@ impl ControlPlane {
             .await?;
         self.api_server = Some(process);
         Ok(())
+    }
+
+    /// Replaces etcd's data by those of a snapshot, with `etcdutl snapshot restore`.
+    pub async fn restore_etcd(&mut self, snapshot: &Path) -> Result<()> {
+        let mut restore = std::process::Command::new(self.programs.path("etcd"));
+        restore.args(["snapshot", "restore"]).arg(snapshot);
+        // A copy of the database has no hash.
+        restore.args(["--skip-hash-check", "--bump-revision=1000000", "--mark-compacted"]);
+        restore.args(member(&format!("http://127.0.0.1:{}", free_port())));
+        self.change_etcd_data(|data| {
+            std::fs::remove_dir_all(data)?;
+            let output = restore.arg("--data-dir").arg(data).output()?;
+            ensure!(output.status.success(), "etcdutl: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        })
+        .await
     }
 
     /// Stops the API server and etcd, calls `change` with etcd's data directory, and starts both again.
@@ -290,6 +305,11 @@ async fn is_ready(client: &Client) -> bool {
 fn first_address(range: &str) -> Result<Ipv4Addr> {
     let network: Ipv4Addr = range.split('/').next().unwrap_or_default().parse()?;
     Ok(Ipv4Addr::from(u32::from(network) + 1))
+}
+
+/// The arguments of etcd and etcdutl about the only member of the cluster, which has this URL for peers.
+fn member(peer: &str) -> [String; 3] {
+    ["--name=testbed".to_owned(), format!("--initial-advertise-peer-urls={peer}"), format!("--initial-cluster=testbed={peer}")]
 }
 
 #[cfg(test)]
