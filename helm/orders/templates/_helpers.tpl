@@ -54,7 +54,20 @@ app.kubernetes.io/component: {{ .name }}
 {{- define "orders.component.image" -}}
 {{- $image := .root.Values.image -}}
 {{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{ .values.image.repository }}:{{ default .root.Chart.AppVersion $image.tag }}
+{{ .values.image.repository }}
+{{- with .values.image.digest }}@{{ . }}{{ else }}:{{ default .root.Chart.AppVersion $image.tag }}{{ end }}
+{{- end }}
+
+{{/* The number of replicas, unless an autoscaler or `kubectl scale` sets it (null). */}}
+{{- define "orders.component.replicas" -}}
+{{- if not (kindIs "invalid" .values.replicas) }}
+replicas: {{ .values.replicas | int64 }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if there may be several replicas, else empty. */}}
+{{- define "orders.component.isReplicated" -}}
+{{- if or (kindIs "invalid" .values.replicas) (gt (int64 .values.replicas) 1) }}true{{ end }}
 {{- end }}
 
 {{/* Full user name of a component's service account, as TokenReview reports it. */}}
@@ -89,6 +102,12 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
+{{/* Annotations of objects that outlive the release, for Helm and for Argo CD. */}}
+{{- define "orders.keep" -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Delete=false,Prune=false
+{{- end }}
+
 {{/* The PersistentVolumeClaim of a component that stores data, unless the user names an existing claim. */}}
 {{- define "orders.component.claim" -}}
 {{- $p := .values.persistence }}
@@ -102,7 +121,7 @@ metadata:
     {{- include "orders.component.labels" . | nindent 4 }}
   {{- if $p.keep }}
   annotations:
-    helm.sh/resource-policy: keep
+    {{- include "orders.keep" .root | nindent 4 }}
   {{- end }}
 spec:
   accessModes: [ReadWriteOnce]
@@ -125,7 +144,7 @@ terminationGracePeriodSeconds: {{ default 30 .gracePeriod }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if gt (int .values.replicas) 1 }}
+{{- if include "orders.component.isReplicated" . }}
 topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
@@ -134,6 +153,14 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "orders.component.selector" . | nindent 8 }}
     matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- include "orders.scheduling" . }}
+{{- end }}
+
+{{/* The part of a pod's spec about its node. */}}
+{{- define "orders.scheduling" -}}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -153,9 +180,11 @@ affinity:
 {{- define "orders.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
+  {{- range $field, $id := .Values.podSecurityContext }}
+  {{- if not (kindIs "invalid" $id) }}
+  {{ $field }}: {{ int64 $id }}
+  {{- end }}
+  {{- end }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault

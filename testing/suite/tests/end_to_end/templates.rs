@@ -36,6 +36,8 @@ fn valid_values_render() -> Result<()> {
         "--set archive.replicas=2 --set archive.database.existingSecret=db",
         "--set billing.persistence.enabled=false,notify.persistence.existingClaim=n,archive.persistence.enabled=false",
         "--set operator.allNamespaces=true",
+        "--set apiServer.replicas=null",
+        "--set httpRoute.enabled=true --set httpRoute.parentRefs[0].name=public",
         "--set crds.enabled=false",
         "--set crds.keep=false",
         "--set rbac.create=false,rbac.aggregateRoles=false",
@@ -77,6 +79,13 @@ fn invalid_values_are_refused_with_a_reason() -> Result<()> {
         ("--set billing.database.url=mysql://x", "database/url"),
         ("--set billing.replica=2", "'replica' not allowed"),
         ("--set foo=1", "'foo' not allowed"),
+        ("--set billing.replicas=null", "billing.replicas is null"),
+        ("--set billing.image.digest=abc", "billing/image/digest"),
+        ("--set httpRoute.enabled=true", "set httpRoute.parentRefs"),
+        ("--set apiServer.cors.origins[0]=shop.example.com", "cors/origins"),
+        ("--set billing.extraEnv[0].name=DATABASE_URL,billing.extraEnv[0].value=x", "billing.extraEnv sets DATABASE_URL"),
+        ("--set notify.extraEnv[0].name=RUST_LOG,notify.extraEnv[0].value=debug", "notify.extraEnv sets RUST_LOG"),
+        ("--set fullnameOverride=9shop", "fullnameOverride"),
         ("--set image.pullPolicy=Sometimes", "pullPolicy"),
         ("--set apiServer.replicas=two", "replicas"),
         ("--set apiServer.replicas=-1", "replicas"),
@@ -178,6 +187,76 @@ fn a_sender_with_a_name_and_private_authorities_reach_the_services_that_need_the
         assert!(variables(&objects, component).contains(&file), "{component}");
     }
     assert_eq!(of_kind(&parse_objects(&render("")?.expect("it renders")), "ConfigMap").count(), 0);
+    Ok(())
+}
+
+/// The specs of all pods, with the names of their objects.
+fn pods(objects: &[Value]) -> Vec<(&str, &Value)> {
+    let workloads = objects.iter().filter_map(|object| {
+        let spec = match object["kind"].as_str()? {
+            "Deployment" | "StatefulSet" => &object["spec"]["template"]["spec"],
+            "CronJob" => &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+            "Pod" => &object["spec"],
+            _ => return None,
+        };
+        Some((object["metadata"]["name"].as_str()?, spec))
+    });
+    workloads.collect()
+}
+
+#[test]
+fn clusters_decide_ids_priorities_nodes_and_numbers_of_replicas() -> Result<()> {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let rendered = render(&format!(
+        "--set interaction=broker --set priorityClassName=shop --set apiServer.replicas=null \
+         --set podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null \
+         --set smoke.tolerations[0].operator=Exists,audit.tolerations[0].operator=Exists \
+         --set smoke.resources.limits.cpu=1,audit.activeDeadlineSeconds=10000000,billing.image.digest={digest}"
+    ))?;
+    let objects = parse_objects(&rendered.expect("it renders"));
+    assert_eq!(pods(&objects).len(), 9);
+    for (name, pod) in pods(&objects) {
+        assert_eq!(pod["priorityClassName"], "shop", "{name}");
+        let security = pod["securityContext"].as_object().expect("a security context");
+        assert!(["runAsUser", "runAsGroup", "fsGroup"].iter().all(|field| !security.contains_key(*field)), "{name}: {security:?}");
+        assert_eq!(security["runAsNonRoot"], true, "{name}");
+        if ["orders-smoke", "orders-audit"].contains(&name) {
+            assert_eq!(pod["tolerations"][0]["operator"], "Exists", "{name}");
+        }
+    }
+    let named = |kind, name: &str| of_kind(&objects, kind).find(|object| object["metadata"]["name"] == *name).expect("an object");
+    assert!(!named("Deployment", "orders-api-server")["spec"].as_object().expect("a spec").contains_key("replicas"));
+    assert_eq!(named("PodDisruptionBudget", "orders-api-server")["spec"]["maxUnavailable"], 1);
+    assert_eq!(named("Pod", "orders-smoke")["spec"]["containers"][0]["resources"]["limits"]["cpu"], 1);
+    assert_eq!(named("CronJob", "orders-audit")["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"], 10_000_000);
+    let image = &named("Deployment", "orders-billing")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, &format!("orders-billing@{digest}"));
+    Ok(())
+}
+
+#[test]
+fn what_outlives_the_release_is_kept_by_helm_and_by_argo_cd() -> Result<()> {
+    let objects = parse_objects(&render("")?.expect("it renders"));
+    let kept: Vec<&Value> =
+        of_kind(&objects, "CustomResourceDefinition").chain(of_kind(&objects, "PersistentVolumeClaim")).collect();
+    assert_eq!(kept.len(), 5);
+    for object in kept {
+        let annotations = &object["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], "keep", "{}", object["metadata"]["name"]);
+        assert_eq!(annotations["argocd.argoproj.io/sync-options"], "Delete=false,Prune=false");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_gateway_routes_to_the_service_of_the_api() -> Result<()> {
+    let gateway = "--set httpRoute.enabled=true --set httpRoute.parentRefs[0].name=public --set apiServer.service.port=8080";
+    let objects = parse_objects(&render(gateway)?.expect("it renders"));
+    let route = of_kind(&objects, "HTTPRoute").next().expect("an HTTPRoute");
+    assert_eq!(route["spec"]["parentRefs"][0]["name"], "public");
+    assert_eq!(route["spec"]["hostnames"][0], "arch.homework");
+    let backend = &route["spec"]["rules"][0]["backendRefs"][0];
+    assert_eq!((&backend["name"], &backend["port"]), (&"orders-api-server".into(), &8080.into()));
     Ok(())
 }
 
