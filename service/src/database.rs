@@ -1,17 +1,29 @@
 //! Access to a service's own database: SQLite or PostgreSQL, depending on the scheme of its URL.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::{
-    AnyPool, ConnectOptions, Connection,
+    AnyConnection, AnyPool, ConnectOptions, Connection,
     any::{AnyConnectOptions, AnyPoolOptions},
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
 };
 
 /// A connection that was idle for longer than this is tested before it is used.
 const MAX_UNTESTED_IDLE: Duration = Duration::from_secs(1);
+
+/// PostgreSQL's error code of a write to a read-only server.
+const READ_ONLY: &str = "25006";
+
+/// When a PostgreSQL server last replied that it is read-only, which a primary is after a failover. The
+/// connections that were opened before are closed instead of used: only a new connection finds the new
+/// primary.
+static READ_ONLY_SINCE: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// The kind of a [`Database`]. The kinds differ only in the migrations, in the settings of a
 /// connection and in how a write transaction begins.
@@ -58,6 +70,15 @@ impl Timeouts {
     pub const fn uniform(limit: Duration) -> Self {
         Timeouts { acquire: limit, lock: limit, statement: limit }
     }
+
+    /// The limits of migrations. A migration may take longer than any request. PostgreSQL takes zero as
+    /// unlimited; another replica that migrates an SQLite file is waited for.
+    const fn for_migrations(kind: Kind) -> Self {
+        Timeouts::uniform(match kind {
+            Kind::Postgres => Duration::ZERO,
+            Kind::Sqlite => Duration::from_secs(600),
+        })
+    }
 }
 
 impl Default for Timeouts {
@@ -96,7 +117,7 @@ impl Database {
             Kind::Postgres => url.to_owned(),
         };
         let options = AnyConnectOptions::from_str(&url)
-            .context("DATABASE_URL cannot be parsed")?
+            .context("DATABASE_URL cannot be parsed; in a user or a password, write # / ? % @ : and spaces percent-encoded, such as %23 for #")?
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
@@ -110,7 +131,7 @@ impl Database {
                     // When the disk is full, SQLite rolls a transaction back by itself. sqlx then
                     // tries to roll it back again, fails, and treats the connection as in a
                     // transaction forever.
-                    let is_usable = !connection.is_in_transaction();
+                    let is_usable = !connection.is_in_transaction() && !is_of_old_primary(metadata.age);
                     Ok(is_usable && (metadata.idle_for < MAX_UNTESTED_IDLE || connection.ping().await.is_ok()))
                 })
             })
@@ -129,7 +150,15 @@ impl Database {
             Kind::Sqlite => migrations.sqlite,
             Kind::Postgres => migrations.postgres,
         };
-        migrator.run(&pool).await.context("cannot migrate the database")?;
+        let mut connection = pool.acquire().await.context("cannot open the database that DATABASE_URL names")?;
+        for setting in settings(kind, Timeouts::for_migrations(kind)) {
+            sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
+        }
+        migrator.run(&mut *connection).await.map_err(explain_migration_error)?;
+        for setting in settings(kind, timeouts) {
+            sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
+        }
+        drop(connection);
         Ok(Database { pool, kind })
     }
 
@@ -145,7 +174,7 @@ impl Database {
         }
     }
 
-    /// Checks that the database responds, for readiness. If all connections of the pool are in use,
+    /// Checks that the database responds and accepts writes, for readiness. If all connections of the pool are in use,
     /// the pool is busy, not broken: a replica that is not ready would turn load into an outage.
     ///
     /// # Errors
@@ -156,9 +185,57 @@ impl Database {
             None if self.pool.size() >= self.pool.options().get_max_connections() => return Ok(()),
             None => self.pool.acquire().await,
         };
-        let ping = async { sqlx::query("SELECT 1").execute(&mut *connection?).await };
-        ping.await.map(drop).map_err(|error| format!("database: {error}"))
+        let unavailable = |error: sqlx::Error| format!("database: {error}");
+        let mut connection = connection.map_err(unavailable)?;
+        if !self.is_read_only(&mut connection).await.map_err(unavailable)? {
+            return Ok(());
+        }
+        distrust_connections();
+        let _ = connection.close().await;
+        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
+        match self.is_read_only(&mut connection).await.map_err(unavailable)? {
+            false => Ok(()),
+            true => Err("database: the server is read-only; it is no primary any more".to_owned()),
+        }
     }
+
+    async fn is_read_only(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        match self.kind {
+            Kind::Postgres => {
+                sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'on'").fetch_one(connection).await
+            }
+            Kind::Sqlite => sqlx::query("SELECT 1").execute(connection).await.map(|_| false),
+        }
+    }
+}
+
+fn distrust_connections() {
+    *READ_ONLY_SINCE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// Whether a connection of this age was opened before a server replied that it is read-only.
+fn is_of_old_primary(age: Duration) -> bool {
+    let since = *READ_ONLY_SINCE.lock().unwrap_or_else(PoisonError::into_inner);
+    since.is_some_and(|since| age > since.elapsed())
+}
+
+fn explain_migration_error(error: MigrateError) -> anyhow::Error {
+    let explanation = match &error {
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
+            "DATABASE_URL names the database of another service, or a newer version has migrated it. Billing, notify and \
+             the archive need a database each; a version that is rolled back needs the backup"
+        }
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if is_permission_denied(error) => {
+            "the user of DATABASE_URL may not create tables. Make the user the owner of the database, or GRANT CREATE ON \
+             SCHEMA public TO the user (since PostgreSQL 15, only the owner may create tables there)"
+        }
+        _ => "cannot migrate the database",
+    };
+    anyhow::Error::from(error).context(explanation)
+}
+
+fn is_permission_denied(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42501")
 }
 
 /// Serializes a value as a parameter of type JSON.
@@ -214,8 +291,10 @@ pub fn had_no_effect(error: &sqlx::Error) -> bool {
     match error {
         PoolTimedOut | PoolClosed => true,
         Database(error) => error.code().is_some_and(|code| {
-            // PostgreSQL classes: 40 rollback, 53 resources, 55 lock. SQLite: busy, locked, full.
-            (code.len() == 5 && matches!(code.get(..2), Some("40" | "53" | "55")))
+            // PostgreSQL classes: 40 rollback, 53 resources, 55 lock, and the error 25006 read-only. SQLite:
+            // busy, locked, full.
+            code == READ_ONLY
+                || (code.len() == 5 && matches!(code.get(..2), Some("40" | "53" | "55")))
                 || matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6 | 13))
         }),
         _ => false,
@@ -228,6 +307,10 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     use sqlx::Error::*;
     match error {
         Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+        Database(error) if error.code().is_some_and(|code| code == READ_ONLY) => {
+            distrust_connections();
+            true
+        }
         Database(error) => error.code().is_some_and(|code| {
             // PostgreSQL classes: 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator,
             // 58 system. SQLite: busy, locked, I/O, full.

@@ -218,7 +218,10 @@ fn clusters_decide_ids_priorities_nodes_and_numbers_of_replicas() -> Result<()> 
     for (name, pod) in pods(&objects) {
         assert_eq!(pod["priorityClassName"], "shop", "{name}");
         let security = pod["securityContext"].as_object().expect("a security context");
-        assert!(["runAsUser", "runAsGroup", "fsGroup"].iter().all(|field| !security.contains_key(*field)), "{name}: {security:?}");
+        assert!(
+            ["runAsUser", "runAsGroup", "fsGroup"].iter().all(|field| !security.contains_key(*field)),
+            "{name}: {security:?}"
+        );
         assert_eq!(security["runAsNonRoot"], true, "{name}");
         if ["orders-smoke", "orders-audit"].contains(&name) {
             assert_eq!(pod["tolerations"][0]["operator"], "Exists", "{name}");
