@@ -21,7 +21,7 @@ pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/com
 /// The name that the chart gives the port of the Service.
 const PORT: &str = "http";
 
-/// The time limit of a request. It is longer than the API lets a request wait.
+/// The time limit of a request, unless the command line sets it. It is longer than the API lets a request wait.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The maximum size of a response, in bytes. It is larger than any valid response.
@@ -79,6 +79,8 @@ pub struct Access {
     client: Client,
     /// The prefix of the API's own paths.
     prefix: String,
+    /// The time limit of a request.
+    timeout: Duration,
 }
 
 impl Access {
@@ -88,7 +90,8 @@ impl Access {
     /// [`AccessError`], if the API is not found.
     pub async fn find(arguments: &AccessArgs) -> Result<Self, AccessError> {
         if let Some(server) = &arguments.server {
-            return Ok(Access { client: build_client(Config::new(server.clone()))?, prefix: String::new() });
+            let client = build_client(Config::new(server.clone()))?;
+            return Ok(Access { client, prefix: String::new(), timeout: arguments.request_timeout.unwrap_or(TIMEOUT) });
         }
         let (client, namespace) = connect(arguments).await?;
         let (service, port) = match &arguments.service {
@@ -96,7 +99,7 @@ impl Access {
             None => (&*find_service(&client, &namespace).await?, PORT),
         };
         let prefix = proxy_path(&namespace, service, port);
-        Ok(Access { client, prefix })
+        Ok(Access { client, prefix, timeout: arguments.request_timeout.unwrap_or(TIMEOUT) })
     }
 
     /// Sends a request without a body.
@@ -112,9 +115,9 @@ impl Access {
             let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| message_with_causes(&*error))?;
             Ok(Response { status: parts.status, text: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
         };
-        match tokio::time::timeout(TIMEOUT, exchange).await {
+        match tokio::time::timeout(self.timeout, exchange).await {
             Ok(response) => response.map_err(no_response),
-            Err(_) => Err(no_response(format!("timed out after {} seconds", TIMEOUT.as_secs()))),
+            Err(_) => Err(no_response(format!("timed out after {} seconds", self.timeout.as_secs()))),
         }
     }
 }
@@ -129,7 +132,9 @@ pub fn proxy_path(namespace: &str, service: &str, port: &str) -> String {
 /// # Errors
 /// [`KubeconfigError`].
 pub async fn connect(arguments: &AccessArgs) -> Result<(Client, String), KubeconfigError> {
-    let client = build_client(load_config(arguments).await?)?;
+    let mut config = load_config(arguments).await?;
+    arguments.apply_to(&mut config.auth_info);
+    let client = build_client(config)?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     Ok((client, namespace))
 }

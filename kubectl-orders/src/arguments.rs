@@ -4,7 +4,9 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp, Zoned, civil::Date};
+use kube::config::AuthInfo;
+use secrecy::SecretString;
 
 /// List, show and change the orders of a release, live and archived.
 ///
@@ -45,6 +47,23 @@ pub struct AccessArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// User to impersonate for the operation.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub impersonate: Option<String>,
+
+    /// Group to impersonate for the operation; can be repeated.
+    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "impersonate")]
+    pub impersonate_groups: Vec<String>,
+
+    /// Bearer token for the Kubernetes API server, in place of the user of the kubeconfig.
+    #[arg(long, global = true, hide_env_values = true)]
+    pub token: Option<SecretString>,
+
+    /// How long to wait for the reply to a single request, such as 30s. Defaults to 90s, which is longer
+    /// than the API lets a request wait.
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_timeout)]
+    pub request_timeout: Option<Duration>,
+
     /// Service of the API. Defaults to the only API Service of the chart in the namespace.
     #[arg(long, global = true, value_name = "NAME[:PORT]")]
     pub service: Option<String>,
@@ -53,6 +72,19 @@ pub struct AccessArgs {
     /// kubeconfig.
     #[arg(long, env = "ORDERS_SERVER", global = true, value_name = "URL", value_parser = parse_server)]
     pub server: Option<Uri>,
+}
+
+impl AccessArgs {
+    /// Changes the credentials as the flags say.
+    pub fn apply_to(&self, credentials: &mut AuthInfo) {
+        if let Some(token) = &self.token {
+            *credentials = AuthInfo { token: Some(token.clone()), ..AuthInfo::default() };
+        }
+        if let Some(user) = &self.impersonate {
+            credentials.impersonate = Some(user.clone());
+            credentials.impersonate_groups = Some(self.impersonate_groups.clone()).filter(|groups| !groups.is_empty());
+        }
+    }
 }
 
 /// How the output is printed.
@@ -150,12 +182,13 @@ pub struct ListArgs {
     #[arg(long)]
     pub state: Option<String>,
 
-    /// Only orders placed at this time or later, such as 2026-01-31T00:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    /// Only orders placed at this time or later: 24h or 7d ago, at the beginning of the day 2026-01-31 in
+    /// the local time zone, or at 2026-01-31T00:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from: Option<Timestamp>,
 
     /// Only orders placed before this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub to: Option<Timestamp>,
 
     /// Maximum number of orders.
@@ -177,6 +210,24 @@ pub struct AuditArgs {
     /// How long to wait until the audit ends, such as 90s or 10m.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_timeout)]
     pub timeout: Duration,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    time_at(text, &Zoned::now()).ok_or_else(|| {
+        "must be a time ago such as 24h or 7d, a day such as 2026-01-31, or a time such as 2026-01-31T00:00:00Z".to_owned()
+    })
+}
+
+/// The time that a text means at this moment.
+fn time_at(text: &str, now: &Zoned) -> Option<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    if let Ok(day) = text.parse::<Date>() {
+        return day.to_zoned(now.time_zone().clone()).ok().map(|start| start.timestamp());
+    }
+    let ago: Span = text.parse().ok()?;
+    if ago.is_negative() { None } else { now.checked_sub(ago).ok().map(|time| time.timestamp()) }
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -223,6 +274,43 @@ mod tests {
         for text in ["", "arch.homework", "/orders", "ftp://arch.homework", "http://arch.homework/?x=y"] {
             assert!(parse_server(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_is_a_time_ago_a_day_or_a_moment() {
+        let now: Zoned = "2026-11-29T05:00:00+01:00[Europe/Berlin]".parse().unwrap();
+        for (text, expected) in [
+            ("24h", "2026-11-28T04:00:00Z"),
+            ("90m", "2026-11-29T02:30:00Z"),
+            ("7d", "2026-11-22T04:00:00Z"),
+            ("1h30m", "2026-11-29T02:30:00Z"),
+            ("2026-11-25", "2026-11-24T23:00:00Z"),
+            ("2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z"),
+            ("2026-01-31T01:00:00+01:00", "2026-01-31T00:00:00Z"),
+        ] {
+            assert_eq!(time_at(text, &now), expected.parse().ok(), "{text}");
+        }
+        for text in ["", "yesterday", "-24h", "24", "2026-13-01", "25.11.2026"] {
+            assert_eq!(time_at(text, &now), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_flags_of_credentials_replace_those_of_the_kubeconfig() {
+        let apply = |line: &str| {
+            let mut credentials = AuthInfo { username: Some("me".to_owned()), ..AuthInfo::default() };
+            Arguments::parse_from(line.split(' ')).access.apply_to(&mut credentials);
+            let token = credentials.token.is_some();
+            (credentials.username, token, credentials.impersonate, credentials.impersonate_groups)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(apply("orders list"), (text("me"), false, None, None));
+        assert_eq!(apply("orders list --token t"), (None, true, None, None));
+        assert_eq!(
+            apply("orders list --as eva --as-group a --as-group b"),
+            (text("me"), false, text("eva"), Some(vec!["a".to_owned(), "b".to_owned()]))
+        );
+        assert!(Arguments::try_parse_from("orders list --as-group a".split(' ')).is_err());
     }
 
     #[test]
