@@ -16,7 +16,7 @@ use orders_service::Problem;
 use serde_json::{Value, json};
 
 use crate::{
-    kube_call::{call, write_problem},
+    kube_call::call,
     order_cache::{OrderState, Subscription},
     order_id::OrderId,
     orders::{Orders, no_such_order},
@@ -123,10 +123,7 @@ impl Orders {
                 Ok(_) => return Ok(ChangeResult::InProgress { subscription: Box::new(subscription), target }),
                 Err(error) if error.status().is_some_and(Status::is_conflict) => {}
                 Err(error) if error.status().is_some_and(Status::is_not_found) => return Err(no_such_order(id)),
-                Err(error) => {
-                    let failure = error.write_failure("change");
-                    return Err(write_problem(failure, "change", &error, "Repeat the request").with_id(id.number()));
-                }
+                Err(error) => return Err(error.write_problem("change", "Repeat the request").with_id(id.number())),
             }
         }
         Err(Problem::unavailable("other clients keep changing the order; nothing was done. Try again").with_id(id.number()))

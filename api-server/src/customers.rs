@@ -13,7 +13,7 @@ use orders_crds::{Customer, CustomerSpec, CustomerStatus, EMail, Login, customer
 use orders_service::{IdempotencyKey, Problem};
 use sha2::{Digest, Sha256};
 
-use crate::kube_call::{call, write_problem};
+use crate::kube_call::call;
 
 /// The maximum length of the part of a login with which the name of its resource begins, in
 /// characters.
@@ -55,7 +55,7 @@ impl Customers {
             },
             Err(error) => {
                 let repeat = "Get the customer by its login, or send the request again with the same Idempotency-Key";
-                Err(write_problem(error.write_failure("customer"), "customer", &error, repeat))
+                Err(error.write_problem("customer", repeat))
             }
         }
     }

@@ -23,7 +23,7 @@ pub enum CallError {
     Timeout,
 }
 
-/// What a failed write has done.
+/// The effect of a write that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteFailure {
     /// Kubernetes refuses the write: another attempt would fail as well. Nothing was done.
@@ -54,7 +54,7 @@ impl CallError {
         }
     }
 
-    /// What this failed write of an `object` ("order" or "customer") has done.
+    /// The effect of this write of an `object`, such as "order" or "customer", which failed.
     pub fn write_failure(&self, object: &str) -> WriteFailure {
         match self {
             CallError::Kube(kube::Error::Api(status)) => refusal(status, object),
@@ -62,6 +62,11 @@ impl CallError {
             CallError::Kube(kube::Error::Service(error)) if is_connect_error(&**error) => WriteFailure::NothingDone,
             CallError::Kube(_) | CallError::Timeout => WriteFailure::Unknown,
         }
+    }
+
+    /// The problem of this write of an `object`, which failed. See [`write_problem`].
+    pub fn write_problem(&self, object: &str, repeat: &str) -> Problem {
+        write_problem(self.write_failure(object), object, self, repeat)
     }
 
     /// 503: the problem of a failed read.

@@ -135,14 +135,7 @@ impl Database {
                     Ok(is_usable && (metadata.idle_for < MAX_UNTESTED_IDLE || connection.ping().await.is_ok()))
                 })
             })
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    for setting in settings(kind, timeouts) {
-                        sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
-                    }
-                    Ok(())
-                })
-            })
+            .after_connect(move |connection, _| Box::pin(apply_settings(connection, kind, timeouts)))
             .connect_with(options)
             .await
             .context("cannot open the database that DATABASE_URL names")?;
@@ -151,13 +144,9 @@ impl Database {
             Kind::Postgres => migrations.postgres,
         };
         let mut connection = pool.acquire().await.context("cannot open the database that DATABASE_URL names")?;
-        for setting in settings(kind, Timeouts::for_migrations(kind)) {
-            sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
-        }
+        apply_settings(&mut connection, kind, Timeouts::for_migrations(kind)).await?;
         migrator.run(&mut *connection).await.map_err(explain_migration_error)?;
-        for setting in settings(kind, timeouts) {
-            sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
-        }
+        apply_settings(&mut connection, kind, timeouts).await?;
         drop(connection);
         Ok(Database { pool, kind })
     }
@@ -259,6 +248,13 @@ fn create_if_missing(url: &str) -> String {
         return url.to_owned();
     }
     format!("{url}{}mode=rwc", if url.contains('?') { '&' } else { '?' })
+}
+
+async fn apply_settings(connection: &mut AnyConnection, kind: Kind, timeouts: Timeouts) -> Result<(), sqlx::Error> {
+    for setting in settings(kind, timeouts) {
+        sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// The settings of each new connection.
