@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     kube_call::call,
     order_cache::{OrderState, Subscription},
-    order_id::OrderId,
+    order_id::OrderRef,
     orders::{Orders, no_such_order},
 };
 
@@ -82,8 +82,8 @@ impl Orders {
     /// # Errors
     /// 404; 409 if the order was refused for another reason; 503 if the Kubernetes API does not
     /// respond.
-    pub async fn cancel(&self, id: OrderId) -> Result<ChangeResult, Problem> {
-        self.change(id, decide_cancel).await
+    pub async fn cancel(&self, order: &OrderRef) -> Result<ChangeResult, Problem> {
+        self.change(order, decide_cancel).await
     }
 
     /// Requests another attempt to charge a refused order.
@@ -91,8 +91,8 @@ impl Orders {
     /// # Errors
     /// 404; 409 if the order was not refused for insufficient funds or a missing account, or was
     /// deleted; 403 if Kubernetes refuses the change; 503; 504.
-    pub async fn retry(&self, id: OrderId) -> Result<ChangeResult, Problem> {
-        self.change(id, decide_retry).await
+    pub async fn retry(&self, order: &OrderRef) -> Result<ChangeResult, Problem> {
+        self.change(order, decide_retry).await
     }
 
     /// Requests that a message whose delivery was given up be sent again.
@@ -100,46 +100,46 @@ impl Orders {
     /// # Errors
     /// 404; 409 if the delivery was not given up, or the order was deleted; 403, 503 or 504
     /// as for [`Self::cancel`].
-    pub async fn resend(&self, id: OrderId) -> Result<ChangeResult, Problem> {
-        self.change(id, decide_resend).await
+    pub async fn resend(&self, order: &OrderRef) -> Result<ChangeResult, Problem> {
+        self.change(order, decide_resend).await
     }
 
     /// Writes the change that `decide` returns, if the order is still at the version that `decide`
     /// was given.
-    async fn change(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<ChangeResult, Problem> {
-        let name = id.resource_name();
-        let subscription = self.cache.subscribe(&name);
+    async fn change(&self, reference: &OrderRef, decide: impl Fn(&Order) -> Change) -> Result<ChangeResult, Problem> {
+        let name = reference.resource_name();
+        let subscription = self.cache.subscribe(name);
         for _ in 0..MAX_WRITES {
-            let Some(order) = self.get_live(id).await? else { return self.change_archived(id, decide).await };
+            let Some(order) = self.get_live(reference).await? else { return self.change_archived(reference, decide).await };
             let (mut patch, target) = match decide(&order) {
                 Change::AlreadyComplete => return Ok(ChangeResult::Complete(Box::new(order))),
-                Change::Refuse(reason) => return Err(Problem::new(StatusCode::CONFLICT, reason).with_id(id.number())),
+                Change::Refuse(reason) => return Err(reference.add_to(Problem::new(StatusCode::CONFLICT, reason))),
                 Change::Wait(target) => return Ok(ChangeResult::InProgress { subscription: Box::new(subscription), target }),
                 Change::Write(patch, target) => (patch, target),
             };
             patch["metadata"]["resourceVersion"] = json!(order.resource_version());
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            match call(self.api.patch(&name, &params, &patch)).await {
+            match call(self.api.patch(name, &params, &patch)).await {
                 Ok(_) => return Ok(ChangeResult::InProgress { subscription: Box::new(subscription), target }),
                 Err(error) if error.status().is_some_and(Status::is_conflict) => {}
-                Err(error) if error.status().is_some_and(Status::is_not_found) => return Err(no_such_order(id)),
-                Err(error) => return Err(error.write_problem("change", "Repeat the request").with_id(id.number())),
+                Err(error) if error.status().is_some_and(Status::is_not_found) => return Err(no_such_order(reference)),
+                Err(error) => return Err(reference.add_to(error.write_problem("change", "Repeat the request"))),
             }
         }
-        Err(Problem::unavailable("other clients keep changing the order; nothing was done. Try again").with_id(id.number()))
+        Err(reference.add_to(Problem::unavailable("other clients keep changing the order; nothing was done. Try again")))
     }
 
     /// Answers for an archived order: it may already have the requested state, but it cannot be
     /// changed.
-    async fn change_archived(&self, id: OrderId, decide: impl Fn(&Order) -> Change) -> Result<ChangeResult, Problem> {
-        let archived = self.get_archived(id).await?;
-        let order = archived.ok_or_else(|| no_such_order(id))?;
+    async fn change_archived(&self, reference: &OrderRef, decide: impl Fn(&Order) -> Change) -> Result<ChangeResult, Problem> {
+        let archived = self.get_archived(reference).await?;
+        let order = archived.ok_or_else(|| no_such_order(reference))?;
         let reason = match decide(&order) {
             Change::AlreadyComplete => return Ok(ChangeResult::Complete(Box::new(order))),
             Change::Refuse(reason) => reason,
             Change::Write(..) | Change::Wait(_) => "the order is archived: it cannot be changed any more",
         };
-        Err(Problem::new(StatusCode::CONFLICT, reason).with_id(id.number()))
+        Err(reference.add_to(Problem::new(StatusCode::CONFLICT, reason)))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     kube_call::{WriteFailure, call, write_problem},
     listing::{Cursor, Filter},
     order_cache::{OrderCache, OrderState, Subscription},
-    order_id::OrderId,
+    order_id::{OrderId, OrderRef},
 };
 
 /// How long to try to create an order while the Kubernetes API does not respond.
@@ -124,16 +124,16 @@ impl Orders {
         Err(Problem::unavailable("no free order number was found; no order was placed. Try again"))
     }
 
-    /// Returns the order with this number, live or archived.
+    /// Returns this order, live or archived.
     ///
     /// # Errors
     /// 404, or 503 if the Kubernetes API or the archive does not respond.
-    pub async fn get(&self, id: OrderId) -> Result<Order, Problem> {
-        if let Some(order) = self.get_live(id).await? {
-            return Ok(order);
+    pub async fn get(&self, order: &OrderRef) -> Result<Order, Problem> {
+        if let Some(live) = self.get_live(order).await? {
+            return Ok(live);
         }
-        let archived = self.get_archived(id).await?;
-        archived.ok_or_else(|| no_such_order(id))
+        let archived = self.get_archived(order).await?;
+        archived.ok_or_else(|| no_such_order(order))
     }
 
     /// Returns a page of live and archived orders as one list, newest first, and the cursor of the
@@ -166,15 +166,15 @@ impl Orders {
         Ok((orders, next))
     }
 
-    /// Returns the live order with this number.
-    pub(crate) async fn get_live(&self, id: OrderId) -> Result<Option<Order>, Problem> {
-        call(self.api.get_opt(&id.resource_name())).await.map_err(|error| error.read_problem())
+    /// Returns this order, if it is live.
+    pub(crate) async fn get_live(&self, order: &OrderRef) -> Result<Option<Order>, Problem> {
+        call(self.api.get_opt(order.resource_name())).await.map_err(|error| error.read_problem())
     }
 
-    /// Returns the archived order with this number.
-    pub(crate) async fn get_archived(&self, id: OrderId) -> Result<Option<Order>, Problem> {
+    /// Returns this order, if it is archived.
+    pub(crate) async fn get_archived(&self, order: &OrderRef) -> Result<Option<Order>, Problem> {
         match &self.archive {
-            Some(archive) => archive.get(&id.resource_name()).await,
+            Some(archive) => archive.get(order.resource_name()).await,
             None => Ok(None),
         }
     }
@@ -185,8 +185,9 @@ impl Orders {
     /// order in it may have been removed just now.) As long as the resource exists, it counts, and not
     /// the archived order: it may have changed since.
     async fn find_archived(&self, id: OrderId, new: &NewOrder) -> Result<Option<CreateResult>, Problem> {
-        let Some(archived) = self.get_archived(id).await? else { return Ok(None) };
-        let order = self.get_live(id).await?.unwrap_or(archived);
+        let reference = OrderRef::from(id);
+        let Some(archived) = self.get_archived(&reference).await? else { return Ok(None) };
+        let order = self.get_live(&reference).await?.unwrap_or(archived);
         Ok(Some(compare(&order, &spec(id, new))))
     }
 
@@ -252,6 +253,6 @@ fn spec(id: OrderId, new: &NewOrder) -> OrderSpec {
     }
 }
 
-pub(crate) fn no_such_order(id: OrderId) -> Problem {
-    Problem::not_found("there is no order with this id").with_id(id.number())
+pub(crate) fn no_such_order(order: &OrderRef) -> Problem {
+    order.add_to(Problem::not_found("there is no order with this id"))
 }

@@ -1,7 +1,7 @@
 //! Reaches the public API: through the Kubernetes API server's proxy to the release's Service, or
 //! directly at a URL.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -13,7 +13,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::arguments::AccessArgs;
+use crate::{arguments::AccessArgs, proxy};
 
 /// The labels that the chart gives the Service of the public API.
 pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/component=api-server";
@@ -60,6 +60,9 @@ pub enum AccessError {
         /// The names of the services.
         names: String,
     },
+    /// The command line selects one API, and all of them.
+    #[error("--all-namespaces is for all releases of a cluster: do not set --server, ORDERS_SERVER or --service")]
+    OnlyOne,
     /// There was no response to a request.
     #[error("{0}")]
     NoResponse(String),
@@ -84,13 +87,40 @@ pub struct Access {
 }
 
 impl Access {
+    /// Finds the APIs of all namespaces, each with its namespace.
+    ///
+    /// # Errors
+    /// [`AccessError`], also if there is none.
+    pub async fn find_all(arguments: &AccessArgs) -> Result<Vec<(String, Self)>, AccessError> {
+        if arguments.server.is_some() || arguments.service.is_some() {
+            return Err(AccessError::OnlyOne);
+        }
+        let (client, _) = connect(arguments).await?;
+        let services: Api<Service> = Api::all(client.clone());
+        let listed = services.list(&ListParams::default().labels(LABELS)).await;
+        let found =
+            listed.map_err(|error| AccessError::Services { namespace: "(all)".to_owned(), error: error_message(error) })?.items;
+        if found.is_empty() {
+            return Err(AccessError::NoService("(all)".to_owned()));
+        }
+        let timeout = arguments.request_timeout.unwrap_or(TIMEOUT);
+        let access = |service: Service| {
+            let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+            let prefix = proxy_path(&namespace, &name, PORT);
+            (namespace, Access { client: client.clone(), prefix, timeout })
+        };
+        Ok(found.into_iter().map(access).collect())
+    }
+
     /// Finds the API that the command line selects.
     ///
     /// # Errors
     /// [`AccessError`], if the API is not found.
     pub async fn find(arguments: &AccessArgs) -> Result<Self, AccessError> {
         if let Some(server) = &arguments.server {
-            let client = build_client(Config::new(server.clone()))?;
+            let mut config = Config::new(server.clone());
+            config.proxy_url = select_proxy(&config, None)?;
+            let client = build_client(config)?;
             return Ok(Access { client, prefix: String::new(), timeout: arguments.request_timeout.unwrap_or(TIMEOUT) });
         }
         let (client, namespace) = connect(arguments).await?;
@@ -142,14 +172,44 @@ pub async fn connect(arguments: &AccessArgs) -> Result<(Client, String), Kubecon
 async fn load_config(arguments: &AccessArgs) -> Result<Config, KubeconfigError> {
     let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
     let to_error = |error: &dyn std::error::Error| KubeconfigError(message_with_causes(error));
-    match &arguments.kubeconfig {
-        Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| to_error(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| to_error(&error))
+    let kubeconfig = match read_kubeconfig(arguments.kubeconfig.as_deref()) {
+        Ok(kubeconfig) => kubeconfig,
+        // In a pod there is no kubeconfig.
+        Err(error) if arguments.kubeconfig.is_none() && options.context.is_none() => {
+            return Config::incluster().map_err(|_| to_error(&error));
         }
-        None if options.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| to_error(&error)),
-        None => Config::infer().await.map_err(|error| to_error(&error)),
+        Err(error) => return Err(to_error(&error)),
+    };
+    let configured = proxy_url(&kubeconfig, options.context.as_deref());
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| to_error(&error))?;
+    config.proxy_url = select_proxy(&config, configured.as_deref())?;
+    Ok(config)
+}
+
+/// Reads the kubeconfig. KUBECONFIG may be a list of files, of which the first one with a value counts. As in
+/// kubectl, not all of them have to exist.
+fn read_kubeconfig(file: Option<&Path>) -> Result<Kubeconfig, kube::config::KubeconfigError> {
+    if let Some(file) = file {
+        return Kubeconfig::read_from(file);
     }
+    let files = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let mut existing = std::env::split_paths(&files).filter(|file| file.exists()).peekable();
+    if existing.peek().is_none() {
+        return Kubeconfig::read();
+    }
+    existing.try_fold(Kubeconfig::default(), |merged, file| merged.merge(Kubeconfig::read_from(file)?))
+}
+
+/// The `proxy-url` of the cluster of this context, or of the current one.
+fn proxy_url(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let name = context.or(kubeconfig.current_context.as_deref())?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == name)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone()
+}
+
+fn select_proxy(config: &Config, configured: Option<&str>) -> Result<Option<http::Uri>, KubeconfigError> {
+    proxy::select(&config.cluster_url, configured, |name| std::env::var(name).ok()).map_err(KubeconfigError)
 }
 
 fn build_client(mut config: Config) -> Result<Client, KubeconfigError> {

@@ -89,7 +89,7 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError`], also if there is no such order.
-    pub async fn get(&self, id: i64) -> Result<Order, ApiError> {
+    pub async fn get(&self, id: &str) -> Result<Order, ApiError> {
         let response = self.send(Method::GET, &format!("/orders/{id}")).await?;
         Ok(Order::parse(&response.text)?)
     }
@@ -98,7 +98,7 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn get_charge(&self, id: i64) -> Result<Option<Charge>, ApiError> {
+    pub async fn get_charge(&self, id: &str) -> Result<Option<Charge>, ApiError> {
         let response = self.access.send(Method::GET, &format!("/orders/{id}/charge")).await?;
         match response.status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -131,7 +131,7 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError`], also if the order's state forbids the action.
-    pub async fn request_action(&self, id: i64, action: Action) -> Result<ActionResult, ApiError> {
+    pub async fn request_action(&self, id: &str, action: Action) -> Result<ActionResult, ApiError> {
         let response = self.send(Method::POST, &format!("/orders/{id}/{}", action.path())).await?;
         Ok(ActionResult { order: Order::parse(&response.text)?, is_complete: response.status != StatusCode::ACCEPTED })
     }

@@ -129,6 +129,19 @@ pub enum Command {
     /// The exit code is 0 only if all checks pass, 1 if a check fails, and 2 if the audit could not
     /// determine the result.
     Audit(AuditArgs),
+    /// List the orders of which a step failed and is tried again: the step, the number of attempts in a row, the
+    /// next one, and the last error.
+    ///
+    /// Reads the resources. You need permission to list orders, as in the role view.
+    Stuck(AllNamespaces),
+}
+
+/// Selects all namespaces.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct AllNamespaces {
+    /// The orders of all namespaces.
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
 }
 
 /// A command that calls the API.
@@ -138,36 +151,36 @@ pub enum ApiCommand {
     List(ListArgs),
     /// Show orders.
     Get {
-        /// Numbers of the orders.
+        /// Numbers or names of the orders.
         #[arg(required = true, value_name = "ID", value_parser = parse_id)]
-        ids: Vec<i64>,
+        ids: Vec<String>,
         /// Keep watching, and print an order again whenever it changes.
         #[arg(long, short)]
         watch: bool,
     },
     /// Cancel an order: it is never charged, or its charge is refunded.
     Cancel {
-        /// Number of the order.
-        #[arg(value_parser = parse_id)]
-        id: i64,
+        /// Number or name of the order.
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: String,
     },
     /// Charge a refused order again, for example after a refill.
     Retry {
-        /// Number of the order.
-        #[arg(value_parser = parse_id)]
-        id: i64,
+        /// Number or name of the order.
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: String,
     },
     /// Send a customer's message again whose delivery was given up.
     Resend {
-        /// Number of the order.
-        #[arg(value_parser = parse_id)]
-        id: i64,
+        /// Number or name of the order.
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: String,
     },
     /// Show the history of an order, oldest entry first.
     History {
-        /// Number of the order.
-        #[arg(value_parser = parse_id)]
-        id: i64,
+        /// Number or name of the order.
+        #[arg(value_name = "ID", value_parser = parse_id)]
+        id: String,
     },
 }
 
@@ -196,8 +209,12 @@ pub struct ListArgs {
     pub limit: NonZeroUsize,
 
     /// Keep watching, and print new orders and orders that change.
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "all_namespaces")]
     pub watch: bool,
+
+    /// All namespaces: the orders of every release that you may list services for.
+    #[command(flatten)]
+    pub all: AllNamespaces,
 }
 
 /// Options of the audit.
@@ -240,11 +257,21 @@ fn parse_server(text: &str) -> Result<Uri, String> {
     uri.ok_or_else(|| "must be a URL, such as http://arch.homework".to_owned())
 }
 
-/// Parses an order's number: `14`, or `order-14` as `--output name` prints it.
-fn parse_id(text: &str) -> Result<i64, String> {
-    let name = text.rsplit('/').next().unwrap_or(text);
-    let number = name.strip_prefix("order-").unwrap_or(name).parse().ok().filter(|id| *id > 0);
-    number.ok_or_else(|| "must be the number of an order: a positive integer".to_owned())
+/// Parses an order's number, such as `14`, or its name, such as `order-14` or `order.arch.homework/by-hand`.
+fn parse_id(text: &str) -> Result<String, String> {
+    let name = ["order.arch.homework/", "orders.arch.homework/", "order/", "orders/", "ord/"]
+        .iter()
+        .find_map(|kind| text.strip_prefix(kind))
+        .unwrap_or(text);
+    let is_zero = name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    if name.is_empty() || name.starts_with(['-', '.']) || is_zero || !is_name(name) {
+        return Err("must be the number or the name of an order, such as 14 or order-14".to_owned());
+    }
+    let number =
+        name.strip_prefix("order-").filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0'));
+    Ok(number.filter(|number| !number.is_empty()).unwrap_or(name).to_owned())
 }
 
 #[cfg(test)]
@@ -260,10 +287,19 @@ mod tests {
 
     #[test]
     fn an_order_is_named_by_its_number_or_its_kubectl_name() {
-        for text in ["14", "order-14", "order.arch.homework/order-14"] {
-            assert_eq!(parse_id(text), Ok(14), "{text}");
+        for (text, expected) in [
+            ("14", "14"),
+            ("order-14", "14"),
+            ("order.arch.homework/order-14", "14"),
+            ("ord/by-hand", "by-hand"),
+            ("by-hand", "by-hand"),
+            ("order-014", "order-014"),
+            ("order-", "order-"),
+            ("v1.2", "v1.2"),
+        ] {
+            assert_eq!(parse_id(text).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["", "0", "-1", "x", "order-", "14/", "9223372036854775808"] {
+        for text in ["", "0", "014", "-1", ".x", "14/", "a/b", "../x", "A", "a b", "a?b"] {
             assert!(parse_id(text).is_err(), "{text}");
         }
     }

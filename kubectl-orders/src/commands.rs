@@ -2,16 +2,19 @@
 
 use std::{
     io::{self, Write},
+    process::ExitCode,
     time::Duration,
 };
 
 use jiff::Timestamp;
 
 use crate::{
+    access::Access,
     api::{Action, Api, ApiError},
-    arguments::{ApiCommand, Format, ListArgs, PrintArgs},
+    arguments::{AccessArgs, AllNamespaces, ApiCommand, Format, ListArgs, PrintArgs},
     order::Order,
     output::Printer,
+    stuck,
     watch::ChangeTracker,
 };
 
@@ -33,16 +36,58 @@ pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
         },
         ApiCommand::Get { ids, watch: true } => watch(&mut printer, async || get_all(api, &ids).await).await,
         ApiCommand::Get { ids, watch: false } => get(api, &ids, &mut printer).await,
-        ApiCommand::Cancel { id } => request_action(api, id, Action::Cancel, &mut printer).await,
-        ApiCommand::Retry { id } => request_action(api, id, Action::Retry, &mut printer).await,
-        ApiCommand::Resend { id } => request_action(api, id, Action::Resend, &mut printer).await,
-        ApiCommand::History { id } => match api.get(id).await {
-            Ok(order) => match api.get_charge(id).await {
+        ApiCommand::Cancel { id } => request_action(api, &id, Action::Cancel, &mut printer).await,
+        ApiCommand::Retry { id } => request_action(api, &id, Action::Retry, &mut printer).await,
+        ApiCommand::Resend { id } => request_action(api, &id, Action::Resend, &mut printer).await,
+        ApiCommand::History { id } => match api.get(&id).await {
+            Ok(order) => match api.get_charge(&id).await {
                 Ok(charge) => print_text(&printer.format_history(&order, charge.as_ref())),
                 Err(error) => print_text(&printer.format_history(&order, None)) && print_error(&error),
             },
             Err(error) => print_error(&error),
         },
+    }
+}
+
+/// Lists the orders of all releases.
+pub async fn list_all(access: &AccessArgs, arguments: &ListArgs, print: &PrintArgs) -> ExitCode {
+    let apis = match Access::find_all(access).await {
+        Ok(apis) => apis,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut orders, mut is_complete) = (Vec::new(), true);
+    for (namespace, access) in apis {
+        match list(&Api::new(access), arguments).await {
+            Ok(listed) => orders.extend(listed.into_iter().map(|order| order.in_namespace(&namespace))),
+            Err(error) => {
+                eprintln!("error: namespace {namespace}: {error}");
+                is_complete = false;
+            }
+        }
+    }
+    if orders.is_empty() && is_complete {
+        eprintln!("No orders found.");
+    }
+    let is_printed = orders.is_empty() || print_text(&Printer::new(print).format_orders(&orders, Timestamp::now()));
+    if is_printed && is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Lists the orders of which a step is tried again.
+pub async fn run_stuck(access: &AccessArgs, print: &PrintArgs, all: &AllNamespaces) -> ExitCode {
+    match stuck::list(access, print, all).await {
+        Ok(text) if text.lines().count() <= 1 && matches!(print.output, None | Some(Format::Wide)) && !print.no_headers => {
+            eprintln!("No orders are stuck.");
+            ExitCode::SUCCESS
+        }
+        Ok(text) if print_text(&text) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -55,10 +100,10 @@ async fn list(api: &Api, arguments: &ListArgs) -> Result<Vec<Order>, ApiError> {
 }
 
 /// Prints the orders that exist, and an error for each of the others.
-async fn get(api: &Api, ids: &[i64], printer: &mut Printer) -> bool {
+async fn get(api: &Api, ids: &[String], printer: &mut Printer) -> bool {
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
-        match api.get(*id).await {
+        match api.get(id).await {
             Ok(order) => found.push(order),
             Err(error) => errors.push(error),
         }
@@ -75,15 +120,15 @@ async fn get(api: &Api, ids: &[i64], printer: &mut Printer) -> bool {
     is_printed && errors.is_empty()
 }
 
-async fn get_all(api: &Api, ids: &[i64]) -> Result<Vec<Order>, ApiError> {
+async fn get_all(api: &Api, ids: &[String]) -> Result<Vec<Order>, ApiError> {
     let mut orders = Vec::new();
     for id in ids {
-        orders.push(api.get(*id).await?);
+        orders.push(api.get(id).await?);
     }
     Ok(orders)
 }
 
-async fn request_action(api: &Api, id: i64, action: Action, printer: &mut Printer) -> bool {
+async fn request_action(api: &Api, id: &str, action: Action, printer: &mut Printer) -> bool {
     match api.request_action(id, action).await {
         Ok(result) => print_text(&printer.format_result(id, action, &result)),
         Err(error) => print_error(&error),

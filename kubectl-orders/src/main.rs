@@ -6,7 +6,7 @@ use clap::Parser;
 use kubectl_orders::{
     access::Access,
     api::Api,
-    arguments::{Arguments, Command},
+    arguments::{ApiCommand, Arguments, Command},
     audit, commands,
 };
 
@@ -16,7 +16,13 @@ async fn main() -> ExitCode {
     let command = match command {
         Command::Api(command) => command,
         Command::Audit(arguments) => return audit::run(&access, &print, &arguments).await,
+        Command::Stuck(all) => return commands::run_stuck(&access, &print, &all).await,
     };
+    if let ApiCommand::List(arguments) = &command
+        && arguments.all.all_namespaces
+    {
+        return commands::list_all(&access, arguments, &print).await;
+    }
     let api = match Access::find(&access).await {
         Ok(access) => Api::new(access),
         Err(error) => {

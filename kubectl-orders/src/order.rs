@@ -35,6 +35,9 @@ pub struct Order {
     pub created: Option<Timestamp>,
     /// The history of the order, oldest entry first.
     pub history: Vec<HistoryEntry>,
+    /// The namespace of its release. `None` if only one release was asked.
+    #[serde(skip)]
+    pub namespace: Option<String>,
     /// The complete response of the API, including fields that this version does not know.
     #[serde(skip)]
     pub json: Value,
@@ -71,6 +74,14 @@ pub struct HistoryEntry {
 }
 
 impl Order {
+    /// The same order, shown with the namespace of its release.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self.json["namespace"] = namespace.into();
+        self
+    }
+
     /// Parses an order in the JSON of the API.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Formats orders and results as text: a table, JSON, YAML, names or a sentence.
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use orders_crds::Money;
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use crate::{
     api::{Action, ActionResult},
     arguments::{Format, PrintArgs},
     order::{Charge, Order},
+    stuck,
     table::Table,
 };
 
@@ -34,8 +36,12 @@ impl Printer {
         match self.format {
             None | Some(Format::Wide) => {
                 let wide = self.format.is_some();
-                let rows = orders.iter().map(|order| cells(order, wide, now)).collect();
-                self.format_rows(headers(wide), rows)
+                let row = |order: &Order| order.namespace.iter().cloned().chain(cells(order, wide, now)).collect();
+                let rows = orders.iter().map(row).collect();
+                let is_namespaced = orders.iter().any(|order| order.namespace.is_some());
+                let headers: Vec<&str> =
+                    is_namespaced.then_some("NAMESPACE").into_iter().chain(headers(wide).iter().copied()).collect();
+                self.format_rows(&headers, rows)
             }
             Some(Format::Name) => orders.iter().map(format_name).collect(),
             Some(Format::Json) => to_json(&list_document(orders)),
@@ -80,10 +86,27 @@ impl Printer {
     }
 
     /// Formats the result of a requested action.
-    pub fn format_result(&mut self, id: i64, action: Action, result: &ActionResult) -> String {
+    pub fn format_result(&mut self, id: &str, action: Action, result: &ActionResult) -> String {
         match self.format {
             None | Some(Format::Wide) => describe(id, action, result) + "\n",
             Some(_) => self.format_order(&result.order, Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    /// Formats orders whose step is tried again, as resources or as a table.
+    pub fn format_stuck(&mut self, orders: &[orders_crds::Order], with_namespace: bool, now: Timestamp) -> String {
+        let document = || json!({"apiVersion": "v1", "kind": "List", "items": orders});
+        match self.format {
+            Some(Format::Name) => orders.iter().map(|order| format!("order.arch.homework/{}\n", order.name_any())).collect(),
+            Some(Format::Json) => to_json(&document()),
+            Some(Format::Yaml) => to_yaml(&document()),
+            None | Some(Format::Wide) => {
+                let namespace = |order: &orders_crds::Order| with_namespace.then(|| order.namespace().unwrap_or_default());
+                let rows =
+                    orders.iter().map(|order| namespace(order).into_iter().chain(stuck::cells(order, now)).collect()).collect();
+                let headers: Vec<&str> = with_namespace.then_some("NAMESPACE").into_iter().chain(stuck::HEADERS).collect();
+                self.format_rows(&headers, rows)
+            }
         }
     }
 
@@ -96,7 +119,7 @@ impl Printer {
 }
 
 /// Describes the result of a requested action in a sentence.
-pub fn describe(id: i64, action: Action, result: &ActionResult) -> String {
+pub fn describe(id: &str, action: Action, result: &ActionResult) -> String {
     let order = &result.order;
     let (reason, mail) = (&order.reason, order.message_state.as_deref().unwrap_or(NONE));
     if !result.is_complete {
@@ -245,7 +268,7 @@ mod tests {
     #[test]
     fn the_result_of_an_action_is_described_and_an_incomplete_one_is_never_done() {
         let description =
-            |action, is_complete, changes| describe(14, action, &ActionResult { order: order(changes), is_complete });
+            |action, is_complete, changes| describe("14", action, &ActionResult { order: order(changes), is_complete });
         assert_eq!(
             description(Action::Cancel, true, json!({"reason": "Refunded", "status": 0})),
             "order 14 cancelled (Refunded)"

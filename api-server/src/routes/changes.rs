@@ -15,7 +15,7 @@ use super::{
 use crate::{
     changes::{ChangeResult, TargetState},
     order_cache::OrderState,
-    order_id::OrderId,
+    order_id::OrderRef,
     prefer::Prefer,
 };
 
@@ -29,7 +29,7 @@ use crate::{
     path = "/orders/{id}/cancel",
     tag = "orders",
     params(
-        ("id" = i64, Path, description = "The order's number"),
+        ("id" = String, Path, description = "The order's number, or the name of its resource"),
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     responses(
@@ -48,7 +48,7 @@ pub(super) async fn cancel(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    respond(&app, id, app.orders.cancel(id).await?, prefer).await
+    respond(&app, &id, app.orders.cancel(&id).await?, prefer).await
 }
 
 /// Charge a refused order again.
@@ -61,7 +61,7 @@ pub(super) async fn cancel(
     path = "/orders/{id}/retry",
     tag = "orders",
     params(
-        ("id" = i64, Path, description = "The order's number"),
+        ("id" = String, Path, description = "The order's number, or the name of its resource"),
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     responses(
@@ -80,7 +80,7 @@ pub(super) async fn retry(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    respond(&app, id, app.orders.retry(id).await?, prefer).await
+    respond(&app, &id, app.orders.retry(&id).await?, prefer).await
 }
 
 /// Send the customer's message again.
@@ -92,7 +92,7 @@ pub(super) async fn retry(
     path = "/orders/{id}/notifications/resend",
     tag = "orders",
     params(
-        ("id" = i64, Path, description = "The order's number"),
+        ("id" = String, Path, description = "The order's number, or the name of its resource"),
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=N`, as for placing an order")
     ),
     responses(
@@ -111,12 +111,12 @@ pub(super) async fn resend(
     prefer: Prefer,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    respond(&app, id, app.orders.resend(id).await?, prefer).await
+    respond(&app, &id, app.orders.resend(&id).await?, prefer).await
 }
 
 /// Responds with the order once the change is complete, or with its current state when the wait
 /// ends.
-async fn respond(app: &AppState, id: OrderId, result: ChangeResult, prefer: Prefer) -> Result<Response, Problem> {
+async fn respond(app: &AppState, order: &OrderRef, result: ChangeResult, prefer: Prefer) -> Result<Response, Problem> {
     let (subscription, target) = match result {
         ChangeResult::Complete(order) => return Ok(Json(OrderView::from(&*order)).into_response()),
         ChangeResult::InProgress { subscription, target } => (subscription, target),
@@ -125,7 +125,7 @@ async fn respond(app: &AppState, id: OrderId, result: ChangeResult, prefer: Pref
         let deadline = Instant::now() + prefer.wait.unwrap_or(app.wait);
         subscription.wait_for(|state| target.is_reached(state), deadline, app.mail_wait).await;
     }
-    let order = app.orders.get(id).await?;
+    let order = app.orders.get(order).await?;
     let code = status_code(target, OrderState::of(&order));
     Ok((code, Json(OrderView::from(&order))).into_response())
 }

@@ -20,7 +20,7 @@ use super::{orders::read_id, proxy::get, state::AppState};
     path = "/orders/{id}/charge",
     operation_id = "show_charge",
     tag = "orders",
-    params(("id" = i64, Path, description = "The order's number")),
+    params(("id" = String, Path, description = "The order's number, or the name of its resource")),
     responses(
         (status = 200, description = "The charge", body = ChargeState),
         (status = 404, description = "No such order, or nothing was charged or refused for it yet", body = Problem, content_type = CONTENT_TYPE),
@@ -28,7 +28,7 @@ use super::{orders::read_id, proxy::get, state::AppState};
     )
 )]
 pub(super) async fn show(State(app): State<AppState>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
-    let order = app.orders.get(read_id(id)?).await?;
+    let order = app.orders.get(&read_id(id)?).await?;
     let attempt = order.status.as_ref().map_or(1, |status| status.attempt());
     // A key is a UID, at most with a dot and a number: it needs no escaping in a path.
     app.billing.forward(get(format!("/billing/charges/{}", charge_key(order.key_uid(), attempt)))).await

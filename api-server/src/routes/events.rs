@@ -20,7 +20,7 @@ use super::{
     orders::{OrderView, read_id},
     state::AppState,
 };
-use crate::{order_cache::Subscription, order_id::OrderId};
+use crate::{order_cache::Subscription, order_id::OrderRef};
 
 /// The maximum number of concurrent streams.
 pub const MAX_STREAMS: usize = 1000;
@@ -35,7 +35,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// The state of one stream.
 struct EventStream {
     app: AppState,
-    id: OrderId,
+    id: OrderRef,
     subscription: Subscription,
     /// The `id` of the last event that the client received.
     last_event_id: String,
@@ -54,7 +54,7 @@ struct EventStream {
     path = "/orders/{id}/events",
     tag = "orders",
     params(
-        ("id" = i64, Path, description = "The order's number"),
+        ("id" = String, Path, description = "The order's number, or the name of its resource"),
         ("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event that was received")
     ),
     responses(
@@ -72,8 +72,8 @@ pub(super) async fn events(
     let permit = app.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::unavailable("too many clients follow orders already; try again later"))?;
     // Subscribe before the order is read, so that no change in between is missed.
-    let subscription = app.orders.cache.subscribe(&id.resource_name());
-    app.orders.get(id).await?;
+    let subscription = app.orders.cache.subscribe(id.resource_name());
+    app.orders.get(&id).await?;
     let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let events = EventStream { app, id, subscription, last_event_id, deadline: Instant::now() + MAX_DURATION, _permit: permit };
     Ok(Sse::new(stream::unfold(Some(events), next_event)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
@@ -89,7 +89,7 @@ async fn next_event(events: Option<EventStream>) -> Option<(Result<Event, Infall
         }
         // If the order store does not respond now, it may respond later. The client waits
         // meanwhile.
-        if let Ok(order) = events.app.orders.get(events.id).await {
+        if let Ok(order) = events.app.orders.get(&events.id).await {
             let data = serde_json::to_string(&OrderView::from(&order)).unwrap_or_default();
             let (event_id, is_finished) = (digest(&data), is_finished(&order));
             if event_id != events.last_event_id {

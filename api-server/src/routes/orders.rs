@@ -22,7 +22,7 @@ use super::state::AppState;
 use crate::{
     listing::{Cursor, Filter},
     order_cache::OrderState,
-    order_id::OrderId,
+    order_id::{OrderId, OrderRef},
     orders::NewOrder,
     prefer::Prefer,
 };
@@ -282,7 +282,7 @@ impl From<&orders_crds::HistoryEntry> for HistoryEntry {
     get,
     path = "/orders/{id}",
     tag = "orders",
-    params(("id" = i64, Path, description = "The order's number")),
+    params(("id" = String, Path, description = "The order's number, or the name of its resource")),
     responses(
         (status = 200, description = "The order with its state, reason and history", body = OrderView),
         (status = 404, description = "No such order", body = Problem, content_type = "application/problem+json"),
@@ -293,13 +293,15 @@ pub(super) async fn show(
     State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<OrderView>, Problem> {
-    let order = app.orders.get(read_id(id)?).await?;
+    let order = app.orders.get(&read_id(id)?).await?;
     Ok(Json(OrderView::from(&order)))
 }
 
-pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
-    let id = id.ok().and_then(|Path(id)| OrderId::parse(&id));
-    id.ok_or_else(|| Problem::not_found("there is no order with this id: ids are positive integers"))
+pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<OrderRef, Problem> {
+    let order = id.ok().and_then(|Path(id)| OrderRef::parse(&id));
+    order.ok_or_else(|| {
+        Problem::not_found("there is no order with this id: an id is a positive integer, or the name of a resource")
+    })
 }
 
 /// Selects the orders to list.
