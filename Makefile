@@ -60,8 +60,8 @@ demo: testbed ## Start a real Kubernetes, install the chart, run the Postman sce
 install: testbed ## Install or upgrade the chart as demo does; HELM_ARGS='--set …' adds arguments
 	@$(KUBE) helm upgrade --install orders ./$(CHART) --namespace $(NAMESPACE) --create-namespace $(IMAGES) --wait --timeout 5m --hide-notes $(HELM_ARGS)
 
-newman: npm ## Run the Postman scenario against http://arch.homework
-	@cd postman && { [ -d node_modules/newman ] || npm ci --no-audit --no-fund --loglevel=error; } && npm test --silent
+newman: npm ## Run the Postman scenario against http://arch.homework; NEWMAN_ARGS='--env-var …' adds arguments
+	@cd postman && { [ -d node_modules/newman ] || npm ci --no-audit --no-fund --loglevel=error; } && npm test --silent -- $(NEWMAN_ARGS)
 
 down: testbed ## Stop everything that demo, dev and the tests started
 	@$(TESTBED) down

@@ -28,6 +28,10 @@ async fn helm_test_and_the_postman_scenario_pass() -> Result<()> {
     assert!(newman.contains("Заказ успешно оформлен"), "--verbose shows the bodies");
     let report = fs::read_to_string(repository().join("postman/report/index.html"))?;
     assert!(report.contains("Недостаточно средств"), "the HTML report shows them, too");
+
+    // An environment of one's own, with variables of the same names.
+    let own = "NEWMAN_ARGS=--env-var baseUrl=http://arch.homework/ --env-var login=somebody --env-var email=nobody";
+    run(Command::new("make").args(["newman", own]).current_dir(repository()))?;
     Ok(())
 }
 
