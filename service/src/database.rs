@@ -1,5 +1,7 @@
 //! Access to a service's own database: SQLite or PostgreSQL, depending on the scheme of its URL.
 
+mod connect;
+
 use std::{
     str::FromStr,
     sync::{Mutex, PoisonError},
@@ -7,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use connect::{check_session, explain_connection_error};
 use serde::Serialize;
 use sqlx::{
     AnyConnection, AnyPool, ConnectOptions, Connection,
@@ -138,12 +141,15 @@ impl Database {
             .after_connect(move |connection, _| Box::pin(apply_settings(connection, kind, timeouts)))
             .connect_with(options)
             .await
-            .context("cannot open the database that DATABASE_URL names")?;
+            .map_err(explain_connection_error)?;
+        if kind == Kind::Postgres {
+            check_session(&pool).await?;
+        }
         let migrator = match kind {
             Kind::Sqlite => migrations.sqlite,
             Kind::Postgres => migrations.postgres,
         };
-        let mut connection = pool.acquire().await.context("cannot open the database that DATABASE_URL names")?;
+        let mut connection = pool.acquire().await.map_err(explain_connection_error)?;
         apply_settings(&mut connection, kind, Timeouts::for_migrations(kind)).await?;
         migrator.run(&mut *connection).await.map_err(explain_migration_error)?;
         apply_settings(&mut connection, kind, timeouts).await?;

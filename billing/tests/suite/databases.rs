@@ -1,10 +1,10 @@
-//! PostgreSQL databases that are set up as users set them up, and a failover.
+//! Databases that are set up as users set them up, poolers, and a failover.
 
 use anyhow::{Context, Result};
 use orders_billing::ledger::{Ledger, MIGRATIONS, Outcome};
 use orders_crds::Money;
 use orders_service::database::{self, Database, Timeouts};
-use orders_testbed::{Postgres, WAIT_TIMEOUT, wait_for};
+use orders_testbed::{PgBouncer, Postgres, WAIT_TIMEOUT, wait_for};
 
 use crate::support::refill;
 
@@ -111,5 +111,35 @@ async fn a_migration_may_take_longer_than_a_request() -> Result<()> {
     let database = Database::open_with_timeouts(&postgres.url(), 1, migrations, timeouts).await?;
     let slow = sqlx::query("SELECT pg_sleep(2)").execute(&database.pool).await;
     assert!(slow.is_err_and(|error| database::is_unavailable(&error)), "a request has its limit again");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_works_in_session_mode_and_is_refused_by_name_in_transaction_mode() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let postgres = Postgres::start(directory.path()).await?;
+    let pooler = PgBouncer::start(&postgres, directory.path(), "transaction").await?;
+    let error = format!("{:#}", open(pooler.url()).await.err().context("the database was opened")?);
+    assert!(error.contains("set pool_mode = session"), "{error}");
+
+    let pooler = PgBouncer::start(&postgres, directory.path(), "session").await?;
+    let ledger = Ledger::new(open(pooler.url()).await?);
+    ledger.register("a", None).await?;
+    let calls = (0..20).map(|number| {
+        let (ledger, key) = (ledger.clone(), format!("k{number}"));
+        async move { ledger.record(&refill(&key, "a", 1)).await }
+    });
+    let recorded = futures::future::try_join_all(calls).await?;
+    assert!(recorded.iter().all(|recorded| recorded.outcome == Outcome::Done), "{recorded:?}");
+    assert_eq!(ledger.balance("a").await?, Money::from_minor(20));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_sqlite_file_that_cannot_be_written_says_what_to_do() -> Result<()> {
+    for url in ["sqlite:///proc/billing.db", "sqlite:///nowhere/billing.db"] {
+        let error = format!("{:#}", open(url).await.err().context("the database was opened")?);
+        assert!(error.contains("ignores fsGroup"), "{error}");
+    }
     Ok(())
 }

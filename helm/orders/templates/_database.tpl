@@ -9,10 +9,35 @@ The chart assumes that a Secret of the user holds a PostgreSQL URL: it cannot re
 
 {{/* "true" if the database is SQLite, else empty. */}}
 {{- define "orders.database.isSqlite" -}}
-{{- if and (not .values.database.existingSecret) (hasPrefix "sqlite:" (include "orders.database.url" .)) }}true{{ end }}
+{{- if and (not .values.database.existingSecret) (not .values.database.host) (hasPrefix "sqlite:" (include "orders.database.url" .)) }}true{{ end }}
 {{- end }}
 
 {{- define "orders.database.env" -}}
+{{- $database := .values.database }}
+{{- if $database.host }}
+# What the URL leaves out is taken from the variables of libpq.
+- name: DATABASE_URL
+  value: postgres://
+- name: PGHOST
+  value: {{ $database.host | quote }}
+- name: PGPORT
+  value: {{ $database.port | int | quote }}
+- name: PGDATABASE
+  value: {{ default .name $database.name | quote }}
+- name: PGUSER
+  value: {{ default .name $database.user | quote }}
+{{- with $database.existingSecret }}
+- name: PGPASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $database.key }}
+{{- end }}
+{{- with $database.sslMode }}
+- name: PGSSLMODE
+  value: {{ . }}
+{{- end }}
+{{- else }}
 - name: DATABASE_URL
   valueFrom:
     secretKeyRef:
@@ -23,8 +48,9 @@ The chart assumes that a Secret of the user holds a PostgreSQL URL: it cannot re
       name: {{ include "orders.component.name" . }}
       key: DATABASE_URL
       {{- end }}
+{{- end }}
 {{- if include "orders.ca.configMap" .root }}
-# With sslmode=verify-full in the URL.
+# With sslmode=verify-full in the URL, or sslMode.
 - name: PGSSLROOTCERT
   value: {{ include "orders.ca.file" .root }}
 {{- end }}

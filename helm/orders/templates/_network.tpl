@@ -43,6 +43,9 @@
 {{- define "orders.network.database" -}}
 {{- if not (include "orders.database.isSqlite" .) }}
 {{- $ports := .root.Values.networkPolicy.ports.database }}
+{{- if .values.database.host }}
+{{- $ports = append $ports (int .values.database.port) }}
+{{- end -}}
 {{- with include "orders.network.urlPort" .values.database.url }}
 {{- $ports = append $ports (int .) }}
 {{- end -}}

@@ -24,6 +24,9 @@ pub const POSTGRES: Package = Package { name: "postgresql", marker_files: &["/us
 /// A library that shifts the clock of a process.
 pub const FAKETIME: Package = Package { name: "faketime", marker_files: &["/usr/bin/faketime"] };
 
+/// A pooler of connections to PostgreSQL.
+pub const PGBOUNCER: Package = Package { name: "pgbouncer", marker_files: &["/usr/sbin/pgbouncer"] };
+
 /// The packages that a node needs, besides the programs that are built from Go modules.
 pub const NODE: &[Package] = &[
     Package { name: "runc", marker_files: &["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"] },

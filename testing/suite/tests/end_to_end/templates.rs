@@ -77,6 +77,9 @@ fn invalid_values_are_refused_with_a_reason() -> Result<()> {
         ("--set billing.database.existingSecret=db --set billing.database.url=postgres://u:p@db/n", "keep one of them"),
         ("--set billing.database.url=sqlite:///var/b.db", "under /data"),
         ("--set billing.database.url=mysql://x", "database/url"),
+        ("--set billing.database.url=postgres://x --set billing.database.host=x", "keep one of them"),
+        ("--set billing.database.host=postgres://x", "database/host"),
+        ("--set billing.database.sslMode=yes", "database/sslMode"),
         ("--set billing.replica=2", "'replica' not allowed"),
         ("--set foo=1", "'foo' not allowed"),
         ("--set billing.replicas=null", "billing.replicas is null"),
@@ -234,6 +237,39 @@ fn clusters_decide_ids_priorities_nodes_and_numbers_of_replicas() -> Result<()> 
     assert_eq!(named("CronJob", "orders-audit")["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"], 10_000_000);
     let image = &named("Deployment", "orders-billing")["spec"]["template"]["spec"]["containers"][0]["image"];
     assert_eq!(image, &format!("orders-billing@{digest}"));
+    Ok(())
+}
+
+#[test]
+fn every_service_listens_on_the_addresses_of_both_families() -> Result<()> {
+    let rendered = render("--set interaction=broker")?.expect("it renders");
+    assert!(!rendered.contains("0.0.0.0"), "{rendered}");
+    // Without quotes, NATS would read the address as a list.
+    assert!(rendered.contains(r#"value: '"[$(POD_IP)]:4222"'"#), "{rendered}");
+    Ok(())
+}
+
+#[test]
+fn a_database_may_be_given_by_host_and_user_with_its_password_in_a_secret() -> Result<()> {
+    let arguments = "--set billing.database.host=pg-rw.databases,billing.database.port=6432,billing.database.user=shop \
+                     --set billing.database.existingSecret=pg,billing.database.key=password,billing.replicas=2";
+    let objects = parse_objects(&render(arguments)?.expect("it renders"));
+    let variables = variables(&objects, "billing");
+    for expected in [
+        ("DATABASE_URL", "postgres://"),
+        ("PGHOST", "pg-rw.databases"),
+        ("PGPORT", "6432"),
+        ("PGUSER", "shop"),
+        ("PGDATABASE", "billing"),
+    ] {
+        assert!(variables.iter().any(|(name, value)| (*name, value.as_str()) == (expected.0, Some(expected.1))), "{variables:?}");
+    }
+    let deployment = of_kind(&objects, "Deployment").find(|object| object["metadata"]["name"] == "orders-billing");
+    let secret = r#"{"name":"PGPASSWORD","valueFrom":{"secretKeyRef":{"key":"password","name":"pg"}}}"#;
+    assert!(deployment.expect("a deployment").to_string().contains(secret));
+    assert!(!of_kind(&objects, "Secret").any(|secret| secret["metadata"]["name"] == "orders-billing"));
+    let policy = of_kind(&objects, "NetworkPolicy").find(|policy| policy["metadata"]["name"] == "orders-billing");
+    assert!(policy.expect("a policy")["spec"]["egress"].to_string().contains("6432"));
     Ok(())
 }
 

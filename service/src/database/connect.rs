@@ -1,0 +1,63 @@
+//! What to do about a database that cannot be opened, and the check for a shared session.
+
+use std::borrow::Cow;
+
+use sqlx::{AnyPool, Connection};
+
+/// Explains why no connection can be opened.
+pub(super) fn explain_connection_error(error: sqlx::Error) -> anyhow::Error {
+    let explanation = match &error {
+        error if is_session_shared(error) => SHARED_SESSION,
+        sqlx::Error::Database(refused) if refused.message().contains("unsupported startup parameter") => {
+            "PgBouncer refuses a parameter of the connection: set ignore_startup_parameters = extra_float_digits in its \
+             configuration, or connect to PostgreSQL directly"
+        }
+        sqlx::Error::Database(refused) if is_file_unusable(refused.code()) => {
+            "cannot write the SQLite file that DATABASE_URL names, or files beside it: its directory must exist, and the user of \
+             this process must own it. If a volume ignores fsGroup, as NFS and hostPath do, change its owner, or run the pod as \
+             its owner with podSecurityContext.runAsUser"
+        }
+        _ => "cannot open the database that DATABASE_URL names",
+    };
+    anyhow::Error::from(error).context(explanation)
+}
+
+/// What to do about [`check_session`]'s finding.
+const SHARED_SESSION: &str = "DATABASE_URL leads to a connection pooler in transaction mode, in which clients share sessions. \
+     The locks of migrations, the limits of requests and prepared statements need a session of their own: set pool_mode = \
+     session for this database, or connect to PostgreSQL directly";
+
+/// Checks that each connection to PostgreSQL has a session of its own. A pooler in transaction mode runs the
+/// transaction of one connection in the session that served another one before.
+///
+/// # Errors
+/// If two connections share a session, or a statement fails.
+pub(super) async fn check_session(pool: &AnyPool) -> anyhow::Result<()> {
+    if pool.options().get_max_connections() < 2 {
+        return Ok(());
+    }
+    let session = "SELECT CAST(pg_backend_pid() AS BIGINT)";
+    let sessions = async {
+        let (mut first, mut second) = (pool.acquire().await?, pool.acquire().await?);
+        let one: i64 = sqlx::query_scalar(session).fetch_one(&mut *first).await?;
+        let mut transaction = second.begin().await?;
+        let two: i64 = sqlx::query_scalar(session).fetch_one(&mut *transaction).await?;
+        transaction.rollback().await?;
+        Ok((one, two))
+    };
+    match sessions.await.map_err(explain_connection_error)? {
+        (one, two) if one == two => anyhow::bail!(SHARED_SESSION),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a prepared statement is missing, or that of another client: 26000 and 42P05.
+fn is_session_shared(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| matches!(&*code, "26000" | "42P05"))
+}
+
+/// SQLite's codes for a file that cannot be opened or written: CANTOPEN, READONLY and PERM, with their extensions.
+fn is_file_unusable(code: Option<Cow<'_, str>>) -> bool {
+    code.is_some_and(|code| code.len() < 5 && matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(14 | 8 | 3)))
+}
