@@ -12,11 +12,11 @@ use crate::cross_origin::Origin;
 #[command(version, about)]
 pub struct Config {
     /// Address of the public HTTP API.
-    #[arg(long, env = "LISTEN_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "LISTEN_ADDR", default_value = "[::]:8080")]
     pub listen_addr: SocketAddr,
 
     /// Address of /livez, /readyz and /metrics.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:9090")]
     pub admin_addr: SocketAddr,
 
     /// Namespace in which orders are created. Defaults to the namespace of the kube configuration.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod cross_origin;
 pub mod customers;
 pub mod kube_call;
+pub mod ledger_check;
 pub mod listing;
 pub mod order_cache;
 pub mod order_id;

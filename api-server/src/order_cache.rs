@@ -13,6 +13,7 @@ use kube::{
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use orders_crds::{Order, Outcome};
+use orders_service::kubernetes::WATCH_SECONDS;
 use tokio::{sync::watch, time::Instant};
 
 use crate::listing::{Cursor, Filter, Index};
@@ -83,7 +84,7 @@ impl OrderCache {
         };
         let updated = cache.clone();
         tokio::spawn(async move {
-            let events = watcher(api, watcher::Config::default())
+            let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
                 .default_backoff()
                 .modify(|order| order.managed_fields_mut().clear())
                 .reflect(writer);

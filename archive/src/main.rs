@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
 use orders_archive::{
     config::Config,
     routes::{self, Archive, Callers, MAX_BODY},
     store::{MIGRATIONS, Store},
 };
-use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
+use orders_service::{admin, arguments, auth::Authenticator, database::Database, kubernetes, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
 /// The concurrency is lower than in the other services, because each request may have a body of
@@ -17,10 +16,10 @@ const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8),
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config: Config = arguments::parse();
     config.log.init()?;
     let shutdown = Shutdown::on_signals()?;
-    let client = kube::Client::try_default().await?;
+    let client = kubernetes::client().await?;
     let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
 
     let pinged = database.clone();

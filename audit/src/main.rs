@@ -2,21 +2,20 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
 use orders_audit::{
     check::check,
     collect::{self, Source},
     config::{Config, Output},
     report::Report,
 };
-use orders_service::{http_client, token_file::TokenFile};
+use orders_service::{arguments, http_client, kubernetes, token_file::TokenFile};
 
 /// The timeout of the request for one page.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Config::parse()).await {
+    match run(arguments::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -28,7 +27,7 @@ async fn main() -> ExitCode {
 
 async fn run(config: Config) -> anyhow::Result<bool> {
     config.log.init()?;
-    let client = kube::Client::try_default().await?;
+    let client = kubernetes::client().await?;
     let http = http_client::client(TIMEOUT)?;
     let source = |url, token| Source { url, token: TokenFile::new(token), http: http.clone() };
     let billing = source(config.billing_url, config.billing_token_file);

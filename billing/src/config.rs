@@ -12,11 +12,11 @@ use secrecy::SecretString;
 #[command(version, about)]
 pub struct Config {
     /// Address of the service's HTTP API.
-    #[arg(long, env = "LISTEN_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "LISTEN_ADDR", default_value = "[::]:8080")]
     pub listen_addr: SocketAddr,
 
     /// Address of /livez, /readyz and /metrics.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:9090")]
     pub admin_addr: SocketAddr,
 
     /// URL of the database: sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE. A missing

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
 use orders_billing::{
     config::Config,
     ledger::{Ledger, MIGRATIONS},
@@ -10,7 +9,7 @@ use orders_billing::{
     routes::{self, Billing, Callers},
 };
 use orders_contracts::topology::Service;
-use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
+use orders_service::{admin, arguments, auth::Authenticator, database::Database, kubernetes, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
 /// A ledger call takes a few milliseconds. If all database connections are in use, the call fails
@@ -19,10 +18,10 @@ const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8),
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config: Config = arguments::parse();
     config.log.init()?;
     let shutdown = Shutdown::on_signals()?;
-    let client = kube::Client::try_default().await?;
+    let client = kubernetes::client().await?;
     let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
 
     let pinged = database.clone();

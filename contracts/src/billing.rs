@@ -330,6 +330,14 @@ pub struct ExportedAccount {
     pub posted: Money,
 }
 
+/// Response to `GET /billing/ledger`: which ledger this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerId {
+    /// The ID, a UUID. It is in the database, so backups and copies of the database have the same ID.
+    #[schema(example = "6f9d2a1c-6a3e-4b43-9d0d-0d5a3c1f7e11")]
+    pub id: String,
+}
+
 /// Totals of the whole ledger, read in one statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {

@@ -24,6 +24,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
+/// The name of the Lease in each namespace with orders, whose holder is the ID of the ledger that charges
+/// them.
+pub const LEDGER_LEASE: &str = "orders-ledger";
+
 /// The definitions of all resources, for installation in a cluster.
 pub fn all() -> [CustomResourceDefinition; 2] {
     [Order::crd(), Customer::crd()].map(|mut definition| {

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
 use orders_contracts::topology::Service;
 use orders_notify::{
     config::Config,
@@ -12,17 +11,17 @@ use orders_notify::{
     mailer::Mailer,
     routes::{self, Notify},
 };
-use orders_service::{admin, auth::Authenticator, database::Database, server, shutdown::Shutdown};
+use orders_service::{admin, arguments, auth::Authenticator, database::Database, kubernetes, server, shutdown::Shutdown};
 use secrecy::ExposeSecret;
 
 const LIMITS: server::Limits = server::Limits { timeout: Duration::from_secs(8), concurrency: 512 };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config: Config = arguments::parse();
     config.log.init()?;
     let shutdown = Shutdown::on_signals()?;
-    let client = kube::Client::try_default().await?;
+    let client = kubernetes::client().await?;
     let mailer = Mailer::new(&config.mail)?;
     let database = Database::open(config.database_url.expose_secret(), config.database_connections, MIGRATIONS).await?;
 

@@ -13,7 +13,7 @@ use orders_service::telemetry::LogArgs;
 #[command(version, about)]
 pub struct Config {
     /// Address that serves /livez, /readyz and /metrics.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:9090")]
     pub admin_addr: SocketAddr,
 
     /// Namespace whose orders and customers are reconciled. If not set: all namespaces.

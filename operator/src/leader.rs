@@ -4,20 +4,26 @@
 //! took over. Two other things make this harmless: the idempotency key of each charge, and the
 //! resource version in each status write.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use anyhow::Context;
+use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
 use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerBuilder};
-use orders_service::shutdown::Shutdown;
-use tokio::{sync::watch::Receiver, task::JoinHandle};
+use orders_service::{kubernetes::WATCH_SECONDS, shutdown::Shutdown};
+use tokio::{sync::watch::Receiver, task::JoinHandle, time::timeout};
 
 /// How long the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a replica that waits for the Lease checks whether its holder released it. This is the
-/// default of client-go.
+/// The delay before another attempt to acquire the Lease. This is the default of client-go.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// The Lease of the election, and the identity of this replica.
@@ -60,15 +66,28 @@ impl Election {
         }
     }
 
-    /// Waits until the Lease has no holder.
+    /// Waits until the holder of the Lease releases it. If the Lease has no holder at the start, waits for
+    /// `period`: the task that acquires it has that long.
     async fn released(&self, client: &Client, period: Duration) {
         let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        let only_this = watcher::Config::default().fields(&format!("metadata.name={}", self.lease)).timeout(WATCH_SECONDS);
+        let mut events = pin!(watcher(leases, only_this).default_backoff());
+        let mut was_held = false;
+        let mut is_free = false;
         loop {
-            tokio::time::sleep(period).await;
-            if let Ok(lease) = leases.get(&self.lease).await
-                && lease.spec.and_then(|spec| spec.holder_identity).is_none_or(|holder| holder.is_empty())
-            {
-                return;
+            let next = async { if is_free { timeout(period, events.next()).await } else { Ok(events.next().await) } };
+            match next.await {
+                Err(_) | Ok(None) => return,
+                Ok(Some(Ok(Event::Apply(lease) | Event::InitApply(lease)))) => {
+                    is_free = lease.spec.and_then(|spec| spec.holder_identity).is_none_or(|holder| holder.is_empty());
+                    if is_free && was_held {
+                        return;
+                    }
+                    was_held |= !is_free;
+                }
+                Ok(Some(Ok(Event::Delete(_)))) => return,
+                // The Lease expires if it is not released, so it does not matter if it cannot be watched.
+                Ok(Some(Ok(Event::Init | Event::InitDone) | Err(_))) => {}
             }
         }
     }
@@ -89,7 +108,7 @@ impl Renewal {
     /// Ends the task, which releases the Lease if this replica holds it.
     async fn release(self) {
         drop(self.is_leader);
-        if tokio::time::timeout(RELEASE_TIMEOUT, self.task).await.is_err() {
+        if timeout(RELEASE_TIMEOUT, self.task).await.is_err() {
             tracing::warn!("the Lease was not released in time; it expires");
         }
     }

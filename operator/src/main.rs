@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
 use orders_operator::{
+    claims::Ledgers,
     config::Config,
     customer::context::Customers,
     kube::{events::Publisher, server_clock::ServerClock},
@@ -22,17 +22,23 @@ use orders_operator::{
     },
     tasks::Tasks,
 };
-use orders_service::{admin, shutdown::Shutdown, token_file::TokenFile};
+use orders_service::{admin, arguments, kubernetes, shutdown::Shutdown, token_file::TokenFile};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config: Config = arguments::parse();
     config.log.init()?;
     let shutdown = Shutdown::on_signals()?;
-    let client = kube::Client::try_default().await?;
+    let client = kubernetes::client().await?;
     let identity = config.pod_name.clone().unwrap_or_else(|| format!("orders-operator-{}", uuid::Uuid::new_v4()));
 
-    admin::serve(config.admin_addr, admin::ready_when(async || Ok(())), shutdown.clone()).await?;
+    let lease_namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let operator_lease = config.leader_election.then(|| format!("{lease_namespace}/{}", config.lease_name));
+    let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
+    let ledgers = Ledgers::new(client.clone(), accounts.clone(), operator_lease);
+    let checked = ledgers.clone();
+    let ready = admin::ready_when(move || std::future::ready(checked.check_ready()));
+    admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(debug_assertions)]
@@ -57,7 +63,6 @@ async fn main() -> anyhow::Result<()> {
         min_age: Duration::from_secs(config.settlement_min_age_seconds),
     };
     let events = Publisher::new(client.clone(), identity.clone());
-    let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
     let customers = Customers::new(client.clone(), accounts, events.clone());
     let context = Arc::new(Context {
         settlement: settlement_check.settlement.clone(),
@@ -72,18 +77,14 @@ async fn main() -> anyhow::Result<()> {
     });
     context.clock.compare(&client).await;
     let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
-    let tasks = Tasks { context, retention, settlement_check, customers, listener, namespace, concurrency };
+    let tasks = Tasks { context, retention, settlement_check, ledgers, customers, listener, namespace, concurrency };
     let work = async || tasks.run(shutdown.clone()).await;
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {
         work().await;
         return Ok(());
     }
-    let election = Election {
-        namespace: config.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
-        lease: config.lease_name,
-        identity,
-        lease_seconds: config.lease_seconds,
-    };
+    let election =
+        Election { namespace: lease_namespace, lease: config.lease_name, identity, lease_seconds: config.lease_seconds };
     leader::run_while_leader(client, election, shutdown.clone(), work).await
 }

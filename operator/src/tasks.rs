@@ -6,6 +6,7 @@ use kube::{Api, runtime::reflector};
 use orders_service::shutdown::Shutdown;
 
 use crate::{
+    claims::{Claims, Ledgers},
     customer::{self, context::Customers},
     order::{context::Context, controller, retention::Retention, settlement_check::SettlementCheck},
     ports::{interaction::receive, nats::Listener},
@@ -19,6 +20,8 @@ pub struct Tasks {
     pub retention: Retention,
     /// Settles charges whose orders no longer exist.
     pub settlement_check: SettlementCheck,
+    /// Which namespaces are this operator's.
+    pub ledgers: Ledgers,
     /// Reconciles the customers.
     pub customers: Arc<Customers>,
     /// Receives the replies of billing and notify. `None` in the style without a broker.
@@ -30,23 +33,51 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs all tasks until shutdown, then finishes the passes in progress.
+    /// Runs all tasks until shutdown, then finishes the passes in progress. The tasks start anew when a
+    /// namespace gets another ledger.
     pub async fn run(&self, shutdown: Shutdown) {
+        loop {
+            let claims = tokio::select! {
+                claims = self.ledgers.open() => claims,
+                () = shutdown.clone().requested() => return,
+            };
+            tokio::select! {
+                () = self.run_on(claims.clone(), shutdown.clone()) => return,
+                () = claims.changed() => {}
+            }
+        }
+    }
+
+    /// Runs all tasks on the namespaces with these claims.
+    async fn run_on(&self, claims: Arc<Claims>, shutdown: Shutdown) {
+        if let Some(namespace) = &self.namespace {
+            tokio::select! {
+                () = claims.acquire(namespace) => {}
+                () = shutdown.clone().requested() => return,
+            }
+        }
         let (store, writer) = reflector::store();
         let orders = match &self.namespace {
             Some(namespace) => Api::namespaced(self.context.client.clone(), namespace),
             None => Api::all(self.context.client.clone()),
         };
-        let passes = controller::run(self.context.clone(), orders, (store.clone(), writer), self.concurrency, shutdown.clone());
+        let passes = controller::run(
+            self.context.clone(),
+            claims.clone(),
+            orders,
+            (store.clone(), writer),
+            self.concurrency,
+            shutdown.clone(),
+        );
         // The other tasks end with the passes, not before.
         let customers = async {
-            customer::controller::run(self.customers.clone(), self.namespace.as_deref(), shutdown.clone()).await;
+            customer::controller::run(self.customers.clone(), claims.clone(), self.namespace.as_deref(), shutdown.clone()).await;
             pending().await
         };
         tokio::select! {
             () = passes => {}
             () = self.retention.run(store.clone()) => {}
-            () = self.settlement_check.run(store) => {}
+            () = self.settlement_check.run(&store, &claims) => {}
             () = self.context.clock.run(&self.context.client) => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}

@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod admin;
+pub mod arguments;
 pub mod auth;
 pub mod broker;
 pub mod database;
@@ -11,6 +12,7 @@ pub mod group_commit;
 pub mod http_client;
 pub mod idempotency;
 pub mod json;
+pub mod kubernetes;
 pub mod problem;
 pub mod problem_examples;
 pub mod query;

@@ -1,7 +1,10 @@
 //! An HTTP server with limits on the size of a body, the time of a request and the number of
 //! concurrent requests.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -27,6 +30,9 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// How much of a larger body is read and discarded before it is refused, in bytes.
 const MAX_DISCARDED: usize = 8 * 1024 * 1024;
 
+/// Linux's error number for an address family that the kernel does not support.
+const EAFNOSUPPORT: i32 = 97;
+
 /// The limits of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -36,12 +42,24 @@ pub struct Limits {
     pub concurrency: usize,
 }
 
-/// Binds a TCP listener to an address.
+/// Binds a TCP listener to an address. `[::]` stands for all addresses: those of IPv6 and of IPv4, or only
+/// those of IPv4 on a machine without IPv6.
 ///
 /// # Errors
 /// If the address cannot be bound. The message names the address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}"))
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}"))
+}
+
+/// Whether the machine has no IPv6: the kernel does not know its addresses (EAFNOSUPPORT), or it is disabled.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == std::io::ErrorKind::AddrNotAvailable
 }
 
 /// Adds the limits, metrics and request logs to a router. A refusal is answered with
@@ -125,5 +143,29 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: Shutdown) {
     tokio::select! {
         result = serving => if let Err(error) = result { tracing::error!(%error, "the HTTP server failed") },
         () = shutdown.grace_elapsed() => tracing::warn!("some requests did not finish within the grace period"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_is_recognized_by_the_kernels_error() {
+        use std::io::{Error, ErrorKind};
+        assert!(is_without_ipv6(&Error::from_raw_os_error(EAFNOSUPPORT)) && is_without_ipv6(&ErrorKind::AddrNotAvailable.into()));
+        assert!(!is_without_ipv6(&ErrorKind::AddrInUse.into()));
     }
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod charge;
 mod events;
+mod health;
 mod orders;
 mod proxy;
 mod state;
@@ -10,8 +11,6 @@ mod users;
 
 use axum::{
     Router,
-    http::Uri,
-    response::Redirect,
     routing::{get, post},
 };
 use orders_service::problem_examples;
@@ -76,7 +75,9 @@ pub fn router(app: AppState) -> Router {
         .route("/orders", post(orders::create))
         .route("/orders/", get(orders::list))
         .route("/users/", post(users::create))
-        .route("/", get(async |_: Uri| Redirect::temporary("/docs/")))
+        .route("/", get(health::start_page))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready).with_state(app.ready.clone()))
         .with_state(app)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi).config(page))
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orders_service::shutdown::Shutdown;
+use orders_service::{admin::ReadyCheck, shutdown::Shutdown};
 use tokio::sync::Semaphore;
 
 use crate::{customers::Customers, orders::Orders, proxy::Service};
@@ -24,6 +24,8 @@ pub struct AppState {
     pub mail_wait: Duration,
     /// One permit for each client that follows an order.
     pub streams: Arc<Semaphore>,
+    /// Whether requests can be handled.
+    pub ready: ReadyCheck,
     /// Notifies the streams that they must end.
     pub shutdown: Shutdown,
 }

@@ -17,6 +17,7 @@ mod close;
 mod database;
 mod export;
 mod group_commit;
+mod id;
 mod movement;
 mod outbox;
 mod record;

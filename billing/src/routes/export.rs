@@ -1,12 +1,12 @@
 //! Routes that export the ledger's rows to an audit, page by page.
 
 use axum::extract::{Query, State};
-use orders_contracts::billing::{ExportedAccount, ExportedTransaction, Summary};
+use orders_contracts::billing::{ExportedAccount, ExportedTransaction, LedgerId, Summary};
 use orders_service::{Json, Problem, problem::ServiceCallProblems};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::state::{Auditor, Billing};
+use super::state::{Auditor, Billing, ChargeReader};
 
 /// The maximum number of rows on a page.
 const PAGE_SIZE: i64 = 1000;
@@ -27,6 +27,23 @@ pub(super) struct AfterLogin {
     /// The last `login` of the previous page; empty for the first page.
     #[serde(default)]
     after: String,
+}
+
+/// Show which ledger this is.
+///
+/// An operator compares the ID with that of the ledger that orders belong to, so that two ledgers never
+/// charge the same order. Only the service accounts of the operator and the api-server may call this.
+#[utoipa::path(
+    get,
+    path = "/billing/ledger",
+    tag = "ledger",
+    responses(
+        (status = 200, description = "The ID of the ledger", body = LedgerId),
+        ServiceCallProblems
+    )
+)]
+pub(super) async fn show_ledger(_: ChargeReader, State(billing): State<Billing>) -> Result<Json<LedgerId>, Problem> {
+    Ok(Json(LedgerId { id: billing.ledger.id().await? }))
 }
 
 /// List transactions.

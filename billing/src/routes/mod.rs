@@ -27,7 +27,7 @@ pub use state::{Billing, Callers};
         (name = "accounts", description = "Customers' accounts"),
         (name = "charges", description = "Charges to accounts for orders, and refunds of these charges"),
         (name = "authorizations", description = "Charges that are to be captured or voided"),
-        (name = "ledger", description = "The rows of the ledger, for an audit")
+        (name = "ledger", description = "Which ledger this is, and its rows for an audit")
     )
 )]
 struct ApiDoc;
@@ -44,6 +44,7 @@ fn documented() -> OpenApiRouter<Billing> {
         .routes(routes!(authorizations::list))
         .routes(routes!(authorizations::capture))
         .routes(routes!(authorizations::void))
+        .routes(routes!(export::show_ledger))
         .routes(routes!(export::list_transactions))
         .routes(routes!(export::list_accounts))
         .routes(routes!(export::show_summary))

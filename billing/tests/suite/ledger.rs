@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::Result;
@@ -557,4 +560,25 @@ async fn any_sequence_of_requests_has_the_same_outcomes_as_in_the_model() -> Res
         assert_books_balance(&checked).await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_has_one_id_that_no_other_ledger_has() -> Result<()> {
+    let ids = Arc::new(Mutex::new(Vec::new()));
+    on_both_databases(|database| {
+        let ids = ids.clone();
+        async move {
+            let ledger = Ledger::new(database.clone());
+            let calls = (0..20).map(|_| retry_while_unavailable(|| ledger.id()));
+            let first = futures::future::try_join_all(calls).await?;
+            assert!(first.iter().all(|id| *id == first[0]), "{first:?}");
+            assert_eq!(Ledger::new(database).id().await?, first[0], "the same after a restart");
+            ids.lock().unwrap().push(first[0].clone());
+            Ok(())
+        }
+    })
+    .await?;
+    let ids = ids.lock().unwrap();
+    assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
+    Ok(())
 }

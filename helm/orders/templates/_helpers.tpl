@@ -233,7 +233,7 @@ lifecycle:
 - name: RUST_LOG
   value: {{ .Values.log.level | quote }}
 - name: ADMIN_ADDR
-  value: 0.0.0.0:9090
+  value: "[::]:9090"
 {{- end }}
 
 {{/* An environment variable from the Secret with the services' URLs. */}}

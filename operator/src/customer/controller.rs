@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, future::ready, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::{
     Api, ResourceExt,
     runtime::{
@@ -17,14 +17,14 @@ use kube::{
         watcher,
     },
 };
-use orders_service::shutdown::Shutdown;
+use orders_service::{kubernetes::WATCH_SECONDS, shutdown::Shutdown};
 
 use super::{
     CustomerGuard,
     context::Customers,
     reconcile::{RETRY_DELAY, reconcile},
 };
-use crate::kube::KubeError;
+use crate::{claims::Claims, kube::KubeError};
 
 /// How long changes of balances are collected. A customer's balance is written at most once in this
 /// time.
@@ -36,14 +36,15 @@ const CONCURRENCY: u16 = 4;
 
 /// Runs until shutdown. At the start each customer is reconciled once, because it may have changed
 /// while no operator was running.
-pub async fn run(customers: Arc<Customers>, namespace: Option<&str>, shutdown: Shutdown) {
+pub async fn run(customers: Arc<Customers>, claims: Arc<Claims>, namespace: Option<&str>, shutdown: Shutdown) {
     let api: Api<CustomerGuard> = match namespace {
         Some(namespace) => Api::namespaced(customers.client.clone(), namespace),
         None => Api::all(customers.client.clone()),
     };
     let (store, writer) = reflector::store();
-    let changed = watcher(api, watcher::Config::default())
+    let changed = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
         .default_backoff()
+        .try_filter(move |event| claims.includes(event))
         .modify(|customer| customer.managed_fields_mut().clear())
         .reflect(writer)
         .applied_objects()

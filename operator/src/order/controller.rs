@@ -12,7 +12,7 @@ use kube::{
         watcher,
     },
 };
-use orders_service::shutdown::Shutdown;
+use orders_service::{kubernetes::WATCH_SECONDS, shutdown::Shutdown};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -22,20 +22,25 @@ use super::{
     queue,
     reconcile::{Requeue, reconcile},
 };
-use crate::kube::{KubeError, OrderGuard};
+use crate::{
+    claims::Claims,
+    kube::{KubeError, OrderGuard},
+};
 
-/// Reconciles the orders of these namespaces until shutdown, then finishes the passes in progress.
+/// Reconciles the orders that are this ledger's until shutdown, then finishes the passes in progress.
 /// `writer` fills the store that `store` reads.
 pub async fn run(
     context: Arc<Context>,
+    claims: Arc<Claims>,
     orders: Api<OrderGuard>,
     (store, writer): (Store<OrderGuard>, Writer<OrderGuard>),
     concurrency: u16,
     shutdown: Shutdown,
 ) {
     let (observer, reader) = (context.clone(), store.clone());
-    let changed = watcher(orders, watcher::Config::default())
+    let changed = watcher(orders, watcher::Config::default().timeout(WATCH_SECONDS))
         .default_backoff()
+        .try_filter(move |event| claims.includes(event))
         .reflect(writer)
         .inspect_ok(move |event| {
             observer.echo.observe(event);

@@ -2,7 +2,7 @@
 //! than a pass takes, and whose order no longer exists, is settled: nobody else will.
 //!
 //! The check judges only what it can see as a whole. If the API server, the archive or notify does not
-//! respond, or if the order is in a namespace of another operator, the charge stays as it is.
+//! respond, or if the order is in a namespace of another operator or ledger, the charge stays as it is.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use orders_crds::{Order, OrderStatus, Outcome, order::charge_key};
 
 use super::{manifest, settlement::Settlement, status::StatusBuilder};
 use crate::{
+    claims::Claims,
     kube::{CALL_TIMEOUT, OrderGuard},
     ports::{Payment, Purchase, UnknownResult},
 };
@@ -53,7 +54,7 @@ pub struct SettlementCheck {
 
 impl SettlementCheck {
     /// Checks the authorized charges, at the start and after each interval. Never returns.
-    pub async fn run(&self, orders: Store<OrderGuard>) {
+    pub async fn run(&self, orders: &Store<OrderGuard>, claims: &Claims) {
         let mut cursor = 0;
         let mut tick = tokio::time::interval(self.interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -63,7 +64,7 @@ impl SettlementCheck {
                 continue;
             }
             self.settlement.reset_voids();
-            match self.check(cursor, &orders).await {
+            match self.check(cursor, orders, claims).await {
                 Ok(next) => cursor = next,
                 Err(error) => tracing::warn!(%error, "the authorized charges cannot be listed; retrying"),
             }
@@ -71,7 +72,7 @@ impl SettlementCheck {
     }
 
     /// Checks the authorizations after `cursor`. Returns the cursor of the next check.
-    async fn check(&self, mut cursor: i64, orders: &Store<OrderGuard>) -> Result<i64, UnknownResult> {
+    async fn check(&self, mut cursor: i64, orders: &Store<OrderGuard>, claims: &Claims) -> Result<i64, UnknownResult> {
         let mut kept = 0;
         for _ in 0..MAX_PAGES {
             let page = self.settlement.authorizations.list(cursor, self.min_age).await?;
@@ -80,7 +81,7 @@ impl SettlementCheck {
                 break;
             };
             cursor = last.id;
-            let checks: Vec<_> = page.iter().map(|authorization| self.settle_overdue(authorization, orders)).collect();
+            let checks: Vec<_> = page.iter().map(|authorization| self.settle_overdue(authorization, orders, claims)).collect();
             let mut results = stream::iter(checks).buffer_unordered(CONCURRENCY);
             while let Some(is_settled) = results.next().await {
                 kept += usize::from(!is_settled);
@@ -91,14 +92,14 @@ impl SettlementCheck {
     }
 
     /// Settles the charge if its order no longer exists. Returns whether it is settled.
-    async fn settle_overdue(&self, authorization: &Authorization, orders: &Store<OrderGuard>) -> bool {
+    async fn settle_overdue(&self, authorization: &Authorization, orders: &Store<OrderGuard>, claims: &Claims) -> bool {
         let key = &authorization.key;
         let Some((order, attempt)) = manifest::read(authorization) else {
             tracing::warn!(key, reference = authorization.reference, "the metadata of this charge is not that of an order");
             return false;
         };
         let settled = async {
-            match self.judge(&order, key, orders).await? {
+            match self.judge(&order, key, orders, claims).await? {
                 Verdict::Keep => Ok(false),
                 Verdict::Capture => self.settlement.capture(key).await.map(|()| true),
                 Verdict::SettleByMessage => self.settle_by_message(&order, attempt, authorization).await.map(|()| true),
@@ -113,8 +114,17 @@ impl SettlementCheck {
         }
     }
 
-    async fn judge(&self, order: &Order, key: &str, orders: &Store<OrderGuard>) -> Result<Verdict, UnknownResult> {
+    async fn judge(
+        &self,
+        order: &Order,
+        key: &str,
+        orders: &Store<OrderGuard>,
+        claims: &Claims,
+    ) -> Result<Verdict, UnknownResult> {
         if self.namespace.is_some() && self.namespace != order.namespace() {
+            return Ok(Verdict::Keep);
+        }
+        if !claims.is_own(&order.namespace().unwrap_or_default()).await {
             return Ok(Verdict::Keep);
         }
         let uid = order.uid().unwrap_or_default();

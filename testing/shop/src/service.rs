@@ -64,11 +64,16 @@ impl Service {
         format!("http://{}/metrics", self.admin)
     }
 
+    /// The URL of its readiness check.
+    pub fn readiness_url(&self) -> String {
+        format!("http://{}/readyz", self.admin)
+    }
+
     /// Waits until the service reports that it is ready.
     ///
     /// # Errors
     /// If it is not ready within [`WAIT_TIMEOUT`].
     pub async fn wait_ready(&self) -> Result<()> {
-        self.process.wait_http(&format!("http://{}/readyz", self.admin), WAIT_TIMEOUT).await
+        self.process.wait_http(&self.readiness_url(), WAIT_TIMEOUT).await
     }
 }

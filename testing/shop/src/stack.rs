@@ -57,6 +57,19 @@ impl Stack {
     /// # Errors
     /// As [`Stack::start`].
     pub async fn start_in(cluster: &Cluster, namespace: &str, directory: &Path, options: StackOptions) -> Result<Self> {
+        let stack = Self::spawn_in(cluster, namespace, directory, options).await?;
+        let first = [&stack.billing, &stack.notify, &stack.archive, &stack.api_server];
+        for service in first.into_iter().chain(&stack.more_api_servers).chain(&stack.operators) {
+            service.wait_ready().await?;
+        }
+        Ok(stack)
+    }
+
+    /// Starts the services as [`Stack::start_in`] does, but does not wait until they are ready.
+    ///
+    /// # Errors
+    /// If a program cannot be started.
+    pub async fn spawn_in(cluster: &Cluster, namespace: &str, directory: &Path, options: StackOptions) -> Result<Self> {
         let client = cluster.client().await?;
         install_crds(&client).await?;
         let tokens = Tokens::create(&client, namespace, directory).await?;
@@ -130,12 +143,7 @@ impl Stack {
             .collect::<Result<_>>()?;
 
         let (namespace, directory) = (namespace.to_owned(), directory.to_owned());
-        let stack = Stack { namespace, api_server, more_api_servers, operators, billing, notify, archive, directory };
-        let first = [&stack.billing, &stack.notify, &stack.archive, &stack.api_server];
-        for service in first.into_iter().chain(&stack.more_api_servers).chain(&stack.operators) {
-            service.wait_ready().await?;
-        }
-        Ok(stack)
+        Ok(Stack { namespace, api_server, more_api_servers, operators, billing, notify, archive, directory })
     }
 
     /// The audit of this stack, with the kubeconfig of this cluster.

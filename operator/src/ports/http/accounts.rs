@@ -1,10 +1,13 @@
 //! The client of billing's accounts. It uses HTTP in every style of interaction: the styles concern
 //! orders, and an account is opened only once.
 
-use orders_contracts::{IDEMPOTENCY_KEY, billing::OpenAccount};
+use orders_contracts::{
+    IDEMPOTENCY_KEY,
+    billing::{LedgerId, OpenAccount},
+};
 use orders_crds::Login;
 use orders_service::{http_client::Peer, token_file::TokenFile};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 
 use super::billing;
 use crate::ports::UnknownResult;
@@ -30,6 +33,20 @@ impl Accounts {
         // A login needs no escaping in a path.
         let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
         parse(&billing::send(&self.0, request).await?, login)
+    }
+
+    /// Returns the ID of billing's ledger. `None` if billing is of a version that has none.
+    ///
+    /// # Errors
+    /// [`UnknownResult`].
+    pub async fn ledger_id(&self) -> Result<Option<String>, UnknownResult> {
+        let request = self.0.request(Method::GET, "/billing/ledger");
+        let (status, body) = self.0.send(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
+        match status {
+            StatusCode::OK => Ok(Some(billing::parse::<LedgerId>(&body)?.id)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(UnknownResult(format!("billing responded {status}: {}", billing::excerpt(&body)))),
+        }
     }
 }
 

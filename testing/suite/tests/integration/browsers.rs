@@ -61,3 +61,19 @@ async fn a_page_of_an_allowed_origin_places_orders() -> Result<()> {
     assert_eq!(shop.balance("petra").await?, "400.0");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_may_probe_the_start_page_or_a_path_of_its_own() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    for path in ["/", "/livez", "/readyz"] {
+        for method in [Method::GET, Method::HEAD] {
+            let response = shop.send(shop.request(method.clone(), path)).await?;
+            assert_eq!(response.status, 200, "{method} {path}: {response:?}");
+        }
+    }
+    assert!(shop.get("/").await?.text.contains("/docs/"), "people find the documentation");
+
+    shop.stack.billing.kill()?;
+    assert_eq!(shop.get("/readyz").await?.text, "ok\n", "billing's outage does not take the API away: orders are accepted");
+    Ok(())
+}

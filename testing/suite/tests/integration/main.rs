@@ -26,4 +26,7 @@ mod scale;
 mod servers;
 mod settlement;
 mod shop;
+mod silent_proxy;
+mod silent_watch;
+mod two_releases;
 mod version_skew;

@@ -1,0 +1,189 @@
+//! The claims of all namespaces of this operator.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::{Client, Resource, ResourceExt, runtime::watcher::Event};
+use orders_crds::LEDGER_LEASE;
+
+use super::lease::{Claim, Claimant};
+use crate::{kube::KubeError, ports::http::accounts::Accounts};
+
+/// The delay before a call is repeated.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// How often the claims are checked: whether this operator's were taken away, and whether others were given up.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Finds out which ledger this operator charges orders in.
+#[derive(Clone)]
+pub struct Ledgers {
+    client: Client,
+    accounts: Accounts,
+    operator_lease: Option<String>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Ledgers {
+    /// The ledger is that of the billing service of `accounts`. `operator_lease` is the Lease that this
+    /// operator needs to be active, as `NAMESPACE/NAME`; `None` without leader election.
+    pub fn new(client: Client, accounts: Accounts, operator_lease: Option<String>) -> Self {
+        Ledgers { client, accounts, operator_lease, problem: Arc::default() }
+    }
+
+    /// Checks that this operator is not kept from its work by the claim of another ledger.
+    ///
+    /// # Errors
+    /// What keeps it from its work, and what to do about it.
+    pub fn check_ready(&self) -> Result<(), String> {
+        self.lock_problem().clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits until billing responds, and returns the claims of its ledger. Each call forgets the claims
+    /// that an earlier one returned.
+    pub async fn open(&self) -> Arc<Claims> {
+        let claimant = loop {
+            match self.claimant().await {
+                Ok(claimant) => break claimant,
+                Err(error) => tracing::warn!(error, "billing does not say which ledger it has; retrying"),
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        };
+        metrics::gauge!("orders_namespaces_of_other_ledgers").set(0.0);
+        Arc::new(Claims { ledgers: self.clone(), claimant, claims: Mutex::default() })
+    }
+
+    /// The ledger of billing. `None` if billing is of a version without the ID of its ledger, as during an upgrade.
+    async fn claimant(&self) -> Result<Option<Claimant>, String> {
+        let ledger = self.accounts.ledger_id().await.map_err(|error| error.to_string())?;
+        Ok(ledger.map(|ledger| Claimant { ledger, operator_lease: self.operator_lease.clone() }))
+    }
+
+    fn lock_problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claims of one ledger, as far as they were needed.
+pub struct Claims {
+    ledgers: Ledgers,
+    claimant: Option<Claimant>,
+    claims: Mutex<BTreeMap<String, Claim>>,
+}
+
+impl Claims {
+    /// Waits until the orders and customers of this namespace are this ledger's. Meanwhile the operator is not
+    /// ready.
+    pub async fn acquire(&self, namespace: &str) {
+        let _ready_again = ClearOnDrop(&self.ledgers);
+        while !self.is_own(namespace).await {
+            *self.ledgers.lock_problem() = self.refusal(namespace);
+            tokio::time::sleep(INTERVAL).await;
+            self.lock().remove(namespace);
+        }
+    }
+
+    /// Whether the orders and customers of this namespace are this ledger's. The first call for a
+    /// namespace claims it, and repeats this until the API server responds.
+    pub async fn is_own(&self, namespace: &str) -> bool {
+        let known = self.lock().get(namespace).cloned();
+        let claim = match known {
+            Some(claim) => claim,
+            None => loop {
+                match self.claim(namespace).await {
+                    Ok(claim) => break claim,
+                    Err(error) => {
+                        let allow = "the operator needs the verbs get, create and update on leases (coordination.k8s.io)";
+                        tracing::warn!(namespace, %error, "cannot claim the orders of the namespace; retrying; {allow}");
+                    }
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
+            },
+        };
+        claim == Claim::Own
+    }
+
+    /// Whether an event of a watch is about an object of this ledger, or about none. See [`Self::is_own`].
+    pub fn includes<K: Resource>(self: &Arc<Self>, event: &Event<K>) -> impl Future<Output = bool> + Send + use<K> {
+        let namespace = match event {
+            Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => object.namespace(),
+            Event::Init | Event::InitDone => None,
+        };
+        let claims = self.clone();
+        async move {
+            match namespace {
+                Some(namespace) => claims.is_own(&namespace).await,
+                None => true,
+            }
+        }
+    }
+
+    /// Returns when a namespace was claimed by another ledger, when one that another ledger had is free, or
+    /// when billing has another ledger. The caller then has to [open](Ledgers::open) the claims again.
+    pub async fn changed(&self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match self.ledgers.claimant().await {
+                Ok(claimant) if claimant != self.claimant => return tracing::warn!("billing has another ledger than before"),
+                Ok(_) => {}
+                // The orders wait, too.
+                Err(_) => continue,
+            }
+            let known = self.lock().clone();
+            for (namespace, before) in known {
+                match self.claim(&namespace).await {
+                    Ok(claim) if claim != before => {
+                        return tracing::warn!(namespace, "the namespace has another ledger than before");
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(namespace, %error, "the claim of the namespace cannot be checked"),
+                }
+            }
+        }
+    }
+
+    /// Claims the namespace, and records whose it is.
+    async fn claim(&self, namespace: &str) -> Result<Claim, KubeError> {
+        let claim = match &self.claimant {
+            Some(claimant) => claimant.claim(&self.ledgers.client, namespace).await?,
+            None => Claim::Own,
+        };
+        if self.lock().insert(namespace.to_owned(), claim.clone()).as_ref() != Some(&claim) {
+            if let Some(refusal) = self.refusal(namespace) {
+                tracing::error!("{refusal}");
+            }
+            let others = self.lock().values().filter(|claim| **claim != Claim::Own).count();
+            metrics::gauge!("orders_namespaces_of_other_ledgers").set(others as f64);
+        }
+        Ok(claim)
+    }
+
+    /// Why the orders of this namespace are left alone. `None` if they are not.
+    fn refusal(&self, namespace: &str) -> Option<String> {
+        let (claims, own) = (self.lock(), self.claimant.as_ref()?);
+        let Claim::Other(other) = claims.get(namespace)? else { return None };
+        Some(format!(
+            "the orders and customers of namespace {namespace} belong to ledger {other}, and the billing service of this release \
+             has ledger {}: charging them here could charge them twice, so this release leaves them alone. Install it in \
+             another namespace, or connect it to the database of that ledger. If that ledger is gone for good: kubectl delete \
+             lease {LEDGER_LEASE} -n {namespace}",
+            own.ledger
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the operator ready again at the end of the wait, also if another replica becomes the leader meanwhile.
+struct ClearOnDrop<'a>(&'a Ledgers);
+
+impl Drop for ClearOnDrop<'_> {
+    fn drop(&mut self) {
+        *self.0.lock_problem() = None;
+    }
+}
