@@ -64,7 +64,7 @@ async fn a_page_of_an_allowed_origin_places_orders() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_balancer_may_probe_the_start_page_or_a_path_of_its_own() -> Result<()> {
-    let mut shop = Shop::start().await?;
+    let shop = Shop::start().await?;
     for path in ["/", "/livez", "/readyz"] {
         for method in [Method::GET, Method::HEAD] {
             let response = shop.send(shop.request(method.clone(), path)).await?;
