@@ -19,10 +19,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --workspace \
         --bin orders-api-server --bin orders-operator --bin orders-billing --bin orders-notify \
-        --bin orders-archive --bin orders-audit --bin orders-smoke --bin orders-inbox \
+        --bin orders-archive --bin orders-audit --bin orders-smoke --bin orders-inbox --bin orders-dead-letters \
     && cp target/release/orders-api-server target/release/orders-operator target/release/orders-billing \
         target/release/orders-notify target/release/orders-archive target/release/orders-audit target/release/orders-smoke \
-        target/release/orders-inbox /usr/local/bin/
+        target/release/orders-inbox target/release/orders-dead-letters /usr/local/bin/
 
 FROM ${BINARIES} AS binaries
 # buildah 1.28 leaves a container behind for a stage without instructions.
@@ -38,7 +38,8 @@ EXPOSE 8080 9090
 ENTRYPOINT ["/usr/local/bin/orders-api-server"]
 
 FROM runtime AS operator
-COPY --from=binaries /usr/local/bin/orders-operator /usr/local/bin/
+# orders-dead-letters is a tool for the operator's broker.
+COPY --from=binaries /usr/local/bin/orders-operator /usr/local/bin/orders-dead-letters /usr/local/bin/
 EXPOSE 9090
 ENTRYPOINT ["/usr/local/bin/orders-operator"]
 

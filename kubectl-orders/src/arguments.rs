@@ -134,6 +134,39 @@ pub enum Command {
     ///
     /// Reads the resources. You need permission to list orders, as in the role view.
     Stuck(AllNamespaces),
+    /// List and replay dead letters: messages of the broker that a service could not handle.
+    ///
+    /// Creates a Job from the chart's CronJob of the dead letters, waits until the Job ends, prints its log and deletes it.
+    /// You need the permissions of `kubectl orders audit`.
+    DeadLetters(DeadLettersArgs),
+}
+
+/// What to do with the dead letters.
+#[derive(Clone, Debug, Args)]
+pub struct DeadLettersArgs {
+    /// The command.
+    #[command(subcommand)]
+    pub command: DeadLettersCommand,
+
+    /// How long to wait for the Job, such as 90s or 5m.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_timeout, global = true)]
+    pub timeout: Duration,
+}
+
+/// A command for the dead letters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// List the dead letters, oldest first, each with its number, reason and message.
+    List,
+    /// Publish dead letters again on their subjects.
+    Replay {
+        /// Number of the dead letter.
+        #[arg(required_unless_present = "all", value_parser = clap::value_parser!(u64).range(1..))]
+        number: Option<u64>,
+        /// Replay all dead letters.
+        #[arg(long, conflicts_with = "number")]
+        all: bool,
+    },
 }
 
 /// Selects all namespaces.

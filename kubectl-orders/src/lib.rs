@@ -3,8 +3,8 @@
 //! The plugin calls the public REST API through the Kubernetes API server, with the user's own
 //! kubeconfig ([`access`]), so that neither an Ingress nor a port-forward is needed. [`api`] has
 //! the calls, and [`commands`] runs the commands with them. [`table`], [`age`], [`output`] and
-//! [`watch`] are pure. Only [`audit`] and [`stuck`] do not use the API: they run a Job, and read the
-//! resources.
+//! [`watch`] are pure. [`audit`] and [`dead_letters`] do not use the API, but run a Job
+//! ([`job`]), and [`stuck`] reads the resources.
 
 #![deny(missing_docs)]
 
@@ -14,6 +14,8 @@ pub mod api;
 pub mod arguments;
 pub mod audit;
 pub mod commands;
+pub mod dead_letters;
+pub mod job;
 pub mod order;
 pub mod output;
 pub mod proxy;

@@ -7,7 +7,7 @@ use kubectl_orders::{
     access::Access,
     api::Api,
     arguments::{ApiCommand, Arguments, Command},
-    audit, commands,
+    audit, commands, dead_letters,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -16,6 +16,7 @@ async fn main() -> ExitCode {
     let command = match command {
         Command::Api(command) => command,
         Command::Audit(arguments) => return audit::run(&access, &print, &arguments).await,
+        Command::DeadLetters(arguments) => return dead_letters::run(&access, &arguments).await,
         Command::Stuck(all) => return commands::run_stuck(&access, &print, &all).await,
     };
     if let ApiCommand::List(arguments) = &command

@@ -16,9 +16,10 @@ use orders_operator::{
         watch_echo::WatchEcho,
     },
     ports::{
-        Names, NoArchive,
+        Billing, Names, NoArchive,
         http::{accounts::Accounts, archive::Archive, authorizations::Authorizations, notify::HttpNotify},
         interaction::Clients,
+        ledger_gate::{GatedBilling, LedgerGate},
     },
     tasks::Tasks,
 };
@@ -35,7 +36,8 @@ async fn main() -> anyhow::Result<()> {
     let lease_namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let operator_lease = config.leader_election.then(|| format!("{lease_namespace}/{}", config.lease_name));
     let accounts = Accounts::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?;
-    let ledgers = Ledgers::new(client.clone(), accounts.clone(), operator_lease);
+    let gate = LedgerGate::default();
+    let ledgers = Ledgers::new(client.clone(), accounts.clone(), operator_lease, gate.clone());
     let checked = ledgers.clone();
     let ready = admin::ready_when(move || std::future::ready(checked.check_ready()));
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
@@ -43,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let Clients { billing, notify, listener } = Clients::new(&config).await?;
     #[cfg(debug_assertions)]
     let billing = Arc::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
+    let billing: Arc<dyn Billing> = Arc::new(GatedBilling::new(billing, gate.clone()));
     let archive = match &config.archive_url {
         Some(url) => Some(Archive::new(url, TokenFile::new(config.archive_token_file.clone()))?),
         None => None,
@@ -63,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         min_age: Duration::from_secs(config.settlement_min_age_seconds),
     };
     let events = Publisher::new(client.clone(), identity.clone());
-    let customers = Customers::new(client.clone(), accounts, events.clone());
+    let customers = Customers::new(client.clone(), accounts.behind(gate), events.clone());
     let context = Arc::new(Context {
         settlement: settlement_check.settlement.clone(),
         billing,

@@ -74,10 +74,16 @@ impl Tasks {
             customer::controller::run(self.customers.clone(), claims.clone(), self.namespace.as_deref(), shutdown.clone()).await;
             pending().await
         };
+        // These tasks call billing, and compare its charges with the orders.
+        let after_billing = async {
+            if !claims.is_ledger_known() {
+                pending().await
+            }
+            tokio::join!(self.retention.run(store.clone()), self.settlement_check.run(&store, &claims));
+        };
         tokio::select! {
             () = passes => {}
-            () = self.retention.run(store.clone()) => {}
-            () = self.settlement_check.run(&store, &claims) => {}
+            () = after_billing => {}
             () = self.context.clock.run(&self.context.client) => {}
             () = customers => {}
             () = receive(self.listener.as_ref()) => {}

@@ -29,6 +29,18 @@ pub(super) enum Claim {
     Other(String),
 }
 
+/// Whose the namespace is, as far as can be known without the ID of this operator's ledger: a claim of another
+/// operator counts as that of another ledger, and a namespace without a claim as this one's.
+///
+/// # Errors
+/// [`KubeError`].
+pub(super) async fn guess(client: &Client, namespace: &str, operator_lease: Option<&str>) -> Result<Claim, KubeError> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let Some(claim) = call(leases.get_opt(LEDGER_LEASE)).await? else { return Ok(Claim::Own) };
+    let is_own = claim.annotations().get(OPERATOR_LEASE).map(String::as_str) == operator_lease;
+    Ok(if is_own { Claim::Own } else { Claim::Other(holder(&claim).to_owned()) })
+}
+
 /// The ledger that claims namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claimant {

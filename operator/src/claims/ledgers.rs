@@ -8,12 +8,19 @@ use std::{
 
 use kube::{Client, Resource, ResourceExt, runtime::watcher::Event};
 use orders_crds::LEDGER_LEASE;
+use tokio::time::Instant;
 
-use super::lease::{Claim, Claimant};
-use crate::{kube::KubeError, ports::http::accounts::Accounts};
+use super::lease::{Claim, Claimant, guess};
+use crate::{
+    kube::KubeError,
+    ports::{http::accounts::Accounts, ledger_gate::LedgerGate},
+};
 
 /// The delay before a call is repeated.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// How long billing may take until it responds: at an installation, all services start at once.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the claims are checked: whether this operator's were taken away, and whether others were given up.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -24,14 +31,16 @@ pub struct Ledgers {
     client: Client,
     accounts: Accounts,
     operator_lease: Option<String>,
+    gate: LedgerGate,
     problem: Arc<Mutex<Option<String>>>,
 }
 
 impl Ledgers {
     /// The ledger is that of the billing service of `accounts`. `operator_lease` is the Lease that this
-    /// operator needs to be active, as `NAMESPACE/NAME`; `None` without leader election.
-    pub fn new(client: Client, accounts: Accounts, operator_lease: Option<String>) -> Self {
-        Ledgers { client, accounts, operator_lease, problem: Arc::default() }
+    /// operator needs to be active, as `NAMESPACE/NAME`; `None` without leader election. `gate` lets calls to
+    /// billing through while its ledger is known.
+    pub fn new(client: Client, accounts: Accounts, operator_lease: Option<String>, gate: LedgerGate) -> Self {
+        Ledgers { client, accounts, operator_lease, gate, problem: Arc::default() }
     }
 
     /// Checks that this operator is not kept from its work by the claim of another ledger.
@@ -42,24 +51,32 @@ impl Ledgers {
         self.lock_problem().clone().map_or(Ok(()), Err)
     }
 
-    /// Waits until billing responds, and returns the claims of its ledger. Each call forgets the claims
-    /// that an earlier one returned.
+    /// Returns the claims of billing's ledger. Each call forgets the claims that an earlier one returned, and
+    /// lets calls to billing through if its ledger is known.
     pub async fn open(&self) -> Arc<Claims> {
-        let claimant = loop {
-            match self.claimant().await {
-                Ok(claimant) => break claimant,
-                Err(error) => tracing::warn!(error, "billing does not say which ledger it has; retrying"),
-            }
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut ledger = self.ledger().await;
+        while ledger == Ledger::Unknown && Instant::now() < deadline {
             tokio::time::sleep(RETRY_DELAY).await;
-        };
+            ledger = self.ledger().await;
+        }
+        if ledger == Ledger::Unknown {
+            tracing::warn!("billing does not respond: it is not known which ledger it has, so nothing is charged until then");
+        }
+        self.gate.set_open(ledger != Ledger::Unknown);
         metrics::gauge!("orders_namespaces_of_other_ledgers").set(0.0);
-        Arc::new(Claims { ledgers: self.clone(), claimant, claims: Mutex::default() })
+        Arc::new(Claims { ledgers: self.clone(), ledger, claims: Mutex::default() })
     }
 
-    /// The ledger of billing. `None` if billing is of a version without the ID of its ledger, as during an upgrade.
-    async fn claimant(&self) -> Result<Option<Claimant>, String> {
-        let ledger = self.accounts.ledger_id().await.map_err(|error| error.to_string())?;
-        Ok(ledger.map(|ledger| Claimant { ledger, operator_lease: self.operator_lease.clone() }))
+    async fn ledger(&self) -> Ledger {
+        match self.accounts.ledger_id().await {
+            Ok(Some(ledger)) => Ledger::Known(Claimant { ledger, operator_lease: self.operator_lease.clone() }),
+            Ok(None) => Ledger::WithoutId,
+            Err(error) => {
+                tracing::debug!(%error, "billing does not say which ledger it has");
+                Ledger::Unknown
+            }
+        }
     }
 
     fn lock_problem(&self) -> MutexGuard<'_, Option<String>> {
@@ -67,14 +84,29 @@ impl Ledgers {
     }
 }
 
+/// The ledger of billing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ledger {
+    Known(Claimant),
+    /// Billing is of a version without IDs, as during an upgrade.
+    WithoutId,
+    /// Billing does not respond.
+    Unknown,
+}
+
 /// The claims of one ledger, as far as they were needed.
 pub struct Claims {
     ledgers: Ledgers,
-    claimant: Option<Claimant>,
+    ledger: Ledger,
     claims: Mutex<BTreeMap<String, Claim>>,
 }
 
 impl Claims {
+    /// Whether billing has said which ledger it has.
+    pub fn is_ledger_known(&self) -> bool {
+        self.ledger != Ledger::Unknown
+    }
+
     /// Waits until the orders and customers of this namespace are this ledger's. Meanwhile the operator is not
     /// ready.
     pub async fn acquire(&self, namespace: &str) {
@@ -122,15 +154,16 @@ impl Claims {
     }
 
     /// Returns when a namespace was claimed by another ledger, when one that another ledger had is free, or
-    /// when billing has another ledger. The caller then has to [open](Ledgers::open) the claims again.
+    /// when billing has another ledger, or says which one it has. The caller then has to [open](Ledgers::open) the claims again.
     pub async fn changed(&self) {
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            match self.ledgers.claimant().await {
-                Ok(claimant) if claimant != self.claimant => return tracing::warn!("billing has another ledger than before"),
-                Ok(_) => {}
-                // The orders wait, too.
-                Err(_) => continue,
+            tokio::time::sleep(if self.is_ledger_known() { INTERVAL } else { RETRY_DELAY }).await;
+            match self.ledgers.ledger().await {
+                // The calls to billing wait, too.
+                Ledger::Unknown => continue,
+                ledger if !self.is_ledger_known() => return tracing::info!(?ledger, "billing says which ledger it has"),
+                ledger if ledger != self.ledger => return tracing::warn!(?ledger, "billing has another ledger than before"),
+                Ledger::Known(_) | Ledger::WithoutId => {}
             }
             let known = self.lock().clone();
             for (namespace, before) in known {
@@ -147,9 +180,11 @@ impl Claims {
 
     /// Claims the namespace, and records whose it is.
     async fn claim(&self, namespace: &str) -> Result<Claim, KubeError> {
-        let claim = match &self.claimant {
-            Some(claimant) => claimant.claim(&self.ledgers.client, namespace).await?,
-            None => Claim::Own,
+        let Ledgers { client, operator_lease, .. } = &self.ledgers;
+        let claim = match &self.ledger {
+            Ledger::Known(claimant) => claimant.claim(client, namespace).await?,
+            Ledger::Unknown => guess(client, namespace, operator_lease.as_deref()).await?,
+            Ledger::WithoutId => Claim::Own,
         };
         if self.lock().insert(namespace.to_owned(), claim.clone()).as_ref() != Some(&claim) {
             if let Some(refusal) = self.refusal(namespace) {
@@ -163,14 +198,17 @@ impl Claims {
 
     /// Why the orders of this namespace are left alone. `None` if they are not.
     fn refusal(&self, namespace: &str) -> Option<String> {
-        let (claims, own) = (self.lock(), self.claimant.as_ref()?);
+        let claims = self.lock();
         let Claim::Other(other) = claims.get(namespace)? else { return None };
+        let own = match &self.ledger {
+            Ledger::Known(claimant) => &*claimant.ledger,
+            Ledger::WithoutId | Ledger::Unknown => "(unknown)",
+        };
         Some(format!(
             "the orders and customers of namespace {namespace} belong to ledger {other}, and the billing service of this release \
-             has ledger {}: charging them here could charge them twice, so this release leaves them alone. Install it in \
+             has ledger {own}: charging them here could charge them twice, so this release leaves them alone. Install it in \
              another namespace, or connect it to the database of that ledger. If that ledger is gone for good: kubectl delete \
-             lease {LEDGER_LEASE} -n {namespace}",
-            own.ledger
+             lease {LEDGER_LEASE} -n {namespace}"
         ))
     }
 

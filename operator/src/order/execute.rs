@@ -297,6 +297,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_order_that_took_over_a_refusal_is_refused_if_its_next_attempt_finds_the_name_charged() {
+        let used = || refused(Refusal::AlreadyExists);
+        let services = ScriptedServices::new([used(), refused(Refusal::Cancelled), used()], [Ok(Delivery::Sent)]);
+        let services = services.with_names([taken(archived("10", false, Reason::InsufficientFunds))]);
+        let (calls, next, status) = run(OrderStatus::default(), Intent { attempt: 2, ..Intent::default() }, services).await;
+        assert_eq!(
+            calls,
+            ["charge uid", "look up", "close uid", "charge first.2", "notify Refused(AlreadyExists) first.2"],
+            "it is looked up only once"
+        );
+        assert_eq!((next, status.outcome()), (None, Outcome::Refused(Refusal::AlreadyExists)));
+    }
+
+    #[tokio::test]
     async fn an_order_waits_visibly_while_its_name_cannot_be_looked_up() {
         let newer = archived("10", false, Reason::Processing);
         for lookup in [Err(UnknownResult("timeout".into())), taken(newer)] {

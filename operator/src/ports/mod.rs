@@ -1,9 +1,10 @@
 //! The interfaces to billing and notify. Each service has one trait, so that another style of
 //! interaction is another implementation and not another controller. [`interaction`] chooses the
-//! implementation; [`http`] and [`nats`] contain the implementations.
+//! implementation; [`http`] and [`nats`] contain the implementations. [`ledger_gate`] holds calls back.
 
 pub mod http;
 pub mod interaction;
+pub mod ledger_gate;
 pub mod nats;
 pub mod purchase;
 

@@ -29,6 +29,9 @@ const BINARIES: &str = "localhost/orders-binaries:testbed";
 /// The Dockerfile's targets. `orders-<target>` is the name of both the image and its program.
 pub const TARGETS: [&str; 8] = ["api-server", "operator", "billing", "notify", "archive", "audit", "smoke", "inbox"];
 
+/// A program that the operator's image has, too.
+const TOOL: &str = "orders-dead-letters";
+
 /// Options for building images.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -107,6 +110,7 @@ async fn build_programs(options: &Options) -> Result<BTreeMap<String, PathBuf>> 
     let mut child = Command::new("cargo")
         .args(["build", "--profile", &options.profile, "--locked", "--workspace", "--message-format=json-render-diagnostics"])
         .args(options.targets.iter().map(|target| format!("--bin=orders-{target}")))
+        .arg(format!("--bin={TOOL}"))
         .current_dir(&options.repository)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

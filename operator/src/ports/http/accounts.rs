@@ -10,11 +10,14 @@ use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, StatusCode};
 
 use super::billing;
-use crate::ports::UnknownResult;
+use crate::ports::{UnknownResult, ledger_gate::LedgerGate};
 
 /// The client of billing's accounts.
 #[derive(Clone, Debug)]
-pub struct Accounts(Peer);
+pub struct Accounts {
+    peer: Peer,
+    gate: Option<LedgerGate>,
+}
 
 impl Accounts {
     /// Creates a client of the service at this URL, which authenticates with this token.
@@ -22,7 +25,13 @@ impl Accounts {
     /// # Errors
     /// If no HTTP client can be created.
     pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        billing::create_peer(url, token).map(Accounts)
+        Ok(Accounts { peer: billing::create_peer(url, token)?, gate: None })
+    }
+
+    /// Holds the calls that open accounts back while the gate is closed.
+    #[must_use]
+    pub fn behind(self, gate: LedgerGate) -> Self {
+        Accounts { gate: Some(gate), ..self }
     }
 
     /// Opens an account with this login for the customer with this UID, unless the account exists.
@@ -30,9 +39,10 @@ impl Accounts {
     /// # Errors
     /// [`UnknownResult`], after which it is unknown whether the account exists.
     pub async fn open(&self, login: &Login, uid: &str) -> Result<OpenAccount, UnknownResult> {
+        self.gate.as_ref().map_or(Ok(()), LedgerGate::check)?;
         // A login needs no escaping in a path.
-        let request = self.0.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
-        parse(&billing::send(&self.0, request).await?, login)
+        let request = self.peer.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
+        parse(&billing::send(&self.peer, request).await?, login)
     }
 
     /// Returns the ID of billing's ledger. `None` if billing is of a version that has none.
@@ -40,8 +50,8 @@ impl Accounts {
     /// # Errors
     /// [`UnknownResult`].
     pub async fn ledger_id(&self) -> Result<Option<String>, UnknownResult> {
-        let request = self.0.request(Method::GET, "/billing/ledger");
-        let (status, body) = self.0.send(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
+        let request = self.peer.request(Method::GET, "/billing/ledger");
+        let (status, body) = self.peer.send(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
         match status {
             StatusCode::OK => Ok(Some(billing::parse::<LedgerId>(&body)?.id)),
             StatusCode::NOT_FOUND => Ok(None),

@@ -185,6 +185,18 @@ async fn each_style_of_interaction_passes_the_postman_scenario_and_finishes_the_
 
         let newman = run(Command::new("make").arg("newman").current_dir(repository()))?;
         assert!(newman.contains("Заказ успешно оформлен"), "{style}: {newman}");
+
+        let letters = release.kubectl_orders(&["dead-letters", "list", "-n", "shop"])?;
+        let replayed = release.kubectl_orders(&["dead-letters", "replay", "--all", "-n", "shop"])?;
+        if style == "http" {
+            assert_eq!(letters.exit_code, Some(1), "there is no broker: {letters:?}");
+            continue;
+        }
+        assert_eq!((letters.exit_code, &*letters.out), (Some(0), "0 dead letters\n"), "{style}: {letters:?}");
+        assert_eq!((replayed.exit_code, &*replayed.out), (Some(0), "0 replayed\n"), "{style}: {replayed:?}");
+        let remaining = "app.kubernetes.io/component=dead-letters";
+        let remaining = release.kubectl(&["get", "jobs", "-n", "shop", "-l", remaining, "-o", "name"])?;
+        assert_eq!(remaining.trim(), "", "it deletes the Jobs that it created");
     }
     Ok(())
 }

@@ -217,7 +217,7 @@ fn clusters_decide_ids_priorities_nodes_and_numbers_of_replicas() -> Result<()> 
          --set smoke.resources.limits.cpu=1,audit.activeDeadlineSeconds=10000000,billing.image.digest={digest}"
     ))?;
     let objects = parse_objects(&rendered.expect("it renders"));
-    assert_eq!(pods(&objects).len(), 9);
+    assert_eq!(pods(&objects).len(), 10);
     for (name, pod) in pods(&objects) {
         assert_eq!(pod["priorityClassName"], "shop", "{name}");
         let security = pod["securityContext"].as_object().expect("a security context");
@@ -396,9 +396,25 @@ fn the_chart_includes_a_broker_and_configures_only_the_services_that_use_it() ->
         let policy = of_kind(&objects, "NetworkPolicy").find(|policy| policy["metadata"]["name"] == "orders-nats");
         let rule = &policy.expect("a policy")["spec"]["ingress"][0];
         let peers = rule["from"].as_array().map_or(0, Vec::len);
-        assert_eq!(peers, if billing.is_empty() { 2 } else { 3 }, "{interaction}: {rule}");
+        assert_eq!(peers, if billing.is_empty() { 3 } else { 4 }, "{interaction}: {rule}");
         assert!(!rule.to_string().contains("api-server"), "{rule}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_dead_letters_are_a_suspended_cron_job_with_the_administrators_password() -> Result<()> {
+    let objects = parse_objects(&render("--set interaction=notify-broker")?.expect("it renders"));
+    let found = of_kind(&objects, "CronJob").find(|object| object["metadata"]["name"] == "orders-dead-letters");
+    let cron_job = found.expect("a CronJob");
+    assert_eq!(cron_job["spec"]["suspend"], true);
+    // `kubectl orders dead-letters` finds the CronJob by these labels, and its container by the name.
+    let labels = &cron_job["metadata"]["labels"];
+    let labels = (&labels["app.kubernetes.io/part-of"], &labels["app.kubernetes.io/component"]);
+    assert_eq!(labels, (&"orders".into(), &"dead-letters".into()));
+    let container = &cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["name"], "dead-letters");
+    assert!(container["env"].to_string().contains(r#""secretKeyRef":{"key":"admin","name":"orders-nats"}"#), "{container}");
     Ok(())
 }
 

@@ -49,7 +49,10 @@ async fn a_charge_whose_response_was_lost_is_retried_and_made_once() -> Result<(
         |options| StackOptions { env: vec![("operator", "BILLING_URL", format!("http://127.0.0.1:{port}"))], ..options };
     let shop = Shop::start_with_style(Interaction::Http, &Cluster::control_plane().await?, through_proxy).await?;
     proxy.set_target(&shop.stack.billing.url);
-    shop.open_account("bert", json!(500)).await?;
+    shop.open_account("bert", json!(600)).await?;
+    // Once an order is paid, the operator has reached billing.
+    shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=55")).await?;
+    shop.wait_settled().await?;
 
     proxy.lose_next(2);
     let response = shop.send(shop.order_request("bert", json!(100)).header("prefer", "wait=0")).await?;
@@ -238,5 +241,43 @@ async fn without_kube_apiserver_the_response_says_whether_nothing_was_done_and_a
     assert_eq!(shop.balance("hans").await?, "300.0");
     assert_eq!(shop.place_order("hans", json!(100)).await?.status, 200);
     assert_eq!(shop.all_orders().await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_in_the_environment_gets_no_call_between_services_and_no_token() -> Result<()> {
+    let shop = Shop::start_with(&Cluster::control_plane().await?, |mut options| {
+        for service in ["billing", "notify", "archive", "api-server", "operator"] {
+            // Nothing listens there.
+            let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"];
+            options.env.extend(proxies.map(|variable| (service, variable, "http://127.0.0.1:1".to_owned())));
+            options.env.push((service, "NO_PROXY", String::new()));
+        }
+        options
+    })
+    .await?;
+    shop.open_account("rosa", json!(500)).await?;
+    assert_eq!(shop.place_order("rosa", json!(100)).await?.status, 200);
+    shop.wait_settled().await?;
+    assert_eq!(shop.messages("rosa").await?, [(PAID.to_owned(), true)]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_starts_while_billing_is_down_shows_the_payment_as_unknown_and_then_charges_once() -> Result<()> {
+    let mut shop = Shop::start().await?;
+    shop.open_account("sven", json!(500)).await?;
+    assert_eq!(shop.place_order("sven", json!(100)).await?.status, 200);
+    shop.stack.operators[0].kill()?;
+    shop.stack.billing.kill()?;
+    shop.stack.operators[0].restart().await?;
+    let id = shop.send(shop.order_request("sven", json!(100)).header("prefer", "respond-async")).await?.id();
+    let order = shop.wait_order(&name(id), "shown as unknown", |order| reasons(order).contains(&"PaymentUnknown")).await?;
+    let retry = order.status.and_then(|status| status.retry).expect("the status shows the retry");
+    assert!(retry.last_error.contains("billing"), "{retry:?}");
+
+    shop.stack.billing.restart().await?;
+    shop.wait_settled().await?;
+    assert_eq!(shop.balance("sven").await?, "300.0");
     Ok(())
 }

@@ -200,6 +200,8 @@ async fn an_order_that_is_deleted_before_the_operator_sees_its_cancellation_is_r
 async fn a_charge_that_an_earlier_version_made_is_refunded_if_its_order_is_deleted_untold() -> Result<()> {
     let shop = start().await?;
     shop.open_account("emil", json!(500)).await?;
+    // Once an order of somebody else is decided, the operator watches the orders.
+    shop.place_with_key("nobody", "first", "wait=55").await?;
     shop.stack.operators[0].process.signal(Signal::STOP)?;
     let id = shop.place_with_key("emil", "k", "respond-async").await?.id();
     let uid = shop.orders().get(&name(id)).await?.uid().context("a UID")?;

@@ -1,4 +1,4 @@
-//! Builds the Job of one audit from the release's CronJob, as `kubectl create job --from` does.
+//! Builds a Job from one of the release's CronJobs, as `kubectl create job --from` does.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,14 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, api::ObjectMeta};
 
-/// The name that the chart gives the container of the audit.
-pub const CONTAINER: &str = "audit";
+/// What a run changes in the container of the CronJob.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Environment variables that it sets.
+    pub env: Vec<(&'static str, &'static str)>,
+    /// The arguments, in place of those of the CronJob.
+    pub args: Option<Vec<String>>,
+}
 
 /// The time to live of the finished Job. The chart keeps its Jobs for days. The command reads the
 /// log of this Job and deletes it immediately; the TTL removes the Job if that did not happen. The
@@ -22,19 +28,22 @@ const TTL_SECONDS: i32 = 3600;
 /// The annotation that records how a Job was created.
 const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";
 
-/// Builds the Job of one audit whose report has this format. Returns `None` if the CronJob is not
-/// that of an audit.
-pub fn build(cron_job: &CronJob, output: &str) -> Option<Job> {
+/// Builds the Job, with these changes of its container. Returns `None` if the CronJob has no container with
+/// this name.
+pub fn build(cron_job: &CronJob, container: &str, change: &Change) -> Option<Job> {
     let template = cron_job.spec.job_template.clone();
     let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec?);
     spec.ttl_seconds_after_finished = Some(TTL_SECONDS);
     let containers = &mut spec.template.spec.as_mut()?.containers;
-    let container = containers.iter_mut().find(|container| container.name == CONTAINER)?;
+    let container = containers.iter_mut().find(|found| found.name == container)?;
     // The log must contain only the report.
-    for (name, value) in [("OUTPUT", output), ("RUST_LOG", "off")] {
+    for (name, value) in change.env.iter().copied().chain([("RUST_LOG", "off")]) {
         let env = container.env.get_or_insert_default();
         env.retain(|variable| variable.name != name);
         env.push(EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None });
+    }
+    if let Some(args) = &change.args {
+        container.args = Some(args.clone());
     }
     let mut annotations = BTreeMap::from([(INSTANTIATE.to_owned(), "manual".to_owned())]);
     annotations.extend(metadata.annotations.unwrap_or_default());
@@ -80,9 +89,20 @@ mod tests {
         serde_json::from_value(cron_job).unwrap()
     }
 
+    fn json_output() -> Change {
+        Change { env: vec![("OUTPUT", "json")], args: None }
+    }
+
+    #[test]
+    fn the_arguments_may_be_replaced() {
+        let change = Change { args: Some(vec!["replay".to_owned(), "7".to_owned()]), ..Change::default() };
+        let job = serde_json::to_value(build(&cron_job("dead-letters"), "dead-letters", &change).unwrap()).unwrap();
+        assert_eq!(job["spec"]["template"]["spec"]["containers"][1]["args"], json!(["replay", "7"]));
+    }
+
     #[test]
     fn a_job_is_like_one_of_kubectl_create_job_from_the_cron_job() {
-        let job = serde_json::to_value(build(&cron_job("audit"), "json").unwrap()).unwrap();
+        let job = serde_json::to_value(build(&cron_job("audit"), "audit", &json_output()).unwrap()).unwrap();
         assert_eq!(
             job["metadata"],
             json!({
@@ -98,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_report_has_the_requested_format_and_the_job_remains_until_it_is_read() {
-        let job = serde_json::to_value(build(&cron_job("audit"), "json").unwrap()).unwrap();
+        let job = serde_json::to_value(build(&cron_job("audit"), "audit", &json_output()).unwrap()).unwrap();
         let containers = &job["spec"]["template"]["spec"]["containers"];
         let variable = |name: &str, value: &str| json!({"name": name, "value": value});
         assert_eq!(
@@ -110,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_job_without_the_container_of_the_audit_is_refused() {
-        assert!(build(&cron_job("backup"), "text").is_none());
-        assert!(build(&CronJob::default(), "text").is_none());
+    fn a_cron_job_without_the_container_is_refused() {
+        assert!(build(&cron_job("backup"), "audit", &Change::default()).is_none());
+        assert!(build(&CronJob::default(), "audit", &Change::default()).is_none());
     }
 }

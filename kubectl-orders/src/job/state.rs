@@ -1,4 +1,4 @@
-//! Derives the state of an audit from the states of its Job and of its pods.
+//! Derives the state of a run from the states of its Job and of its pods.
 
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -6,33 +6,31 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::job::CONTAINER;
-
-/// The state of an audit.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The audit has not ended.
+    /// The program has not ended.
     Waiting {
         /// A description of the current state.
         description: String,
         /// Whether there is a problem that the user should know of.
         is_problem: bool,
     },
-    /// The audit has ended.
-    Ended(AuditResult),
+    /// The program has ended.
+    Ended(RunResult),
 }
 
-/// How an audit ended.
+/// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditResult {
-    /// The audit has a report.
+pub enum RunResult {
+    /// The program printed its report.
     Reported {
         /// The pod whose log is the report.
         pod: String,
-        /// Whether all checks passed.
-        has_passed: bool,
+        /// Whether it exited with 0. With 1, the report says what is wrong.
+        is_success: bool,
     },
-    /// The audit has no report.
+    /// There is no report.
     Failed {
         /// The reason that Kubernetes reports.
         reason: String,
@@ -41,25 +39,25 @@ pub enum AuditResult {
     },
 }
 
-/// Returns the state of the audit of this Job. The pods must not have been read before the Job.
-pub fn derive(job: &Job, pods: &[Pod]) -> State {
+/// Returns the state of this Job's container with this name. The pods must not have been read before the Job.
+pub fn derive(job: &Job, pods: &[Pod], container: &str) -> State {
     let mut pods: Vec<&Pod> = pods.iter().collect();
     pods.sort_by_key(|pod| pod.creation_timestamp());
     // The pods come first: the condition of the Job follows later, and may be that of its time
     // limit.
     for pod in &pods {
-        if let Some(code @ (0 | 1)) = terminated(pod).map(|terminated| terminated.exit_code) {
-            return State::Ended(AuditResult::Reported { pod: pod.name_any(), has_passed: code == 0 });
+        if let Some(code @ (0 | 1)) = terminated(pod, container).map(|terminated| terminated.exit_code) {
+            return State::Ended(RunResult::Reported { pod: pod.name_any(), is_success: code == 0 });
         }
     }
     match end_reason(job) {
         Some(reason) => {
-            let pod = pods.iter().rev().find(|pod| terminated(pod).is_some()).map(|pod| pod.name_any());
-            State::Ended(AuditResult::Failed { reason, pod })
+            let pod = pods.iter().rev().find(|pod| terminated(pod, container).is_some()).map(|pod| pod.name_any());
+            State::Ended(RunResult::Failed { reason, pod })
         }
-        None => {
-            pods.last().map_or_else(|| in_progress("it has no pod yet; `kubectl get events` may show why"), |pod| pod_state(pod))
-        }
+        None => pods
+            .last()
+            .map_or_else(|| in_progress("it has no pod yet; `kubectl get events` may show why"), |pod| pod_state(pod, container)),
     }
 }
 
@@ -75,10 +73,10 @@ fn end_reason(job: &Job) -> Option<String> {
     })
 }
 
-/// The state of an audit that waits for its newest pod.
-fn pod_state(pod: &Pod) -> State {
+/// The state of a run that waits for its newest pod.
+fn pod_state(pod: &Pod, container: &str) -> State {
     let status = pod.status.clone().unwrap_or_default();
-    if let Some(terminated) = terminated(pod) {
+    if let Some(terminated) = terminated(pod, container) {
         let reason =
             terminated.reason.filter(|reason| reason != "Error").map(|reason| format!(" ({reason})")).unwrap_or_default();
         return problem(format!("its pod ended with exit code {}{reason}; it may be retried", terminated.exit_code));
@@ -93,7 +91,7 @@ fn pod_state(pod: &Pod) -> State {
         let reason = format_reason(condition.reason.as_deref(), condition.message.as_deref());
         return problem(format!("its pod cannot be scheduled: {reason}"));
     }
-    match container_state(pod) {
+    match container_state(pod, container) {
         Some(ContainerState { running: Some(_), .. }) => in_progress("it is running"),
         Some(ContainerState { waiting: Some(waiting), .. }) if !is_startup_reason(waiting.reason.as_deref()) => problem(format!(
             "its container cannot be started: {}",
@@ -108,13 +106,13 @@ fn is_startup_reason(reason: Option<&str>) -> bool {
     matches!(reason, None | Some("ContainerCreating" | "PodInitializing"))
 }
 
-fn container_state(pod: &Pod) -> Option<ContainerState> {
+fn container_state(pod: &Pod, container: &str) -> Option<ContainerState> {
     let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
-    statuses.iter().find(|status| status.name == CONTAINER)?.state.clone()
+    statuses.iter().find(|status| status.name == container)?.state.clone()
 }
 
-fn terminated(pod: &Pod) -> Option<ContainerStateTerminated> {
-    container_state(pod)?.terminated
+fn terminated(pod: &Pod, container: &str) -> Option<ContainerStateTerminated> {
+    container_state(pod, container)?.terminated
 }
 
 fn format_reason(reason: Option<&str>, message: Option<&str>) -> String {
@@ -170,7 +168,7 @@ mod tests {
 
     #[track_caller]
     fn assert_waits(pods: &[Pod], expected_problem: bool, words: &str) {
-        match derive(&running(), pods) {
+        match derive(&running(), pods, "audit") {
             State::Waiting { description, is_problem } if is_problem == expected_problem => {
                 assert!(description.contains(words), "{description}");
             }
@@ -179,16 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_that_ended_with_a_report_says_whether_all_checks_passed() {
-        let reported = |name: &str, has_passed| State::Ended(AuditResult::Reported { pod: name.to_owned(), has_passed });
-        assert_eq!(derive(&running(), &[pod("a", 0, exited(0))]), reported("a", true));
-        assert_eq!(derive(&running(), &[pod("a", 0, exited(1))]), reported("a", false));
+    fn a_run_that_ended_with_a_report_says_whether_it_succeeded() {
+        let reported = |name: &str, is_success| State::Ended(RunResult::Reported { pod: name.to_owned(), is_success });
+        assert_eq!(derive(&running(), &[pod("a", 0, exited(0))], "audit"), reported("a", true));
+        assert_eq!(derive(&running(), &[pod("a", 0, exited(1))], "audit"), reported("a", false));
         // An earlier attempt had no report, and the Job may already have the condition Failed.
-        assert_eq!(derive(&failed(), &[pod("a", 0, exited(2)), pod("b", 9, exited(1))]), reported("b", false));
+        assert_eq!(derive(&failed(), &[pod("a", 0, exited(2)), pod("b", 9, exited(1))], "audit"), reported("b", false));
     }
 
     #[test]
-    fn an_audit_without_a_report_may_be_retried_and_fails_with_its_job() {
+    fn a_run_without_a_report_may_be_retried_and_fails_with_its_job() {
         assert_waits(&[pod("a", 0, exited(2))], true, "exit code 2; it may be retried");
         let killed = container_with(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
         assert_waits(&[pod("a", 0, killed)], true, "exit code 137 (OOMKilled)");
@@ -197,18 +195,18 @@ mod tests {
         let reason = "BackoffLimitExceeded: Job has reached the limit".to_owned();
         let pods = [pod("b", 9, exited(2)), pod("a", 0, exited(2))];
         assert_eq!(
-            derive(&failed(), &pods),
-            State::Ended(AuditResult::Failed { reason: reason.clone(), pod: Some("b".to_owned()) })
+            derive(&failed(), &pods, "audit"),
+            State::Ended(RunResult::Failed { reason: reason.clone(), pod: Some("b".to_owned()) })
         );
-        assert_eq!(derive(&failed(), &[]), State::Ended(AuditResult::Failed { reason, pod: None }));
+        assert_eq!(derive(&failed(), &[], "audit"), State::Ended(RunResult::Failed { reason, pod: None }));
     }
 
     #[test]
     fn a_job_that_is_complete_without_a_report_is_no_success() {
         let complete = job(json!([{"type": "Complete", "status": "True"}]));
         assert_eq!(
-            derive(&complete, &[]),
-            State::Ended(AuditResult::Failed { reason: "its pod was deleted".to_owned(), pod: None })
+            derive(&complete, &[], "audit"),
+            State::Ended(RunResult::Failed { reason: "its pod was deleted".to_owned(), pod: None })
         );
     }
 

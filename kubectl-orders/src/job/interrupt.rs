@@ -1,4 +1,4 @@
-//! Catches the signals that interrupt an audit, so that its Job can be deleted.
+//! Catches the signals that interrupt a run, so that its Job can be deleted.
 
 use std::io;
 
