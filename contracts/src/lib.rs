@@ -25,6 +25,10 @@ pub mod topology;
 use orders_crds::{Money, money::json_number};
 use serde::{Deserialize, Serialize};
 
+/// The header of a call to billing with the ID of the ledger that the call is for. Billing refuses a call
+/// that is for another ledger than its own (409).
+pub const LEDGER: &str = "orders-ledger";
+
 /// The header that identifies a call, so that a repeated call has no second effect.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 

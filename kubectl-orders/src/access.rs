@@ -22,7 +22,7 @@ pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/com
 const PORT: &str = "http";
 
 /// The time limit of a request, unless the command line sets it. It is longer than the API lets a request wait.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The maximum size of a response, in bytes. It is larger than any valid response.
 const MAX_BODY: usize = 8 * 1024 * 1024;

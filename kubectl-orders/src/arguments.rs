@@ -299,6 +299,13 @@ fn parse_id(text: &str) -> Result<String, String> {
     let is_zero = name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit());
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && name.len() < text.len() {
+        // Order 14 is the resource order-14, and not the one that somebody named 14.
+        return Err(format!(
+            "the API knows {name} only as the number of order-{name}: use kubectl for a resource with this name"
+        ));
+    }
     if name.is_empty() || name.starts_with(['-', '.']) || is_zero || !is_name(name) {
         return Err("must be the number or the name of an order, such as 14 or order-14".to_owned());
     }
@@ -332,7 +339,7 @@ mod tests {
         ] {
             assert_eq!(parse_id(text).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["", "0", "014", "-1", ".x", "14/", "a/b", "../x", "A", "a b", "a?b"] {
+        for text in ["", "0", "014", "order/14", "-1", ".x", "14/", "a/b", "../x", "A", "a b", "a?b"] {
             assert!(parse_id(text).is_err(), "{text}");
         }
     }

@@ -22,7 +22,7 @@ pub async fn run(access: &AccessArgs, print: &PrintArgs, arguments: &AuditArgs) 
         eprintln!("error: the audit prints text or, with --output json, JSON");
         return ExitCode::from(2);
     };
-    let change = Change { env: vec![("OUTPUT", output)], args: None };
+    let change = Change { env: vec![("OUTPUT", output)], ..Change::default() };
     let options = RunOptions { cron_job: arguments.cron_job.as_deref(), timeout: arguments.timeout };
     match run_job(access, AUDIT, &change, options).await {
         Ok(true) => ExitCode::SUCCESS,

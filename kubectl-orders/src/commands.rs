@@ -49,7 +49,7 @@ pub async fn run(api: &Api, command: ApiCommand, print: &PrintArgs) -> bool {
     }
 }
 
-/// Lists the orders of all releases.
+/// Lists the orders of all releases, newest first, up to the limit of each.
 pub async fn list_all(access: &AccessArgs, arguments: &ListArgs, print: &PrintArgs) -> ExitCode {
     let apis = match Access::find_all(access).await {
         Ok(apis) => apis,
@@ -58,7 +58,7 @@ pub async fn list_all(access: &AccessArgs, arguments: &ListArgs, print: &PrintAr
             return ExitCode::FAILURE;
         }
     };
-    let (mut orders, mut is_complete) = (Vec::new(), true);
+    let (mut orders, mut is_complete) = (Vec::<Order>::new(), true);
     for (namespace, access) in apis {
         match list(&Api::new(access), arguments).await {
             Ok(listed) => orders.extend(listed.into_iter().map(|order| order.in_namespace(&namespace))),
@@ -68,10 +68,12 @@ pub async fn list_all(access: &AccessArgs, arguments: &ListArgs, print: &PrintAr
             }
         }
     }
-    if orders.is_empty() && is_complete {
+    orders.sort_by_key(|order| std::cmp::Reverse(order.created));
+    let is_empty_table = orders.is_empty() && matches!(print.output, None | Some(Format::Wide));
+    if is_empty_table && is_complete {
         eprintln!("No orders found.");
     }
-    let is_printed = orders.is_empty() || print_text(&Printer::new(print).format_orders(&orders, Timestamp::now()));
+    let is_printed = is_empty_table || print_text(&Printer::new(print).format_orders(&orders, Timestamp::now()));
     if is_printed && is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

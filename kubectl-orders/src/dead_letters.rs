@@ -20,7 +20,11 @@ pub const DEAD_LETTERS: Program = Program {
 
 /// Runs the command. The exit code is 0 if it succeeded, otherwise 1.
 pub async fn run(access: &AccessArgs, arguments: &DeadLettersArgs) -> ExitCode {
-    let change = Change { env: Vec::new(), args: Some(program_arguments(&arguments.command)) };
+    let change = Change {
+        args: Some(program_arguments(&arguments.command)),
+        deadline_seconds: i64::try_from(arguments.timeout.as_secs()).ok(),
+        ..Change::default()
+    };
     let options = RunOptions { cron_job: None, timeout: arguments.timeout };
     match run_job(access, DEAD_LETTERS, &change, options).await {
         Ok(true) => ExitCode::SUCCESS,

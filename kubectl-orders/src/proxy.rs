@@ -21,7 +21,7 @@ pub fn select(url: &Uri, configured: Option<&str>, variable: impl Fn(&str) -> Op
     let read = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase())).filter(|value| !value.is_empty());
     let name = if url.scheme_str() == Some("http") { "HTTP_PROXY" } else { "HTTPS_PROXY" };
     let Some(proxy) = read(name) else { return Ok(None) };
-    let no_proxy = read("NO_PROXY").unwrap_or_default();
+    let no_proxy = hosts_of(&read("NO_PROXY").unwrap_or_default(), port_of(url));
     let rules = Matcher::builder().all("http://proxy").no(no_proxy.as_str()).build();
     // The matcher does not apply a * to addresses.
     let is_excluded = no_proxy.split(',').any(|host| host.trim() == "*") || rules.intercept(url).is_none();
@@ -29,6 +29,21 @@ pub fn select(url: &Uri, configured: Option<&str>, variable: impl Fn(&str) -> Op
         return Ok(None);
     }
     parse(name, &proxy).map(Some)
+}
+
+/// The entries of `NO_PROXY` for this port. An entry may name one, such as `example.com:6443`.
+fn hosts_of(no_proxy: &str, port: u16) -> String {
+    let host = |entry: &str| match entry.trim().rsplit_once(':') {
+        Some((host, of)) if !host.contains(':') && of.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (of.parse() == Ok(port)).then(|| host.to_owned())
+        }
+        _ => Some(entry.trim().to_owned()),
+    };
+    no_proxy.split(',').filter_map(host).collect::<Vec<_>>().join(",")
+}
+
+fn port_of(url: &Uri) -> u16 {
+    url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 })
 }
 
 /// A proxy could not reach this machine under these names. Go's rules exclude them as well.
@@ -89,6 +104,8 @@ mod tests {
             ("10.0.0.0/8", "https://10.1.2.3:6443", true),
             ("10.0.0.0/8", "https://11.1.2.3:6443", false),
             ("*", "https://11.1.2.3:6443", true),
+            ("cluster.example.com:6443", "https://cluster.example.com:6443", true),
+            ("cluster.example.com:443", "https://cluster.example.com:6443", false),
             ("", "https://127.0.0.1:6443", true),
             ("", "https://[::1]:6443", true),
             ("", "https://localhost:6443", true),

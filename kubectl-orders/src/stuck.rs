@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
 use orders_crds::{Order, Retry};
 
 use crate::{
-    access::{KubeconfigError, connect, error_message},
+    access::{KubeconfigError, TIMEOUT, connect, error_message},
     age::format_age,
     arguments::{AccessArgs, AllNamespaces, PrintArgs},
     output::Printer,
@@ -46,7 +46,9 @@ pub async fn list(access: &AccessArgs, print: &PrintArgs, all: &AllNamespaces) -
     let mut stuck = Vec::new();
     let mut page = ListParams::default().limit(PAGE_SIZE);
     loop {
-        let listed = orders.list(&page).await.map_err(|error| StuckError::Kubernetes(error_message(error)))?;
+        let listed = tokio::time::timeout(access.request_timeout.unwrap_or(TIMEOUT), orders.list(&page)).await;
+        let listed = listed.map_err(|_| StuckError::Kubernetes("no response in time; see --request-timeout".to_owned()))?;
+        let listed = listed.map_err(|error| StuckError::Kubernetes(error_message(error)))?;
         // An order that this version cannot read is the operator's to report.
         stuck.extend(listed.items.into_iter().filter_map(|order| order.0.ok()).filter(|order| retry(order).is_some()));
         page.continue_token = listed.metadata.continue_.filter(|token| !token.is_empty());

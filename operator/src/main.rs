@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let ready = admin::ready_when(move || std::future::ready(checked.check_ready()));
     admin::serve(config.admin_addr, ready, shutdown.clone()).await?;
 
-    let Clients { billing, notify, listener } = Clients::new(&config).await?;
+    let Clients { billing, notify, listener } = Clients::new(&config, &gate).await?;
     #[cfg(debug_assertions)]
     let billing = Arc::new(orders_operator::seeded_bugs::SeededBilling::new(billing, client.clone()));
     let billing: Arc<dyn Billing> = Arc::new(GatedBilling::new(billing, gate.clone()));
@@ -80,7 +80,8 @@ async fn main() -> anyhow::Result<()> {
     });
     context.clock.compare(&client).await;
     let (namespace, concurrency) = (config.namespace.clone(), config.concurrency);
-    let tasks = Tasks { context, retention, settlement_check, ledgers, customers, listener, namespace, concurrency };
+    let home = lease_namespace.clone();
+    let tasks = Tasks { context, retention, settlement_check, ledgers, customers, listener, home, namespace, concurrency };
     let work = async || tasks.run(shutdown.clone()).await;
     tracing::info!(namespace = config.namespace.as_deref().unwrap_or("(all)"), "operator is ready");
     if !config.leader_election {

@@ -26,6 +26,8 @@ pub struct Tasks {
     pub customers: Arc<Customers>,
     /// Receives the replies of billing and notify. `None` in the style without a broker.
     pub listener: Option<Listener>,
+    /// The namespace of the release.
+    pub home: String,
     /// The namespace of the orders and customers; `None` for all.
     pub namespace: Option<String>,
     /// The maximum number of orders reconciled at the same time.
@@ -83,6 +85,8 @@ impl Tasks {
         };
         tokio::select! {
             () = passes => {}
+            // The release's own namespace is claimed also if it has no orders yet: its API places them there.
+            () = async { claims.is_own(&self.home).await; pending().await } => {}
             () = after_billing => {}
             () = self.context.clock.run(&self.context.client) => {}
             () = customers => {}

@@ -1,6 +1,9 @@
 //! The ledger's database.
 
+use std::sync::Arc;
+
 use orders_service::database::{self, Database, Migrations};
+use tokio::sync::OnceCell;
 
 use super::group_commit::{MovementBatcher, start_batcher};
 
@@ -14,6 +17,8 @@ pub struct Ledger {
     pub(super) database: Database,
     /// The group commit of common movements; only on PostgreSQL.
     pub(super) batcher: Option<MovementBatcher>,
+    /// The ID, once it was read.
+    pub(super) id: Arc<OnceCell<String>>,
 }
 
 impl Ledger {
@@ -21,6 +26,6 @@ impl Ledger {
     /// runtime.
     pub fn new(database: Database) -> Self {
         let batcher = (database.kind == database::Kind::Postgres).then(|| start_batcher(database.clone()));
-        Ledger { database, batcher }
+        Ledger { database, batcher, id: Arc::default() }
     }
 }

@@ -9,7 +9,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Database`].
-    pub async fn id(&self) -> Result<String, LedgerError> {
+    pub async fn id(&self) -> Result<&str, LedgerError> {
+        self.id.get_or_try_init(|| self.read_id()).await.map(String::as_str)
+    }
+
+    async fn read_id(&self) -> Result<String, LedgerError> {
         let select = "SELECT id FROM ledger_id WHERE singleton = 1";
         if let Some(id) = sqlx::query_scalar(select).fetch_optional(&self.database.pool).await? {
             return Ok(id);

@@ -43,7 +43,7 @@ pub(super) struct AfterLogin {
     )
 )]
 pub(super) async fn show_ledger(_: ChargeReader, State(billing): State<Billing>) -> Result<Json<LedgerId>, Problem> {
-    Ok(Json(LedgerId { id: billing.ledger.id().await? }))
+    Ok(Json(LedgerId { id: billing.ledger.id().await?.to_owned() }))
 }
 
 /// List transactions.

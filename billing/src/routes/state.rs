@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, request::Parts},
+};
+use orders_contracts::LEDGER;
 use orders_service::{Problem, auth::Authenticator};
 
 use crate::ledger::Ledger;
@@ -29,7 +33,7 @@ pub struct Callers {
     pub audit: Option<String>,
 }
 
-/// An extractor that accepts only the operator. It is the first parameter of a handler, so that the
+/// An extractor that accepts only the operator, and only a call for this ledger. It is the first parameter of a handler, so that the
 /// service reads nothing else of an unauthorized request.
 pub(super) struct Operator;
 
@@ -46,7 +50,15 @@ impl FromRequestParts<Billing> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, billing: &Billing) -> Result<Self, Problem> {
-        billing.authenticator.require(&parts.headers, &[&billing.callers.operator]).await.map(|()| Operator)
+        billing.authenticator.require(&parts.headers, &[&billing.callers.operator]).await?;
+        if let Some(expected) = parts.headers.get(LEDGER) {
+            let own = billing.ledger.id().await?;
+            if expected != own {
+                let detail = format!("this billing service has ledger {own}, and the call is for another one; nothing was done");
+                return Err(Problem::new(StatusCode::CONFLICT, detail));
+            }
+        }
+        Ok(Operator)
     }
 }
 

@@ -568,8 +568,11 @@ async fn a_ledger_has_one_id_that_no_other_ledger_has() -> Result<()> {
     on_both_databases(|database| {
         let ids = ids.clone();
         async move {
-            let ledger = Ledger::new(database.clone());
-            let calls = (0..20).map(|_| retry_while_unavailable(|| ledger.id()));
+            // Replicas that start at once.
+            let calls = (0..20).map(|_| {
+                let ledger = Ledger::new(database.clone());
+                async move { retry_while_unavailable(async || ledger.id().await.map(str::to_owned)).await }
+            });
             let first = futures::future::try_join_all(calls).await?;
             assert!(first.iter().all(|id| *id == first[0]), "{first:?}");
             assert_eq!(Ledger::new(database).id().await?, first[0], "the same after a restart");

@@ -18,6 +18,8 @@ pub struct Change {
     pub env: Vec<(&'static str, &'static str)>,
     /// The arguments, in place of those of the CronJob.
     pub args: Option<Vec<String>>,
+    /// How long the Job may take, in seconds, in place of that of the CronJob.
+    pub deadline_seconds: Option<i64>,
 }
 
 /// The time to live of the finished Job. The chart keeps its Jobs for days. The command reads the
@@ -34,6 +36,7 @@ pub fn build(cron_job: &CronJob, container: &str, change: &Change) -> Option<Job
     let template = cron_job.spec.job_template.clone();
     let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec?);
     spec.ttl_seconds_after_finished = Some(TTL_SECONDS);
+    spec.active_deadline_seconds = change.deadline_seconds.or(spec.active_deadline_seconds);
     let containers = &mut spec.template.spec.as_mut()?.containers;
     let container = containers.iter_mut().find(|found| found.name == container)?;
     // The log must contain only the report.
@@ -90,14 +93,16 @@ mod tests {
     }
 
     fn json_output() -> Change {
-        Change { env: vec![("OUTPUT", "json")], args: None }
+        Change { env: vec![("OUTPUT", "json")], ..Change::default() }
     }
 
     #[test]
     fn the_arguments_may_be_replaced() {
-        let change = Change { args: Some(vec!["replay".to_owned(), "7".to_owned()]), ..Change::default() };
+        let change =
+            Change { args: Some(vec!["replay".to_owned(), "7".to_owned()]), deadline_seconds: Some(90), ..Change::default() };
         let job = serde_json::to_value(build(&cron_job("dead-letters"), "dead-letters", &change).unwrap()).unwrap();
         assert_eq!(job["spec"]["template"]["spec"]["containers"][1]["args"], json!(["replay", "7"]));
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 90);
     }
 
     #[test]

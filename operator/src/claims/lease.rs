@@ -27,6 +27,12 @@ pub(super) enum Claim {
     Own,
     /// The ledger with this ID has them.
     Other(String),
+    /// The API server refuses to tell or to record it, for this reason: permissions, a quota or a policy.
+    Refused(String),
+    /// The namespace is being deleted, and nothing can be recorded in it any more.
+    Ending,
+    /// There is no such namespace any more.
+    Gone,
 }
 
 /// Whose the namespace is, as far as can be known without the ID of this operator's ledger: a claim of another
@@ -52,29 +58,63 @@ pub(super) struct Claimant {
 
 impl Claimant {
     /// Claims the namespace, unless another ledger has. A ledger loses its claim if there is nothing
-    /// left in the namespace and none of its operators is active.
+    /// left in the namespace and none of its operators is active, or if this operator's billing service
+    /// has a new one.
     ///
     /// # Errors
     /// [`KubeError`], after which it is not known whose the namespace is.
     pub async fn claim(&self, client: &Client, namespace: &str) -> Result<Claim, KubeError> {
         let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
         loop {
-            let write = match call(leases.get_opt(LEDGER_LEASE)).await? {
+            let current = match call(leases.get_opt(LEDGER_LEASE)).await {
+                Err(KubeError::Api(kube::Error::Api(status))) if status.is_forbidden() => {
+                    return Ok(Claim::Refused(status.message));
+                }
+                current => current?,
+            };
+            let write = match current {
                 None => call(leases.create(&params(), &self.lease(None))).await,
                 Some(current) if holder(&current) == self.ledger && self.is_operator_of(&current) => return Ok(Claim::Own),
-                Some(current) if holder(&current) == self.ledger || is_abandoned(client, namespace, &current).await? => {
+                Some(current) if holder(&current) == self.ledger || self.may_replace(client, namespace, &current).await? => {
                     call(leases.replace(LEDGER_LEASE, &params(), &self.lease(Some(current)))).await
                 }
                 Some(current) => return Ok(Claim::Other(holder(&current).to_owned())),
             };
             match write {
                 Ok(_) => return Ok(Claim::Own),
-                // Another operator was faster.
-                Err(KubeError::Api(kube::Error::Api(status))) if status.is_already_exists() || status.is_conflict() => {}
-                // Nothing can be written to a namespace that is being deleted or no longer exists. Nobody else can claim it.
-                Err(KubeError::Api(kube::Error::Api(status))) if is_namespace_ending(&status) => return Ok(Claim::Own),
+                Err(KubeError::Api(kube::Error::Api(status))) => match refusal(&status) {
+                    Some(claim) => return Ok(claim),
+                    // Another operator was faster.
+                    None if status.is_already_exists() || status.is_conflict() || status.is_not_found() => {}
+                    None => return Err(KubeError::Api(kube::Error::Api(status))),
+                },
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Whether nothing is left that the claim protects, and nobody is active who relies on it.
+    async fn may_replace(&self, client: &Client, namespace: &str, claim: &Lease) -> Result<bool, KubeError> {
+        if holder(claim).is_empty() {
+            return Ok(true);
+        }
+        let one = ListParams::default().limit(1);
+        let orders = call(Api::<Order>::namespaced(client.clone(), namespace).list_metadata(&one)).await?;
+        let customers = call(Api::<Customer>::namespaced(client.clone(), namespace).list_metadata(&one)).await?;
+        if !orders.items.is_empty() || !customers.items.is_empty() {
+            return Ok(false);
+        }
+        let Some(operator_lease) = claim.annotations().get(OPERATOR_LEASE) else { return Ok(false) };
+        if Some(operator_lease) == self.operator_lease.as_ref() {
+            // This operator holds that Lease itself: its billing service has a new ledger.
+            return Ok(true);
+        }
+        let Some((lease_namespace, name)) = operator_lease.split_once('/') else { return Ok(false) };
+        match call(Api::<Lease>::namespaced(client.clone(), lease_namespace).get_opt(name)).await {
+            Ok(lease) => Ok(lease.is_none_or(|lease| is_free(&lease, Timestamp::now()))),
+            // An operator of one namespace may not read the Leases of others.
+            Err(KubeError::Api(kube::Error::Api(status))) if status.is_forbidden() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -113,38 +153,23 @@ pub(super) fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-/// Whether nothing is left that the claim protects, and nobody is active who relies on it.
-async fn is_abandoned(client: &Client, namespace: &str, claim: &Lease) -> Result<bool, KubeError> {
-    if holder(claim).is_empty() {
-        return Ok(true);
-    }
-    let one = ListParams::default().limit(1);
-    let orders = call(Api::<Order>::namespaced(client.clone(), namespace).list_metadata(&one)).await?;
-    let customers = call(Api::<Customer>::namespaced(client.clone(), namespace).list_metadata(&one)).await?;
-    if !orders.items.is_empty() || !customers.items.is_empty() {
-        return Ok(false);
-    }
-    let Some((lease_namespace, name)) = claim.annotations().get(OPERATOR_LEASE).and_then(|lease| lease.split_once('/')) else {
-        return Ok(false);
-    };
-    match call(Api::<Lease>::namespaced(client.clone(), lease_namespace).get_opt(name)).await {
-        Ok(lease) => Ok(lease.is_none_or(|lease| is_free(&lease, Timestamp::now()))),
-        // An operator of one namespace may not read the Leases of others.
-        Err(KubeError::Api(kube::Error::Api(status))) if status.is_forbidden() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether no operator holds this Lease.
 fn is_free(lease: &Lease, now: Timestamp) -> bool {
     let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
     holder(lease).is_empty() || renewed.is_none_or(|renewed| now.duration_since(renewed.0) > EXPIRED)
 }
 
-/// Whether the API server refused a write because the namespace is being deleted, or because it no longer exists.
-fn is_namespace_ending(status: &kube::core::Status) -> bool {
-    let causes = status.details.as_ref().map(|details| &*details.causes).unwrap_or_default();
-    status.is_not_found() || causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+/// What a refusal says about the namespace. `None` if another attempt may succeed.
+fn refusal(status: &kube::core::Status) -> Option<Claim> {
+    let details = status.details.as_ref();
+    let is_ending = details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"));
+    match status.code {
+        404 if details.is_some_and(|details| details.kind == "namespaces") => Some(Claim::Gone),
+        403 if is_ending => Some(Claim::Ending),
+        404 | 409 | 429 => None,
+        400..500 => Some(Claim::Refused(status.message.clone())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -173,5 +198,21 @@ mod tests {
             assert_eq!(is_free(&lease(holder, seconds), now), expected, "{holder} {seconds:?}");
         }
         assert!(is_free(&Lease::default(), now));
+    }
+
+    #[test]
+    fn a_refusal_is_for_good_or_of_a_namespace_that_ends() {
+        let status = |code: u16, kind: &str, cause: &str| -> kube::core::Status {
+            let details = serde_json::json!({"kind": kind, "causes": [{"reason": cause, "message": "", "field": ""}]});
+            serde_json::from_value(serde_json::json!({"code": code, "message": "no", "reason": "", "details": details})).unwrap()
+        };
+        assert_eq!(refusal(&status(403, "leases", "NamespaceTerminating")), Some(Claim::Ending));
+        assert_eq!(refusal(&status(404, "namespaces", "")), Some(Claim::Gone));
+        for code in [403, 422, 400] {
+            assert_eq!(refusal(&status(code, "leases", "")), Some(Claim::Refused("no".to_owned())), "{code}");
+        }
+        for code in [404, 409, 429, 500, 503] {
+            assert_eq!(refusal(&status(code, "leases", "")), None, "{code}");
+        }
     }
 }

@@ -13,7 +13,10 @@ use tokio::time::Instant;
 use super::lease::{Claim, Claimant, guess};
 use crate::{
     kube::KubeError,
-    ports::{http::accounts::Accounts, ledger_gate::LedgerGate},
+    ports::{
+        http::accounts::Accounts,
+        ledger_gate::{LedgerGate, Pass},
+    },
 };
 
 /// The delay before a call is repeated.
@@ -63,7 +66,7 @@ impl Ledgers {
         if ledger == Ledger::Unknown {
             tracing::warn!("billing does not respond: it is not known which ledger it has, so nothing is charged until then");
         }
-        self.gate.set_open(ledger != Ledger::Unknown);
+        self.gate.set(ledger.pass());
         metrics::gauge!("orders_namespaces_of_other_ledgers").set(0.0);
         Arc::new(Claims { ledgers: self.clone(), ledger, claims: Mutex::default() })
     }
@@ -92,6 +95,17 @@ enum Ledger {
     WithoutId,
     /// Billing does not respond.
     Unknown,
+}
+
+impl Ledger {
+    /// Which calls the gate lets through.
+    fn pass(&self) -> Option<Pass> {
+        match self {
+            Ledger::Known(claimant) => Some(Pass::To(claimant.ledger.clone())),
+            Ledger::WithoutId => Some(Pass::ToAny),
+            Ledger::Unknown => None,
+        }
+    }
 }
 
 /// The claims of one ledger, as far as they were needed.
@@ -127,15 +141,13 @@ impl Claims {
             None => loop {
                 match self.claim(namespace).await {
                     Ok(claim) => break claim,
-                    Err(error) => {
-                        let allow = "the operator needs the verbs get, create and update on leases (coordination.k8s.io)";
-                        tracing::warn!(namespace, %error, "cannot claim the orders of the namespace; retrying; {allow}");
-                    }
+                    Err(error) => tracing::warn!(namespace, %error, "cannot claim the orders of the namespace; retrying"),
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
             },
         };
-        claim == Claim::Own
+        // What is left in a namespace that ends has to be settled.
+        matches!(claim, Claim::Own | Claim::Ending | Claim::Gone)
     }
 
     /// Whether an event of a watch is about an object of this ledger, or about none. See [`Self::is_own`].
@@ -156,18 +168,27 @@ impl Claims {
     /// Returns when a namespace was claimed by another ledger, when one that another ledger had is free, or
     /// when billing has another ledger, or says which one it has. The caller then has to [open](Ledgers::open) the claims again.
     pub async fn changed(&self) {
+        let mut is_reachable = self.is_ledger_known();
         loop {
-            tokio::time::sleep(if self.is_ledger_known() { INTERVAL } else { RETRY_DELAY }).await;
+            tokio::time::sleep(if is_reachable { INTERVAL } else { RETRY_DELAY }).await;
             match self.ledgers.ledger().await {
-                // The calls to billing wait, too.
-                Ledger::Unknown => continue,
+                Ledger::Unknown => {
+                    self.ledgers.gate.set(None);
+                    is_reachable = false;
+                    continue;
+                }
                 ledger if !self.is_ledger_known() => return tracing::info!(?ledger, "billing says which ledger it has"),
                 ledger if ledger != self.ledger => return tracing::warn!(?ledger, "billing has another ledger than before"),
                 Ledger::Known(_) | Ledger::WithoutId => {}
             }
+            if !is_reachable {
+                self.ledgers.gate.set(self.ledger.pass());
+                is_reachable = true;
+            }
             let known = self.lock().clone();
             for (namespace, before) in known {
                 match self.claim(&namespace).await {
+                    Ok(Claim::Gone) => {}
                     Ok(claim) if claim != before => {
                         return tracing::warn!(namespace, "the namespace has another ledger than before");
                     }
@@ -178,7 +199,7 @@ impl Claims {
         }
     }
 
-    /// Claims the namespace, and records whose it is.
+    /// Claims the namespace, and records whose it is. A namespace that ends stays whose it was.
     async fn claim(&self, namespace: &str) -> Result<Claim, KubeError> {
         let Ledgers { client, operator_lease, .. } = &self.ledgers;
         let claim = match &self.ledger {
@@ -186,11 +207,20 @@ impl Claims {
             Ledger::Unknown => guess(client, namespace, operator_lease.as_deref()).await?,
             Ledger::WithoutId => Claim::Own,
         };
+        if claim == Claim::Gone {
+            self.lock().remove(namespace);
+            return Ok(claim);
+        }
+        if claim == Claim::Ending
+            && let Some(before) = self.lock().get(namespace)
+        {
+            return Ok(before.clone());
+        }
         if self.lock().insert(namespace.to_owned(), claim.clone()).as_ref() != Some(&claim) {
             if let Some(refusal) = self.refusal(namespace) {
                 tracing::error!("{refusal}");
             }
-            let others = self.lock().values().filter(|claim| **claim != Claim::Own).count();
+            let others = self.lock().values().filter(|claim| matches!(claim, Claim::Other(_) | Claim::Refused(_))).count();
             metrics::gauge!("orders_namespaces_of_other_ledgers").set(others as f64);
         }
         Ok(claim)
@@ -199,7 +229,16 @@ impl Claims {
     /// Why the orders of this namespace are left alone. `None` if they are not.
     fn refusal(&self, namespace: &str) -> Option<String> {
         let claims = self.lock();
-        let Claim::Other(other) = claims.get(namespace)? else { return None };
+        let other = match claims.get(namespace)? {
+            Claim::Other(other) => other,
+            Claim::Refused(reason) => {
+                return Some(format!(
+                    "the orders of namespace {namespace} are left alone: the claim of their ledger is refused: {reason}. The \
+                     operator needs the verbs get, create and update on leases (coordination.k8s.io) there"
+                ));
+            }
+            Claim::Own | Claim::Ending | Claim::Gone => return None,
+        };
         let own = match &self.ledger {
             Ledger::Known(claimant) => &*claimant.ledger,
             Ledger::WithoutId | Ledger::Unknown => "(unknown)",

@@ -10,6 +10,7 @@ use orders_service::{broker::Broker, token_file::TokenFile};
 use super::{
     Billing, Notify,
     http::{billing::HttpBilling, notify::HttpNotify},
+    ledger_gate::LedgerGate,
     nats::{self, Listener},
 };
 use crate::config::Config;
@@ -25,18 +26,18 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Creates the clients.
+    /// Creates the clients. The calls to billing over HTTP are for the ledger that the gate lets them through to.
     ///
     /// # Errors
     /// If something that the style needs is not configured; the message names it.
-    pub async fn new(config: &Config) -> Result<Self> {
+    pub async fn new(config: &Config, gate: &LedgerGate) -> Result<Self> {
         Ok(match config.interaction {
             Interaction::Http => {
-                Clients { billing: Arc::new(http_billing(config)?), notify: Arc::new(http_notify(config)?), listener: None }
+                Clients { billing: Arc::new(http_billing(config, gate)?), notify: Arc::new(http_notify(config)?), listener: None }
             }
             Interaction::NotifyBroker => {
                 let (notify, listener) = nats::notify_only(connect(config).await?);
-                Clients { billing: Arc::new(http_billing(config)?), notify: Arc::new(notify), listener: Some(listener) }
+                Clients { billing: Arc::new(http_billing(config, gate)?), notify: Arc::new(notify), listener: Some(listener) }
             }
             Interaction::Broker => {
                 let (billing, notify, listener) = nats::billing_and_notify(connect(config).await?);
@@ -54,8 +55,8 @@ pub async fn receive(listener: Option<&Listener>) {
     }
 }
 
-fn http_billing(config: &Config) -> Result<HttpBilling> {
-    Ok(HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()))?)
+fn http_billing(config: &Config, gate: &LedgerGate) -> Result<HttpBilling> {
+    Ok(HttpBilling::new(&config.billing_url, TokenFile::new(config.billing_token_file.clone()), gate.clone())?)
 }
 
 fn http_notify(config: &Config) -> Result<HttpNotify> {

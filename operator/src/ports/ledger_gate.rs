@@ -4,24 +4,32 @@
 //! notifies customers and accepts cancellations. A call that got through just when billing is back could
 //! reach another ledger than that of the orders.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use orders_contracts::LEDGER;
 use orders_crds::{Money, RetryStep};
+use reqwest::RequestBuilder;
 
 use super::{Billing, LateReply, Payment, Purchase, UnknownResult};
 
+/// Which calls a [`LedgerGate`] lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Those to the ledger with this ID. Billing refuses the calls that are for another one.
+    To(String),
+    /// All: billing is of a version without IDs.
+    ToAny,
+}
+
 /// Whether calls that move money or open accounts may be made. Closed at first.
 #[derive(Clone, Debug, Default)]
-pub struct LedgerGate(Arc<AtomicBool>);
+pub struct LedgerGate(Arc<RwLock<Option<Pass>>>);
 
 impl LedgerGate {
-    /// Lets calls through, or holds them back.
-    pub fn set_open(&self, is_open: bool) {
-        self.0.store(is_open, Ordering::SeqCst);
+    /// Lets these calls through, or holds all back.
+    pub fn set(&self, pass: Option<Pass>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = pass;
     }
 
     /// Checks that calls may be made.
@@ -29,10 +37,23 @@ impl LedgerGate {
     /// # Errors
     /// [`UnknownResult`], while it is not known which ledger billing has.
     pub fn check(&self) -> Result<(), UnknownResult> {
-        if self.0.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        Err(UnknownResult("billing does not respond: it is not known yet which ledger it has".to_owned()))
+        self.pass().map(drop)
+    }
+
+    /// Adds the ID of the ledger that the request is for.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn address(&self, request: RequestBuilder) -> Result<RequestBuilder, UnknownResult> {
+        Ok(match self.pass()? {
+            Pass::To(ledger) => request.header(LEDGER, ledger),
+            Pass::ToAny => request,
+        })
+    }
+
+    fn pass(&self) -> Result<Pass, UnknownResult> {
+        let unknown = || UnknownResult("billing does not respond: it is not known yet which ledger it has".to_owned());
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(unknown)
     }
 }
 

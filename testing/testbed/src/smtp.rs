@@ -6,7 +6,7 @@
 //! second TLS provider to the workspace.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -54,6 +54,15 @@ impl std::str::FromStr for Credentials {
 
 type Shared = Arc<Mutex<Store>>;
 
+/// Listens on this address. `::` stands for those of IPv4, too, and only for them on a machine without IPv6.
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
 /// Accepts mail at `smtp` and serves the inbox at `http`, until one of the two servers fails.
 /// Keeps the last `limit` messages.
 ///
@@ -61,8 +70,8 @@ type Shared = Arc<Mutex<Store>>;
 /// If a port is in use.
 pub async fn serve(smtp: SocketAddr, http: SocketAddr, limit: usize, credentials: Option<Credentials>) -> Result<()> {
     let store = Arc::new(Mutex::new(Store { messages: VecDeque::new(), last_id: 0, limit }));
-    let smtp_listener = TcpListener::bind(smtp).await.with_context(|| format!("cannot listen on {smtp}"))?;
-    let http_listener = TcpListener::bind(http).await.with_context(|| format!("cannot listen on {http}"))?;
+    let smtp_listener = bind(smtp).await?;
+    let http_listener = bind(http).await?;
     println!("SMTP on {smtp}, the inbox on http://{http}");
     let http = axum::serve(http_listener, router(store.clone()));
     tokio::select! {

@@ -6,8 +6,8 @@ use orders_contracts::{
     billing::{LedgerId, OpenAccount},
 };
 use orders_crds::Login;
-use orders_service::{http_client::Peer, token_file::TokenFile};
-use reqwest::{Method, StatusCode};
+use orders_service::{http_client::Peer, problem, token_file::TokenFile};
+use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 
 use super::billing;
 use crate::ports::{UnknownResult, ledger_gate::LedgerGate};
@@ -39,9 +39,12 @@ impl Accounts {
     /// # Errors
     /// [`UnknownResult`], after which it is unknown whether the account exists.
     pub async fn open(&self, login: &Login, uid: &str) -> Result<OpenAccount, UnknownResult> {
-        self.gate.as_ref().map_or(Ok(()), LedgerGate::check)?;
         // A login needs no escaping in a path.
         let request = self.peer.request(Method::PUT, &format!("/billing/account/{login}")).header(IDEMPOTENCY_KEY, uid);
+        let request = match &self.gate {
+            Some(gate) => gate.address(request)?,
+            None => request,
+        };
         parse(&billing::send(&self.peer, request).await?, login)
     }
 
@@ -51,10 +54,14 @@ impl Accounts {
     /// [`UnknownResult`].
     pub async fn ledger_id(&self) -> Result<Option<String>, UnknownResult> {
         let request = self.peer.request(Method::GET, "/billing/ledger");
-        let (status, body) = self.peer.send(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
+        let exchanged = self.peer.exchange(request).await.map_err(|error| UnknownResult(format!("billing: {error}")))?;
+        let (status, headers, body) = exchanged;
+        // A mesh or a gateway has a 404 of its own.
+        let is_problem =
+            headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
         match status {
             StatusCode::OK => Ok(Some(billing::parse::<LedgerId>(&body)?.id)),
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND if is_problem => Ok(None),
             _ => Err(UnknownResult(format!("billing responded {status}: {}", billing::excerpt(&body)))),
         }
     }

@@ -12,7 +12,7 @@ use orders_service::{http_client::Peer, token_file::TokenFile};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::ports::{Billing, Payment, Purchase, UnknownResult, check_matches};
+use crate::ports::{Billing, Payment, Purchase, UnknownResult, check_matches, ledger_gate::LedgerGate};
 
 /// How long one call may take. After that the charge is unknown, and the request is repeated.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,19 +22,24 @@ const MAX_RESPONSE: usize = 4096;
 
 /// The client of billing's HTTP API.
 #[derive(Clone, Debug)]
-pub struct HttpBilling(Peer);
+pub struct HttpBilling {
+    peer: Peer,
+    gate: LedgerGate,
+}
 
 impl HttpBilling {
-    /// Creates a client of the service at this URL, which authenticates with this token.
+    /// Creates a client of the service at this URL, which authenticates with this token. Each call is for the
+    /// ledger that the gate lets it through to.
     ///
     /// # Errors
     /// If no HTTP client can be created.
-    pub fn new(url: &str, token: TokenFile) -> Result<Self, reqwest::Error> {
-        create_peer(url, token).map(HttpBilling)
+    pub fn new(url: &str, token: TokenFile, gate: LedgerGate) -> Result<Self, reqwest::Error> {
+        Ok(HttpBilling { peer: create_peer(url, token)?, gate })
     }
 
     async fn call(&self, path: &str, key: &str, body: &impl Serialize) -> Result<Vec<u8>, UnknownResult> {
-        send(&self.0, self.0.request(Method::POST, path).header(IDEMPOTENCY_KEY, key).json(body)).await
+        let request = self.peer.request(Method::POST, path).header(IDEMPOTENCY_KEY, key).json(body);
+        send(&self.peer, self.gate.address(request)?).await
     }
 }
 

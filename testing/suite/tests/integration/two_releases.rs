@@ -135,3 +135,46 @@ async fn a_release_for_all_namespaces_leaves_those_of_another_ledger_alone() -> 
     assert!(log.contains(&format!("the orders and customers of namespace {} belong to ledger", shop.stack.namespace)), "{log}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_ledger_gets_the_namespace_of_a_lost_one_only_without_its_orders_and_is_refused_calls_for_it() -> Result<()> {
+    let mut shop = Shop::start_with_style(orders_shop::Interaction::Http, &Cluster::control_plane().await?, |mut options| {
+        // A ledger of this test's own, whatever the database of the others is.
+        options.billing_database = None;
+        options
+    })
+    .await?;
+    shop.open_account("anna", json!(500)).await?;
+    let id = shop.place_order("anna", json!(100)).await?.id();
+    shop.wait_settled().await?;
+
+    // The volume of the ledger is lost while an order is on its way.
+    shop.stack.billing.kill()?;
+    let undecided = shop.send(shop.order_request("anna", json!(100)).header("prefer", "respond-async")).await?.id();
+    shop.wait_order(&name(undecided), "tried", |order| order.status.as_ref().is_some_and(|status| status.retry.is_some()))
+        .await?;
+    for file in ["billing.db", "billing.db-wal", "billing.db-shm"] {
+        let _ = std::fs::remove_file(shop.directory.path().join(file));
+    }
+    shop.stack.billing.restart().await?;
+    wait_refused(&shop, &shop.stack.operators[0]).await?;
+    let order = shop.orders().get(&name(undecided)).await?;
+    assert_eq!(order.outcome(), Outcome::Undecided, "the new ledger refused nothing: {:?}", order.status);
+
+    // Without the orders of the old ledger, the release works again.
+    let mut orders = vec![name(id), name(undecided)];
+    for order in orders.drain(..) {
+        let patch = json!({"metadata": {"finalizers": null}});
+        let (api, params) = (shop.orders(), DeleteParams::default());
+        if api.get_opt(&order).await?.is_some() {
+            api.delete(&order, &params).await?;
+            let _ = api.patch(&order, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&patch)).await;
+        }
+    }
+    shop.stack.operators[0].wait_ready().await?;
+    shop.stack.api_server.wait_ready().await?;
+    shop.open_account("anna", json!(500)).await?;
+    assert_eq!(shop.place_order("anna", json!(100)).await?.status, 200);
+    assert_eq!(shop.balance("anna").await?, "400.0");
+    Ok(())
+}
