@@ -57,7 +57,9 @@ async fn wait_decided(client: &Client, namespace: &str, name: &str, expected: Ou
 async fn the_second_release_in_a_namespace_charges_nothing_and_says_why_until_the_first_is_gone() -> Result<()> {
     let cluster = Cluster::control_plane().await?;
     let mut shop = Shop::start().await?;
-    shop.open_account("anna", json!(1000)).await?;
+    shop.open_account("anna", json!(1100)).await?;
+    // Once an order is paid, the first release has claimed the namespace.
+    assert_eq!(shop.place_order("anna", json!(100)).await?.status, 200);
     let other = start_other(&shop, &cluster, &shop.stack.namespace.clone(), false).await?;
     for service in [&other.operators[0], &other.api_server] {
         let text = wait_refused(&shop, service).await?;
