@@ -122,6 +122,9 @@ impl Database {
         let options = AnyConnectOptions::from_str(&url)
             .context("DATABASE_URL cannot be parsed; in a user or a password, write # / ? % @ : and spaces percent-encoded, such as %23 for #")?
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
+        if kind == Kind::Postgres {
+            check_session(&options).await?;
+        }
         let pool = AnyPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(timeouts.acquire)
@@ -142,9 +145,6 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(explain_connection_error)?;
-        if kind == Kind::Postgres {
-            check_session(&pool).await?;
-        }
         let migrator = match kind {
             Kind::Sqlite => migrations.sqlite,
             Kind::Postgres => migrations.postgres,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sqlx::{AnyPool, Connection};
+use sqlx::{AnyConnection, Connection, Row, any::AnyConnectOptions};
 
 /// Explains why no connection can be opened.
 pub(super) fn explain_connection_error(error: sqlx::Error) -> anyhow::Error {
@@ -31,24 +31,28 @@ const SHARED_SESSION: &str = "DATABASE_URL leads to a connection pooler in trans
 /// transaction of one connection in the session that served another one before.
 ///
 /// # Errors
-/// If two connections share a session, or a statement fails.
-pub(super) async fn check_session(pool: &AnyPool) -> anyhow::Result<()> {
-    if pool.options().get_max_connections() < 2 {
-        return Ok(());
-    }
-    let session = "SELECT CAST(pg_backend_pid() AS BIGINT)";
+/// If no connection can be opened, or if two connections share a session.
+pub(super) async fn check_session(options: &AnyConnectOptions) -> anyhow::Result<()> {
     let sessions = async {
-        let (mut first, mut second) = (pool.acquire().await?, pool.acquire().await?);
-        let one: i64 = sqlx::query_scalar(session).fetch_one(&mut *first).await?;
-        let mut transaction = second.begin().await?;
-        let two: i64 = sqlx::query_scalar(session).fetch_one(&mut *transaction).await?;
-        transaction.rollback().await?;
+        let mut first = AnyConnection::connect_with(options).await?;
+        let mut second = AnyConnection::connect_with(options).await?;
+        let one = session(&mut first).await?;
+        sqlx::raw_sql("BEGIN").execute(&mut second).await?;
+        let two = session(&mut second).await?;
+        sqlx::raw_sql("ROLLBACK").execute(&mut second).await?;
+        let (_, _) = (first.close().await, second.close().await);
         Ok((one, two))
     };
     match sessions.await.map_err(explain_connection_error)? {
         (one, two) if one == two => anyhow::bail!(SHARED_SESSION),
         _ => Ok(()),
     }
+}
+
+/// The number of the process that serves a session. A simple query: a prepared statement would already fail where sessions
+/// are shared.
+async fn session(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    sqlx::raw_sql("SELECT CAST(pg_backend_pid() AS BIGINT)").fetch_one(connection).await?.try_get(0)
 }
 
 /// Whether a prepared statement is missing, or that of another client: 26000 and 42P05.
