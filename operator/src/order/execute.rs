@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_charged_and_refunded_in_which_attempt_is_taken_over_too() {
+        let mut first = archived("10.00", false, Reason::Refunded);
+        let charge = orders_crds::Charge { key: "first.3".into(), amount: Money::from_minor(1_000) };
+        let archived = first.status.as_mut().unwrap();
+        (archived.charge, archived.refunded) = (Some(charge.clone()), Some(Money::from_minor(1_000)));
+        (archived.attempt, archived.resends) = (Some(3), Some(2));
+        let services = ScriptedServices::new([refused(Refusal::Cancelled)], []).with_names([taken(first)]);
+        let (_, _, status) = run(OrderStatus::default(), checked(), services).await;
+        assert_eq!((status.charge, status.refunded), (Some(charge), Some(Money::from_minor(1_000))));
+        assert_eq!((status.attempt, status.resends), (Some(3), Some(2)));
+    }
+
+    #[tokio::test]
     async fn an_order_with_the_name_of_an_archived_one_and_another_spec_is_refused() {
         let services = ScriptedServices::new([refused(Refusal::Cancelled)], [Ok(Delivery::Sent)]);
         let services = services.with_names([taken(archived("11", true, Reason::Paid))]);

@@ -248,6 +248,11 @@ fn every_service_listens_on_the_addresses_of_both_families() -> Result<()> {
         .lines()
         .filter(|line| line.contains("0.0.0.0") && !line.contains("0.0.0.0:4222") && !line.contains("0.0.0.0:8222"));
     assert_eq!(of_one_family.collect::<Vec<_>>(), Vec::<&str>::new());
+    // A plain --ip=:: would be a mapping in YAML.
+    for (name, pod) in pods(&parse_objects(&rendered)) {
+        let args = pod["containers"][0]["args"].as_array().cloned().unwrap_or_default();
+        assert!(args.iter().all(Value::is_string), "{name}: {args:?}");
+    }
     Ok(())
 }
 
