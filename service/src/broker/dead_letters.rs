@@ -80,7 +80,8 @@ impl DeadLetters {
         let stream = self.jetstream.get_or_create_stream(stream_config(Stream::DeadLetters)).await?;
         let state = stream.get_info().await?.state;
         let mut letters = Vec::new();
-        for sequence in state.first_sequence..=state.last_sequence {
+        // An empty stream that never had a message begins at 0, which is no number of a message.
+        for sequence in state.first_sequence.max(1)..=state.last_sequence {
             match tokio::time::timeout(Duration::from_secs(5), stream.get_raw_message(sequence)).await? {
                 Ok(message) => {
                     let header = |name| header(&message.headers, name);
