@@ -32,15 +32,14 @@ impl LedgerCheck {
         let updated = check.clone();
         tokio::spawn(async move {
             let leases: Api<Lease> = Api::namespaced(client, &namespace);
-            let mut last = None;
             loop {
                 // What cannot be read now stays as it was.
                 if let Some(problem) = compare(&leases, &namespace, &billing).await {
-                    if let Some(problem) = problem.as_ref().filter(|_| last != problem) {
+                    let mut last = updated.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(problem) = problem.as_ref().filter(|_| *last != problem) {
                         tracing::error!("{problem}");
                     }
-                    last.clone_from(&problem);
-                    *updated.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+                    *last = problem;
                 }
                 tokio::time::sleep(INTERVAL).await;
             }

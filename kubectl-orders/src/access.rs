@@ -21,9 +21,6 @@ pub const LABELS: &str = "app.kubernetes.io/part-of=orders,app.kubernetes.io/com
 /// The name that the chart gives the port of the Service.
 const PORT: &str = "http";
 
-/// The time limit of a request, unless the command line sets it. It is longer than the API lets a request wait.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
-
 /// The maximum size of a response, in bytes. It is larger than any valid response.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
@@ -103,7 +100,7 @@ impl Access {
         if found.is_empty() {
             return Err(AccessError::NoService("(all)".to_owned()));
         }
-        let timeout = arguments.request_timeout.unwrap_or(TIMEOUT);
+        let timeout = arguments.timeout();
         let access = |service: Service| {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
             let prefix = proxy_path(&namespace, &name, PORT);
@@ -121,7 +118,7 @@ impl Access {
             let mut config = Config::new(server.clone());
             config.proxy_url = select_proxy(&config, None)?;
             let client = build_client(config)?;
-            return Ok(Access { client, prefix: String::new(), timeout: arguments.request_timeout.unwrap_or(TIMEOUT) });
+            return Ok(Access { client, prefix: String::new(), timeout: arguments.timeout() });
         }
         let (client, namespace) = connect(arguments).await?;
         let (service, port) = match &arguments.service {
@@ -129,7 +126,7 @@ impl Access {
             None => (&*find_service(&client, &namespace).await?, PORT),
         };
         let prefix = proxy_path(&namespace, service, port);
-        Ok(Access { client, prefix, timeout: arguments.request_timeout.unwrap_or(TIMEOUT) })
+        Ok(Access { client, prefix, timeout: arguments.timeout() })
     }
 
     /// Sends a request without a body.

@@ -8,6 +8,9 @@ use jiff::{SignedDuration, Span, Timestamp, Zoned, civil::Date};
 use kube::config::AuthInfo;
 use secrecy::SecretString;
 
+/// The time limit of a request, unless the command line sets it. It is longer than the API lets a request wait.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
 /// List, show and change the orders of a release, live and archived.
 ///
 /// The plugin calls the release's REST API through the Kubernetes API server. You need permission
@@ -75,6 +78,11 @@ pub struct AccessArgs {
 }
 
 impl AccessArgs {
+    /// The time limit of a request.
+    pub fn timeout(&self) -> Duration {
+        self.request_timeout.unwrap_or(TIMEOUT)
+    }
+
     /// Changes the credentials as the flags say.
     pub fn apply_to(&self, credentials: &mut AuthInfo) {
         if let Some(token) = &self.token {
@@ -141,7 +149,7 @@ pub enum Command {
     DeadLetters(DeadLettersArgs),
 }
 
-/// What to do with the dead letters.
+/// Options of the dead letters.
 #[derive(Clone, Debug, Args)]
 pub struct DeadLettersArgs {
     /// The command.

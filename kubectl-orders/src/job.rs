@@ -28,7 +28,7 @@ use state::{RunResult, State};
 /// A program that runs as a Job.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    /// What errors call it, such as "audit".
+    /// Its name in error messages, such as "audit".
     pub name: &'static str,
     /// The labels that the chart gives its CronJob.
     pub labels: &'static str,
@@ -70,7 +70,7 @@ pub enum RunError {
     /// There are several releases in the namespace.
     #[error("namespace {namespace} has several CronJobs of the {name}: choose one with --cronjob ({names})")]
     SeveralCronJobs {
-        /// What the program is called.
+        /// The name of the program.
         name: &'static str,
         /// The namespace.
         namespace: String,
@@ -104,7 +104,7 @@ pub enum RunError {
     /// The Job ended without a report.
     #[error("the {name} has no result: {reason}")]
     NoResult {
-        /// What the program is called.
+        /// The name of the program.
         name: &'static str,
         /// The reason that Kubernetes reports.
         reason: String,
@@ -112,7 +112,7 @@ pub enum RunError {
     /// The Job did not end in time.
     #[error("the {name} did not end within {} seconds: {state}", timeout.as_secs())]
     TimedOut {
-        /// What the program is called.
+        /// The name of the program.
         name: &'static str,
         /// How long the command waited.
         timeout: Duration,

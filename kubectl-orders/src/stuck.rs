@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
 use orders_crds::{Order, Retry};
 
 use crate::{
-    access::{KubeconfigError, TIMEOUT, connect, error_message},
+    access::{KubeconfigError, connect, error_message},
     age::format_age,
     arguments::{AccessArgs, AllNamespaces, PrintArgs},
     output::Printer,
@@ -46,7 +46,7 @@ pub async fn list(access: &AccessArgs, print: &PrintArgs, all: &AllNamespaces) -
     let mut stuck = Vec::new();
     let mut page = ListParams::default().limit(PAGE_SIZE);
     loop {
-        let listed = tokio::time::timeout(access.request_timeout.unwrap_or(TIMEOUT), orders.list(&page)).await;
+        let listed = tokio::time::timeout(access.timeout(), orders.list(&page)).await;
         let listed = listed.map_err(|_| StuckError::Kubernetes("no response in time; see --request-timeout".to_owned()))?;
         let listed = listed.map_err(|error| StuckError::Kubernetes(error_message(error)))?;
         // An order that this version cannot read is the operator's to report.

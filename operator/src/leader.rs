@@ -20,6 +20,8 @@ use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerBuilder};
 use orders_service::{kubernetes::WATCH_SECONDS, shutdown::Shutdown};
 use tokio::{sync::watch::Receiver, task::JoinHandle, time::timeout};
 
+use crate::kube::holder;
+
 /// How long the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -79,7 +81,7 @@ impl Election {
             match next.await {
                 Err(_) | Ok(None) => return,
                 Ok(Some(Ok(Event::Apply(lease) | Event::InitApply(lease)))) => {
-                    is_free = lease.spec.and_then(|spec| spec.holder_identity).is_none_or(|holder| holder.is_empty());
+                    is_free = holder(&lease).is_empty();
                     if is_free && was_held {
                         return;
                     }

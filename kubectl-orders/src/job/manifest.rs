@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, api::ObjectMeta};
 
-/// What a run changes in the container of the CronJob.
+/// The changes of a run to the CronJob and its container.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     /// Environment variables that it sets.

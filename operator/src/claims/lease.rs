@@ -11,7 +11,7 @@ use kube::{
 };
 use orders_crds::{Customer, LEDGER_LEASE, Order};
 
-use crate::kube::{CALL_TIMEOUT, FIELD_MANAGER, KubeError};
+use crate::kube::{CALL_TIMEOUT, FIELD_MANAGER, KubeError, holder};
 
 /// The annotation with the Lease of the operators that use this ledger, as `NAMESPACE/NAME`. If nobody holds it, nobody
 /// charges in the ledger.
@@ -148,18 +148,13 @@ async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, KubeE
     Ok(tokio::time::timeout(CALL_TIMEOUT, call).await??)
 }
 
-/// The holder of a Lease; empty if it has none.
-pub(super) fn holder(lease: &Lease) -> &str {
-    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
-}
-
 /// Whether no operator holds this Lease.
 fn is_free(lease: &Lease, now: Timestamp) -> bool {
     let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
     holder(lease).is_empty() || renewed.is_none_or(|renewed| now.duration_since(renewed.0) > EXPIRED)
 }
 
-/// What a refusal says about the namespace. `None` if another attempt may succeed.
+/// The claim that follows from a refusal by the API server. `None` if another attempt may succeed.
 fn refusal(status: &kube::core::Status) -> Option<Claim> {
     let details = status.details.as_ref();
     let is_ending = details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"));

@@ -49,7 +49,7 @@ impl Ledgers {
     /// Checks that this operator is not kept from its work by the claim of another ledger.
     ///
     /// # Errors
-    /// What keeps it from its work, and what to do about it.
+    /// The claim that keeps the operator from its work, and the action that an administrator can take.
     pub fn check_ready(&self) -> Result<(), String> {
         self.lock_problem().clone().map_or(Ok(()), Err)
     }

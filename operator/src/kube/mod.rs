@@ -10,6 +10,8 @@ pub mod status_patch;
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
+
 pub use error::KubeError;
 pub use order_guard::OrderGuard;
 
@@ -18,3 +20,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The field manager of all the operator's writes.
 pub const FIELD_MANAGER: &str = "orders-operator";
+
+/// The holder of a Lease; empty if it has none.
+pub fn holder(lease: &Lease) -> &str {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+}

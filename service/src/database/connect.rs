@@ -1,4 +1,4 @@
-//! What to do about a database that cannot be opened, and the check for a shared session.
+//! Explains why a database cannot be opened, and checks that connections do not share a session.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,6 @@ use sqlx::{AnyConnection, Connection, Row, any::AnyConnectOptions};
 /// Explains why no connection can be opened.
 pub(super) fn explain_connection_error(error: sqlx::Error) -> anyhow::Error {
     let explanation = match &error {
-        error if is_session_shared(error) => SHARED_SESSION,
         sqlx::Error::Database(refused) if refused.message().contains("unsupported startup parameter") => {
             "PgBouncer refuses a parameter of the connection: set ignore_startup_parameters = extra_float_digits in its \
              configuration, or connect to PostgreSQL directly"
@@ -22,7 +21,7 @@ pub(super) fn explain_connection_error(error: sqlx::Error) -> anyhow::Error {
     anyhow::Error::from(error).context(explanation)
 }
 
-/// What to do about [`check_session`]'s finding.
+/// The error of [`check_session`] if connections share a session.
 const SHARED_SESSION: &str = "DATABASE_URL leads to a connection pooler in transaction mode, in which clients share sessions. \
      The locks of migrations, the limits of requests and prepared statements need a session of their own: set pool_mode = \
      session for this database, or connect to PostgreSQL directly";
@@ -53,12 +52,6 @@ pub(super) async fn check_session(options: &AnyConnectOptions) -> anyhow::Result
 /// are shared.
 async fn session(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
     sqlx::raw_sql("SELECT CAST(pg_backend_pid() AS BIGINT)").fetch_one(connection).await?.try_get(0)
-}
-
-/// Whether a prepared statement is missing, or that of another client: 26000 and 42P05.
-fn is_session_shared(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| matches!(&*code, "26000" | "42P05"))
 }
 
 /// SQLite's codes for a file that cannot be opened or written: CANTOPEN, READONLY and PERM, with their extensions.
